@@ -1,1 +1,42 @@
-"""dqn_zoo."""
+"""Train, resume, evaluate and watch deep Q-learning agents on Atari."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dqn_zoo.agent import Agent, load_agent
+    from dqn_zoo.envs import make_envs
+    from dqn_zoo.errors import UserError
+    from dqn_zoo.evaluation import evaluate
+    from dqn_zoo.recipes import resolve
+    from dqn_zoo.training import resume, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "Agent",
+    "UserError",
+    "evaluate",
+    "load_agent",
+    "make_envs",
+    "resolve",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "Agent": "agent",
+    "UserError": "errors",
+    "evaluate": "evaluation",
+    "load_agent": "agent",
+    "make_envs": "envs",
+    "resolve": "recipes",
+    "resume": "training",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `--help` need not wait for PyTorch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dqn_zoo' has no attribute {name!r}")
+    return getattr(import_module(f"dqn_zoo.{_HOMES[name]}"), name)

@@ -1,0 +1,150 @@
+"""What is left when training is over: a network that knows its game and how it was trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from dqn_zoo.checkpoint import checkpoint_steps, step_name
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.exploration import epsilon_greedy
+from dqn_zoo.networks import QNetwork, build_network
+from dqn_zoo.recipes import load_config
+from dqn_zoo.runs import Run, find_run
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A trained network with the settings of its run.
+
+    Attributes:
+        network: in evaluation mode, on `device`.
+        config: every setting of the run that trained it.
+        num_actions: size of the game's minimal action set.
+        device: where the network lives.
+    """
+
+    network: QNetwork
+    config: Config
+    num_actions: int
+    device: torch.device
+
+    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 [batch, num_actions] for uint8 [batch, stack, 84, 84].
+
+        A single observation [stack, 84, 84] gives [num_actions].
+        """
+        batch = observation[None] if observation.ndim == 3 else observation
+        expected = (self.config.frame_stack, 84, 84)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != expected:
+            raise UserError(
+                f"observation must be uint8 [batch, {', '.join(map(str, expected))}], "
+                f"got {observation.dtype} {list(observation.shape)}"
+            )
+        with torch.inference_mode():
+            values = self.network.q_values(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+        return values[0] if observation.ndim == 3 else values
+
+    def act(
+        self,
+        observation: NDArray[np.uint8],
+        epsilon: float = 0.0,
+        generator: np.random.Generator | None = None,
+    ) -> NDArray[np.int64]:
+        """Choose an action per observation: int64 [batch] for uint8 [batch, stack, 84, 84].
+
+        Args:
+            observation: as in `q_values`; a single one gives an array of one action.
+            epsilon: chance of a random action.
+            generator: needed where epsilon is above 0.
+        """
+        q_values = np.atleast_2d(self.q_values(observation))
+        if epsilon == 0.0:
+            return np.asarray(q_values.argmax(axis=1), np.int64)
+        if generator is None:
+            raise UserError("act with epsilon > 0 needs generator=np.random.default_rng(SEED)")
+        return epsilon_greedy(q_values, epsilon, generator)
+
+
+def load_agent(
+    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
+) -> Agent:
+    """Load the agent of a run folder; only tensors and plain YAML are read, no code.
+
+    Args:
+        path: folder of the run, such as `logs/dqn/SpaceInvaders_1`.
+        which: `best` (best evaluation; the last where none was made), `last`, or the step of a
+            checkpoint.
+        device: where to put the network.
+
+    Raises:
+        UserError: if the folder is no run or the weights do not fit its settings.
+    """
+    run = find_run(Path(path).parent, run=str(path))
+    weights_file = find_weights(run, which)
+    return build_agent(weights_file, load_config(run.config_file), device=device)
+
+
+def find_weights(run: Run, which: Which | int) -> Path:
+    """Return the weights file of a run: best, last, or that of a checkpoint's step.
+
+    Raises:
+        UserError: if the run has no such weights.
+    """
+    if isinstance(which, int):
+        steps = checkpoint_steps(run.checkpoints)
+        if which not in steps:
+            have = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{run.path} has no checkpoint at step {which}; it has {have}")
+        return run.checkpoints / step_name(which) / "model.safetensors"
+    if which == "best" and run.best_model_file.exists():
+        return run.best_model_file
+    if not run.model_file.exists():
+        raise UserError(
+            f"{run.path} has no weights yet: it has neither finished nor reached its first "
+            f"checkpoint; train it on with dqn-train --resume {run.path}"
+        )
+    return run.model_file
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a run folder (best, else last) or of a safetensors file.
+
+    Raises:
+        UserError: if there are none or they cannot be read.
+    """
+    file = find_weights(find_run(path.parent, run=str(path)), "best") if path.is_dir() else path
+    try:
+        return load_tensors(file.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist; expected a run folder or weights") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
+    """Build the network of `config` and fill it from a file, names and shapes checked."""
+    weights = load_weights(weights_file)
+    bias = weights.get("head.bias")
+    if bias is None or bias.dim() != 1:
+        raise UserError(f"{weights_file} holds no head.bias: not the weights of this network")
+    network = build_network(
+        config.network, num_actions=len(bias), frame_stack=config.frame_stack, seed=0
+    )
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected != found:
+        different = sorted(set(expected.items()) ^ set(found.items()))[0]
+        raise UserError(f"{weights_file} does not fit the network of its run: {different}")
+    network.load_state_dict(weights)
+    network.requires_grad_(False).eval().to(device)
+    return Agent(network, config, num_actions=len(bias), device=torch.device(device))

@@ -1,0 +1,237 @@
+"""What the commands share: one-line errors, values of flags, RL-Zoo's flags that are not here."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from dqn_zoo.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(command: Callable[[], int | None]) -> int:
+    """Call a command and return its exit code; a user's mistake becomes one line on stderr.
+
+    Codes: 2 for a UserError, 130 for Ctrl-C, otherwise what the command returns (None is 0). Every
+    other exception is a bug of ours and keeps its traceback.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`dqn-train --print-config | head`); Python must not flush to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UserErrors and that knows which flags were given.
+
+    The result has an attribute `given`: the names of the attributes that the user set.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """Parse; an unknown flag is refused with the nearest one.
+
+        Raises:
+            UserError: the arguments are not accepted.
+        """
+        defaults = {
+            action.dest: action.default
+            for action in self._actions
+            if action.default is not argparse.SUPPRESS
+        }
+        # argparse fills in no default where an attribute exists: None marks what was not given.
+        unset = argparse.Namespace(**dict.fromkeys(defaults))
+        parsed, unknown = self.parse_known_args(
+            None if args is None else list(args), namespace or unset
+        )
+        if unknown:
+            raise UserError(self._unknown(unknown[0]))
+        parsed.given = frozenset(name for name in defaults if getattr(parsed, name) is not None)
+        for name, default in defaults.items():
+            if name not in parsed.given:
+                setattr(parsed, name, default)
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print after the usage."""
+        raise UserError(message.removeprefix("argument "))
+
+    def _unknown(self, argument: str) -> str:
+        flag = argument.split("=")[0]
+        if not flag.startswith("-"):
+            return f"unexpected argument {argument!r}: expected flags, see --help"
+        visible = [
+            flag
+            for action in self._actions
+            if action.help != argparse.SUPPRESS
+            for flag in action.option_strings
+        ]
+        near = get_close_matches(flag, visible, n=1)
+        return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
+
+
+class _Refuse(argparse.Action):
+    """A flag of RL-Zoo that does not exist here; its `const` says what does."""
+
+    def __call__(self, parser: object, namespace: object, values: object, flag: Any = None) -> None:
+        raise UserError(f"{flag}: {self.const}")
+
+
+def add_refused_flags(parser: argparse.ArgumentParser, refused: Mapping[str, str]) -> None:
+    """Add flags that are refused with a sentence, hidden from --help."""
+    for flag, sentence in refused.items():
+        parser.add_argument(
+            flag,
+            action=_Refuse,
+            nargs="?",
+            const=sentence,
+            default=argparse.SUPPRESS,
+            dest="refused",
+            help=argparse.SUPPRESS,
+        )
+
+
+def flag_value(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make a function that raises UserError fit argparse's `type`, message kept."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def parse_whole_number(text: str) -> int:
+    """Read 1000000, 1_000_000 or 1e6.
+
+    Raises:
+        UserError: not a whole number.
+    """
+    match = re.fullmatch(r"([-+]?\d[\d_]*)(?:\.(\d*))?(?:[eE]\+?(\d{1,2}))?", text.strip())
+    if match:
+        whole, decimals, exponent = match[1], (match[2] or "").rstrip("0"), int(match[3] or 0)
+        if len(decimals) <= exponent:
+            zeros = "0" * (exponent - len(decimals))
+            return int(whole.replace("_", "") + decimals + zeros)
+    raise UserError(f"expected a whole number such as 1000000, 1_000_000 or 1e6, got {text!r}")
+
+
+def parse_duration(text: str) -> float:
+    """Read 90m, 1h30m, 45s, 2d or 3600 (seconds); return seconds.
+
+    Raises:
+        UserError: not a duration above 0.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    parts = re.fullmatch(
+        rf"(?:{number}d)?(?:{number}h)?(?:{number}m(?:in)?)?(?:{number}s?)?", text.strip().lower()
+    )
+    units_seconds = (86_400, 3_600, 60, 1)
+    seconds = (
+        sum(
+            float(part or 0) * unit
+            for part, unit in zip(parts.groups(), units_seconds, strict=True)
+        )
+        if parts
+        else 0.0
+    )
+    if seconds <= 0:
+        raise UserError(f"expected a time above 0 such as 90m, 1h30m, 45s or 3600, got {text!r}")
+    return float(seconds)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read key=value or key:value; the value is YAML, so that 1e-4 is a number and true is true.
+
+    Raises:
+        UserError: no key, no value, or a value that is no YAML.
+    """
+    from dqn_zoo.yaml_reader import parse_value
+
+    match = re.fullmatch(r"\s*(\w+)\s*[=:](.*)", text, re.DOTALL)
+    if match is None or not match[2].strip():
+        raise UserError(f"expected key=value or key:value, got {text!r}")
+    return match[1], parse_value(match[2].strip())
+
+
+_NO_TUNING = (
+    "dqn-train does not search hyperparameters; run it once per candidate with --set key=value, "
+    "and compare evaluations.csv"
+)
+_NO_WANDB = (
+    "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
+    "episodes.csv and evaluations.csv hold every number"
+)
+_NO_ENV_KWARGS = (
+    "the environment is set by --protocol and by keys: "
+    "--set action_repeat_probability=0.25, --set noop_max=0, --set terminal_on_life_loss=false"
+)
+_NO_PACKAGES = "all games come with ale-py, which is imported already; leave the flag out"
+
+REFUSED_TRAIN: dict[str, str] = {
+    "--truncate-last-trajectory": "it belongs to HER, which is not here; -i starts from weights, "
+    "--resume continues exactly",
+    "--n-eval-envs": "an evaluation chooses how many environments it uses; --eval-episodes sets "
+    "how many games it plays, allotted beforehand",
+    "--optimization-log-path": _NO_TUNING,
+    "--save-replay-buffer": "every checkpoint holds the whole replay memory; --save-freq sets how "
+    "often one is written",
+    "--vec-env": "--backend vector|gymnasium and --n-envs take its place",
+    "-optimize": _NO_TUNING,
+    "--optimize": _NO_TUNING,
+    "--optimize-hyperparameters": _NO_TUNING,
+    "--n-trials": _NO_TUNING,
+    "--max-total-trials": _NO_TUNING,
+    "--n-jobs": _NO_TUNING,
+    "--sampler": _NO_TUNING,
+    "--pruner": _NO_TUNING,
+    "--n-startup-trials": _NO_TUNING,
+    "--n-evaluations": _NO_TUNING,
+    "--storage": _NO_TUNING,
+    "--study-name": _NO_TUNING,
+    "--trial-id": _NO_TUNING,
+    "--no-optim-plots": _NO_TUNING,
+    "--verbose": "the live display is on in a terminal; --no-progress prints plain lines instead",
+    "--gym-packages": _NO_PACKAGES,
+    "--env-kwargs": _NO_ENV_KWARGS,
+    "--eval-env-kwargs": "evaluation plays the protocol of the run; what can differ is epsilon: "
+    "--set eval_epsilon=0.05",
+    "--yaml-file": "it is called -c/--conf-file",
+    "-uuid": "run folders are claimed one at a time, so that two starts never share one; "
+    "leave the flag out",
+    "--uuid": "run folders are claimed one at a time, so that two starts never share one; "
+    "leave the flag out",
+    "--track": _NO_WANDB,
+    "--wandb-project-name": _NO_WANDB,
+    "--wandb-entity": _NO_WANDB,
+    "--wandb-group": _NO_WANDB,
+    "-tags": _NO_WANDB,
+    "--wandb-tags": _NO_WANDB,
+}
+
+REFUSED_ENJOY: dict[str, str] = {
+    "--verbose": "every game is printed as it ends; leave the flag out",
+    "--norm-reward": "rewards are never normalized here: scores are the game's own",
+    "--reward-log": "results.json holds the score of every game",
+    "--gym-packages": _NO_PACKAGES,
+    "--env-kwargs": "the game is played by the protocol of the run; --protocol chooses another",
+    "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
+    "-P": "every game is printed as it ends; leave the flag out",
+    "--progress": "every game is printed as it ends; leave the flag out",
+}

@@ -1,0 +1,164 @@
+"""`dqn-train`: start a run or resume one."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqn_zoo.cli.arguments import run_command
+from dqn_zoo.cli.train_arguments import (
+    build_parser,
+    check_resume_flags,
+    overrides_from,
+)
+
+if TYPE_CHECKING:
+    from dqn_zoo.config import Config
+    from dqn_zoo.recipes import Resolved
+    from dqn_zoo.training import Outcome, TrainOptions
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    sys.exit(run_command(_main))
+
+
+def _main() -> int:
+    arguments = build_parser().parse_args()
+    check_resume_flags(arguments)
+    outcome = _resume(arguments) if arguments.resume is not None else _start(arguments)
+    return 0 if outcome is None else _report(outcome)
+
+
+def _start(arguments: argparse.Namespace) -> "Outcome | None":
+    """Resolve the settings, say what will happen, and train; None: only the settings were asked."""
+    from dqn_zoo.recipes import format_config, resolve
+
+    overrides = overrides_from(arguments)
+    resolved = resolve(
+        env=arguments.env,
+        algo=arguments.algo,
+        conf_file=arguments.conf_file,
+        overrides=overrides.values,
+        flags=overrides.flags,
+    )
+    if arguments.print_config:
+        print(format_config(resolved), end="")
+        return None
+
+    # PyTorch takes a second to import, so it comes after everything that can be refused without it.
+    from dqn_zoo.preparation import check_memory, complete
+    from dqn_zoo.training import train
+
+    config = complete(resolved.config)
+    check_memory(config)
+    for line in _preview(resolved, config):
+        print(line)
+    return train(
+        config,
+        log_folder=arguments.log_folder,
+        trained_agent=arguments.trained_agent,
+        options=_options(arguments),
+    )
+
+
+def _resume(arguments: argparse.Namespace) -> "Outcome":
+    """Continue a run with its own settings."""
+    from dqn_zoo.recipes import load_config
+    from dqn_zoo.runs import find_run
+
+    run = find_run(arguments.log_folder, run=arguments.resume or None, exp_id=arguments.exp_id)
+    config = load_config(run.config_file)
+
+    from dqn_zoo.training import resume
+
+    changes = {
+        key: getattr(arguments, key)
+        for key in ("device", "num_threads")
+        if getattr(arguments, key) is not None
+    }
+    return resume(run, config.model_copy(update=changes), options=_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> "TrainOptions":
+    from dqn_zoo.training import TrainOptions
+
+    return TrainOptions(
+        until_steps=arguments.n_timesteps if arguments.resume is not None else None,
+        time_limit_s=arguments.time_limit,
+        progress=arguments.progress,
+        tensorboard_folder=arguments.tensorboard_log,
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+    )
+
+
+def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
+    """Yield what the run is about to do, and when it will probably end."""
+    from dqn_zoo.games import protocol_from_config
+    from dqn_zoo.preparation import estimate_seconds
+    from dqn_zoo.trainer import FRAMES_PER_STEP, replay_shape
+
+    protocol = protocol_from_config(config)
+    learning_steps = max(0, config.n_timesteps - config.learning_starts)
+    updates = learning_steps // config.train_freq * config.gradient_steps
+    fall = int(config.exploration_fraction * config.n_timesteps)
+    double = ", Double DQN" if config.double_q else ""
+    seconds = estimate_seconds(config)
+    end = datetime.now() + timedelta(seconds=seconds)
+    yield (
+        f"{config.algo} on {config.env}, protocol {protocol.name}: sticky actions "
+        f"{protocol.action_repeat_probability:g}, up to {protocol.noop_max} no-ops, a lost life "
+        f"{'ends' if protocol.terminal_on_life_loss else 'does not end'} the bootstrap"
+    )
+    yield from (f"  note         {note}" for note in resolved.notes)
+    yield (
+        f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "
+        f"{config.n_envs} environment{'s' if config.n_envs > 1 else ''} at once"
+    )
+    yield (
+        f"  learning     {updates:,} updates of {config.batch_size}, from step "
+        f"{config.learning_starts:,}; n = {config.n_steps}{double}"
+    )
+    yield (
+        f"  exploration  epsilon {config.exploration_initial_eps:g} to "
+        f"{config.exploration_final_eps:g} over {fall:,} steps"
+    )
+    yield (
+        f"  replay       {config.buffer_size:,} transitions, "
+        f"{replay_shape(config).num_bytes / 1e9:.2f} GB"
+    )
+    yield (
+        f"  machine      {config.device}, {config.num_threads} thread"
+        f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
+    )
+    yield f"  will take    about {_duration(seconds)}, until {end:%a %H:%M}, beside evaluations"
+    yield from (f"  warning      {warning}" for warning in resolved.warnings)
+    if config.device == "cpu" and config.algo != "laptop":
+        yield (
+            f"  hint         no GPU: dqn-train --env {config.env} --algo laptop is made for that"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _report(outcome: "Outcome") -> int:
+    """Say where the run stands and what to do next; return the exit code."""
+    from dqn_zoo.training import EXIT_CODES
+
+    path = outcome.run.path
+    if outcome.reason == "finished":
+        print(f"finished {path} at step {outcome.steps:,}")
+        print(f"watch it: dqn-enjoy --run {path}")
+    else:
+        print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}); everything is saved")
+        print(f"resume it: dqn-train --resume {path}")
+    return EXIT_CODES[outcome.reason]
+
+
+if __name__ == "__main__":
+    main()

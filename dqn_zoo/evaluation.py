@@ -1,0 +1,305 @@
+"""Full games with raw scores: how good an agent is, and how well that is known.
+
+Games are allotted before play: of N environments, environment i plays games i, i + N, i + 2N, ...
+Taking the first games to finish instead would favour short ones. Whatever chance decides in a game
+comes from that game's own seed, so it does not matter beside which others it is played.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqn_zoo.envs import Environments, EnvSettings, ReseedPlan, make_envs
+from dqn_zoo.errors import UserError
+from dqn_zoo.exploration import epsilon_greedy
+from dqn_zoo.seeding import STREAMS
+
+QValues = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Game:
+    """One game, finished or under way.
+
+    Attributes:
+        index: its place among the games of the evaluation, from 0.
+        seed: of the emulator and of the exploration; `seeds=[seed]` plays this game again.
+        score: sum of the raw rewards.
+        length_steps: decisions of the agent; no-ops before the first one are not counted.
+        truncated: ended by the cap on frames, not by the game.
+    """
+
+    index: int
+    seed: int
+    score: float
+    length_steps: int
+    truncated: bool
+
+
+class Turn(NamedTuple):
+    """What one step of all environments brought.
+
+    Attributes:
+        games: the game this step belonged to, by environment; a finished quota has no entry.
+        finished: those of `games` that this step ended.
+    """
+
+    games: dict[int, Game]
+    finished: list[Game]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Statistics of raw scores; `docs/evaluation.md` has the formulas.
+
+    Attributes:
+        num_games: how many scores went in.
+        mean: their arithmetic mean.
+        std: of the population (divided by the number of games), as numpy and SB3 compute it.
+        mean_minus_std: the result as the Hugging Face course counts it.
+        confidence_95: an interval that holds the true mean in 95 of 100 evaluations (Student's t
+            with the deviation of the sample); None for a single game.
+        minimum: lowest score.
+        median: middle score.
+        maximum: highest score.
+    """
+
+    num_games: int
+    mean: float
+    std: float
+    mean_minus_std: float
+    confidence_95: tuple[float, float] | None
+    minimum: float
+    median: float
+    maximum: float
+
+
+def evaluate(
+    q_values: QValues,
+    *,
+    game: str,
+    settings: EnvSettings,
+    seeds: Sequence[int],
+    num_envs: int = 1,
+    num_threads: int = 0,
+    on_game: Callable[[Game], None] | None = None,
+) -> list[Game]:
+    """Play one full game per seed and return the games in the order of the seeds.
+
+    Args:
+        q_values: float32 [batch, num_actions] for uint8 [batch, stack, 84, 84]; batch is `num_envs`
+            and shrinks as environments finish their quota.
+        game: name of the game.
+        settings: of the environments; actions are epsilon-greedy with `protocol.eval_epsilon`.
+        seeds: one per game, each below 2**31; see `evaluation_seeds` and `enjoy_seeds`.
+        num_envs: games played at once; decides nothing but the speed as long as `q_values` gives a
+            row the same numbers in every batch.
+        num_threads: of the emulator; 0 lets it choose.
+        on_game: called with every game as it ends.
+
+    Raises:
+        UserError: if `q_values` and the game differ in the number of actions.
+    """
+    turns = play(
+        q_values,
+        game=game,
+        settings=settings,
+        seeds=seeds,
+        num_envs=num_envs,
+        num_threads=num_threads,
+    )
+    games: list[Game] = []
+    for turn in turns:
+        for finished in turn.finished:
+            games.append(finished)
+            if on_game is not None:
+                on_game(finished)
+    return sorted(games, key=lambda finished: finished.index)
+
+
+def play(
+    q_values: QValues,
+    *,
+    game: str,
+    settings: EnvSettings,
+    seeds: Sequence[int],
+    num_envs: int = 1,
+    num_threads: int = 0,
+    max_steps: int | None = None,
+) -> Generator[Turn, None, None]:
+    """Play as `evaluate` does and yield after every step; closing the generator ends the play.
+
+    Args:
+        q_values: as in `evaluate`, and so are all arguments but the last.
+        game: name of the game.
+        settings: of the environments.
+        seeds: one per game.
+        num_envs: games played at once.
+        num_threads: of the emulator.
+        max_steps: once so many steps are played, summed over environments, no further game begins;
+            those under way are finished, because cutting them would favour short games.
+    """
+    num_envs = min(num_envs, len(seeds))
+
+    def seed_of(environment: int, count: int) -> int:
+        index = environment + count * num_envs
+        return seeds[min(index, len(seeds) - 1)]  # beyond the quota nobody looks
+
+    environments = make_envs(
+        game,
+        num_envs,
+        settings=settings,
+        reseed=ReseedPlan(seed_of=seed_of, every_steps=0),
+        num_threads=num_threads,
+    )
+    epsilon = settings.protocol.eval_epsilon
+    with environments:
+        observation = environments.reset()
+        playing = {row: _RunningGame(row, seeds[row]) for row in range(num_envs)}
+        steps_played = 0
+        while playing:
+            step = environments.step(
+                _actions(q_values, observation, playing, epsilon, environments)
+            )
+            observation = step.observation
+            steps_played += len(playing)
+            games = {
+                row: running.record(float(step.reward[row]), truncated=bool(step.truncated[row]))
+                for row, running in playing.items()
+            }
+            ended = [row for row in playing if step.terminated[row] or step.truncated[row]]
+            for row in ended:
+                index = playing[row].index + num_envs
+                if index < len(seeds) and (max_steps is None or steps_played < max_steps):
+                    playing[row] = _RunningGame(index, seeds[index])
+                else:
+                    del playing[row]
+            yield Turn(games, [games[row] for row in ended])
+
+
+def evaluation_seeds(run_seed: int, evaluation_number: int, num_games: int) -> list[int]:
+    """Return the seeds of an evaluation during training, in [0, 2**30).
+
+    The seed of a game depends on its index, not on how many games there are.
+    """
+    return _seeds(num_games, run_seed, evaluation_number)
+
+
+def enjoy_seeds(seed: int, num_games: int) -> list[int]:
+    """Return the seeds of an evaluation after training, in [2**30, 2**31).
+
+    The best model was chosen by its scores on `evaluation_seeds`; the two ranges have no seed in
+    common, so that no game that chose a model is used again to judge it.
+    """
+    return [2**30 + game_seed for game_seed in _seeds(num_games, seed)]
+
+
+def summarize(scores: Sequence[float]) -> Summary:
+    """Return the statistics of at least one score."""
+    num_games = len(scores)
+    mean = statistics.fmean(scores)
+    std = statistics.pstdev(scores, mean)
+    confidence_95 = None
+    if num_games > 1:
+        standard_error = statistics.stdev(scores, mean) / math.sqrt(num_games)
+        margin = student_t_quantile(0.95, degrees=num_games - 1) * standard_error
+        confidence_95 = (mean - margin, mean + margin)
+    return Summary(
+        num_games=num_games,
+        mean=mean,
+        std=std,
+        mean_minus_std=mean - std,
+        confidence_95=confidence_95,
+        minimum=min(scores),
+        median=statistics.median(scores),
+        maximum=max(scores),
+    )
+
+
+def student_t_quantile(coverage: float, *, degrees: int) -> float:
+    """Return the t that |T| stays below with probability `coverage`, by bisection.
+
+    Args:
+        coverage: in (0, 1), such as 0.95.
+        degrees: degrees of freedom of T, at least 1.
+    """
+    angle_low, angle_high = 0.0, math.pi / 2  # of theta, where t = sqrt(degrees) * tan(theta)
+    for _ in range(60):
+        angle = (angle_low + angle_high) / 2
+        if _student_t_coverage(angle, degrees) < coverage:
+            angle_low = angle
+        else:
+            angle_high = angle
+    return math.sqrt(degrees) * math.tan(angle_low)
+
+
+class _RunningGame:
+    """A game under way, with the random numbers of its exploration."""
+
+    def __init__(self, index: int, seed: int) -> None:
+        self.index = index
+        self.seed = seed
+        self.score = 0.0
+        self.length_steps = 0
+        self.generator = np.random.default_rng(np.random.SeedSequence(seed))
+
+    def record(self, reward: float, *, truncated: bool) -> Game:
+        """Count one step and return the game as it stands after it."""
+        self.score += reward
+        self.length_steps += 1
+        return Game(
+            index=self.index,
+            seed=self.seed,
+            score=self.score,
+            length_steps=self.length_steps,
+            truncated=truncated,
+        )
+
+
+def _actions(
+    q_values: QValues,
+    observation: NDArray[np.uint8],
+    playing: dict[int, _RunningGame],
+    epsilon: float,
+    environments: Environments,
+) -> NDArray[np.int64]:
+    """Choose epsilon-greedily where a game is played; the other environments get action 0."""
+    values = q_values(observation[list(playing)])
+    if values.shape != (len(playing), environments.num_actions):
+        raise UserError(
+            f"{environments.game} has {environments.num_actions} actions, but for "
+            f"{len(playing)} observations the agent gave values of shape {list(values.shape)}: "
+            "use an agent trained on this game"
+        )
+    actions = np.zeros(environments.num_envs, dtype=np.int64)
+    for row, running, row_values in zip(playing, playing.values(), values, strict=True):
+        actions[row] = epsilon_greedy(row_values[None], epsilon, running.generator)[0]
+    return actions
+
+
+def _seeds(num_games: int, seed: int, *key: int) -> list[int]:
+    """Return the first `num_games` words of the stream `evaluation` of `seed`, below 2**30."""
+    spawn_key = (STREAMS.index("evaluation"), *key)
+    words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(num_games, np.uint32)
+    return [int(word) for word in words >> 2]
+
+
+def _student_t_coverage(theta: float, degrees: int) -> float:
+    """Return P(|T| < sqrt(degrees) tan(theta)).
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.3 for odd and 26.7.4 for
+    even degrees of freedom.
+    """
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = degrees % 2 == 1
+    term = sine * cosine if odd else sine
+    series = 0.0
+    for factor in range(2 if odd else 1, degrees, 2):
+        series += term
+        term *= cosine * cosine * factor / (factor + 1)
+    return (theta + series) * 2 / math.pi if odd else series

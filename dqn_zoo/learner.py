@@ -1,0 +1,137 @@
+"""One update: weight, mean, backward, clip, step; and the copy to the target network."""
+
+import copy
+import io
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer, RMSprop
+
+from dqn_zoo.losses import Loss
+from dqn_zoo.networks import QNetwork
+from dqn_zoo.replay import Batch
+
+METRICS = ("loss", "q_mean", "grad_norm")
+
+
+class OptimizerSettings(NamedTuple):
+    """How gradients become steps.
+
+    Attributes:
+        name: a key of `OPTIMIZERS`.
+        epsilon: added to the denominator.
+        max_grad_norm: the global norm of the gradient is clipped to it.
+    """
+
+    name: str
+    epsilon: float
+    max_grad_norm: float
+
+
+class Learner:
+    """Owns the online network, the target network and the optimizer.
+
+    Args:
+        network: trained in place, already on its device.
+        loss: judges a batch.
+        optimizer: see `OptimizerSettings`.
+        bfloat16: multiply in bfloat16 (autocast); weights and optimizer stay float32.
+    """
+
+    def __init__(
+        self, network: QNetwork, loss: Loss, optimizer: OptimizerSettings, *, bfloat16: bool
+    ) -> None:
+        self.online = network
+        self.target = copy.deepcopy(network).requires_grad_(False)
+        self.device = next(network.parameters()).device
+        self._loss = loss
+        self._max_grad_norm = optimizer.max_grad_norm
+        self._optimizer = OPTIMIZERS[optimizer.name](list(network.parameters()), optimizer.epsilon)
+        self._bfloat16 = bfloat16
+        self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
+        self._num_summed = 0
+
+    def update(self, batch: Batch, learning_rate: float) -> Tensor:
+        """Take one gradient step and return the priorities, float32 [batch]."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        with self._autocast():
+            output = self._loss(self.online, self.target, batch)
+            loss = (batch.weight * output.per_example).mean()
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        grad_norm = nn.utils.clip_grad_norm_(self.online.parameters(), self._max_grad_norm)
+        self._optimizer.step()
+        # Sums stay on the device: reading them here would make the CPU wait for the GPU.
+        self._sums += torch.stack([loss.detach(), output.metrics["q_mean"], grad_norm])
+        self._num_summed += 1
+        return output.priority
+
+    def sync_target(self) -> None:
+        """Copy the online weights to the target network."""
+        self.target.load_state_dict(self.online.state_dict())
+
+    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 [batch, num_actions] of the online network for uint8 [batch, stack, 84, 84]."""
+        with torch.inference_mode(), self._autocast():
+            frames = torch.from_numpy(observation).to(self.device)
+            return self.online.q_values(frames).cpu().numpy()
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return the means of `METRICS` since the last call; NaN where no update was made."""
+        if self._num_summed == 0:
+            return dict.fromkeys(METRICS, math.nan)
+        means = (self._sums / self._num_summed).tolist()
+        self._sums.zero_()
+        self._num_summed = 0
+        return dict(zip(METRICS, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps beside the weights and the optimizer, as JSON."""
+        return {"sums": self._sums.tolist(), "num_summed": self._num_summed}
+
+    def optimizer_bytes(self) -> bytes:
+        """Return the state of the optimizer; it holds tensors and numbers only."""
+        buffer = io.BytesIO()
+        torch.save(self._optimizer.state_dict(), buffer)
+        return buffer.getvalue()
+
+    def restore(
+        self,
+        state: dict[str, Any],
+        *,
+        online: dict[str, Tensor],
+        target: dict[str, Tensor],
+        optimizer: bytes,
+    ) -> None:
+        """Continue from what `state`, the two networks and `optimizer_bytes` were."""
+        self.online.load_state_dict(online)
+        self.target.load_state_dict(target)
+        saved = torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
+        self._optimizer.load_state_dict(saved)
+        self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
+        self._num_summed = state["num_summed"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
+
+
+def _adam(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
+    """Kingma and Ba (2015), https://arxiv.org/abs/1412.6980; one fused kernel for all weights."""
+    return Adam(parameters, eps=epsilon, fused=True)
+
+
+def _rmsprop(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
+    """Centred RMSProp with decay 0.95, as in Mnih et al. (2015), extended data table 1."""
+    return RMSprop(parameters, alpha=0.95, eps=epsilon, centered=True)
+
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], Optimizer]] = {
+    "adam": _adam,
+    "rmsprop": _rmsprop,
+}

@@ -1,0 +1,161 @@
+"""The manifest of a run: on what, with what and how it was computed, and every time it was started.
+
+format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
+memory_bytes, versions, git, command: as the run was started first
+invocations: one entry per start or resume; `changes` says what differed from the first start
+"""
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.machine import describe_machine
+from dqn_zoo.runs import RUN_FORMAT, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How a run computes: beside machine and versions, what its bits depend on.
+
+    Attributes:
+        device: For example `cpu`, or `cuda` and the name of the GPU.
+        num_threads: Threads of PyTorch.
+        precision: `float32` or `bfloat16`.
+    """
+
+    device: str
+    num_threads: int
+    precision: str
+
+
+def write_manifest(
+    run: Run, setup: Setup, *, command: Sequence[str], seed: int, protocol: Mapping[str, Any]
+) -> None:
+    """Write the manifest of a new run, with its first invocation.
+
+    Args:
+        run: The run that starts.
+        setup: How it computes.
+        command: The command line, word by word.
+        seed: Seed of the run.
+        protocol: The protocol with all of its values.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    manifest = {
+        "format": RUN_FORMAT,
+        "seed": seed,
+        "protocol": dict(protocol),
+        **vars(setup),
+        **describe_machine(),
+        "command": shlex.join(command),
+        "invocations": [_invocation(command, None, [])],
+    }
+    _write(run, manifest)
+
+
+def append_invocation(
+    run: Run, setup: Setup, *, command: Sequence[str], resumed_from_step: int
+) -> list[str]:
+    """Record that a run is resumed.
+
+    Returns:
+        What differs from the machine and the setup the run started with, as in
+        `torch: 2.13.0 before, 2.14.0 now`; where anything does, the resume is not bit-exact.
+
+    Raises:
+        UserError: The manifest cannot be read or written.
+    """
+    manifest = read_manifest(run)
+    changes = _differences(manifest, {**vars(setup), **describe_machine()})
+    manifest["invocations"].append(_invocation(command, resumed_from_step, changes))
+    _write(run, manifest)
+    return changes
+
+
+def end_invocation(run: Run, reason: str, *, step: int) -> None:
+    """Record why the last invocation ended (`finished`, `SIGTERM`, `time limit`) and at which step.
+
+    Raises:
+        UserError: The manifest cannot be read or written.
+    """
+    manifest = read_manifest(run)
+    ended = {"ended": _now(), "end_reason": reason, "end_step": step}
+    manifest["invocations"][-1].update(ended)
+    _write(run, manifest)
+
+
+def read_manifest(run: Run) -> dict[str, Any]:
+    """Return the manifest of a run.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(run.manifest_file.read_text(encoding="utf-8"))
+        manifest["invocations"][-1]["command"]
+    except OSError as error:
+        raise UserError(f"{run.manifest_file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{run.manifest_file} is damaged: restore it from a backup, or start a new run"
+        ) from error
+    return manifest
+
+
+def _invocation(
+    command: Sequence[str], resumed_from_step: int | None, changes: list[str]
+) -> dict[str, Any]:
+    return {
+        "started": _now(),
+        "command": shlex.join(command),
+        "resumed_from_step": resumed_from_step,
+        "changes": changes,
+        "ended": None,
+        "end_reason": None,
+        "end_step": None,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(run: Run, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest in one step: a killed process leaves the old one or the new one."""
+    unfinished = run.manifest_file.with_suffix(".tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(run.manifest_file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f"{run.manifest_file} cannot be written: {error.strerror}") from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    def bits(machine: Mapping[str, Any]) -> dict[str, Any]:
+        keys = ("device", "num_threads", "precision", "python", "machine", "cpu")
+        revision = (machine.get("git") or {}).get("revision")
+        return {
+            **{key: machine.get(key) for key in keys},
+            **machine.get("versions", {}),
+            "git revision": revision,
+        }
+
+    old, new = bits(before), bits(now)
+    return [
+        f"{key}: {old.get(key)} before, {value} now"
+        for key, value in new.items()
+        if old.get(key) != value
+    ]

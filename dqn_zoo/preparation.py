@@ -1,0 +1,99 @@
+"""What is settled before a run starts: device, threads, precision, memory, likely duration."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from dqn_zoo import machine
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.replay import Batch
+from dqn_zoo.trainer import build_learner, replay_shape
+
+NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
+MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
+
+
+def complete(config: Config) -> Config:
+    """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
+
+    Raises:
+        UserError: if the device is cuda and there is none.
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    precision = config.precision
+    if precision == "auto":
+        fast = device == "cuda" or machine.supports_bfloat16()
+        precision = "bfloat16" if fast else "float32"
+    save_freq = config.save_freq
+    if save_freq is None:
+        save_freq = 1_000_000 if device == "cuda" else 100_000
+    seed = config.seed
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    threads = config.num_threads or machine.default_num_threads(machine.usable_cores())
+    settled = {"device": device, "precision": precision, "save_freq": save_freq}
+    return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a replay memory that does not fit, with the largest that would.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    shape = replay_shape(config)
+    thousand_more = shape._replace(capacity=shape.capacity + 1_000)
+    machine.check_memory(
+        needed_bytes=shape.num_bytes,
+        per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) // 1_000,
+        buffer_size=config.buffer_size,
+        available=_free_memory_bytes(config.device),
+    )
+
+
+def estimate_seconds(config: Config) -> float:
+    """Return roughly how long the run will take, from a few updates on made-up data.
+
+    A network of its own is timed; the run's own networks and generators are not touched.
+    """
+    learner = build_learner(config, num_actions=MOST_ACTIONS)
+    batch = _made_up_batch(config)
+    observation = batch.observation[: config.n_envs].cpu().numpy()
+    update_s = _fastest_of_3(lambda: learner.update(batch, 1e-9))
+    act_s = _fastest_of_3(lambda: learner.q_values(observation)) / len(observation)
+    learning_steps = max(0, config.n_timesteps - config.learning_starts)
+    updates = learning_steps // config.train_freq * config.gradient_steps
+    return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
+
+
+def _made_up_batch(config: Config) -> Batch:
+    size = max(config.batch_size, config.n_envs)
+    device = config.device
+    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8, device=device)
+    ones = torch.ones(size, device=device)
+    action = torch.zeros(size, dtype=torch.int64, device=device)
+    return Batch(pixels, action, ones, ones, pixels, ones, np.arange(size))
+
+
+def _fastest_of_3(work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(4):  # the first one warms up
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def _free_memory_bytes(device: str) -> int | None:
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return machine.memory_available_bytes()

@@ -1,0 +1,351 @@
+"""Run folders: how they are named, claimed, locked and found again.
+
+logs/dqn/SpaceInvaders_1/
+    config.yml            every setting, with every default
+    manifest.json         versions, hardware, commands (see machine.py)
+    model.safetensors     the final weights
+    best_model.safetensors
+    progress.csv, episodes.csv, evaluations.csv (see metrics.py), results.json
+    checkpoints/, tensorboard/
+"""
+
+import contextlib
+import difflib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dqn_zoo.errors import UserError
+
+RUN_FORMAT = 1
+"""Version of the layout above; a program refuses folders of a newer one."""
+
+LOCK_NAME = ".lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder and the names of what lies in it."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, for example `SpaceInvaders_1`."""
+        return self.path.resolve().name
+
+    @property
+    def config_file(self) -> Path:
+        """Every setting of the run."""
+        return self.path / "config.yml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Versions, hardware and commands of the run."""
+        return self.path / "manifest.json"
+
+    @property
+    def model_file(self) -> Path:
+        """The final weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def best_model_file(self) -> Path:
+        """The weights with the best evaluation."""
+        return self.path / "best_model.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def progress_file(self) -> Path:
+        """One row per log interval."""
+        return self.path / "progress.csv"
+
+    @property
+    def episodes_file(self) -> Path:
+        """One row per finished training game."""
+        return self.path / "episodes.csv"
+
+    @property
+    def evaluations_file(self) -> Path:
+        """One row per evaluation."""
+        return self.path / "evaluations.csv"
+
+    @property
+    def results_file(self) -> Path:
+        """Scores of the last `dqn-enjoy`."""
+        return self.path / "results.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Default folder of the TensorBoard events."""
+        return self.path / "tensorboard"
+
+
+def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | None = None) -> Run:
+    """Create the folder of a new run; two processes never get the same one.
+
+    Args:
+        log_folder: Folder of all runs, created where missing.
+        algo: Name of the recipe, for example `dqn`.
+        game: Name of the game, for example `SpaceInvaders`.
+        exp_id: Number of the run, at least 1; None or 0 takes the highest existing number plus 1.
+
+    Raises:
+        UserError: The number is taken or negative, or the folder cannot be written.
+    """
+    _check_exp_id(exp_id)
+    parent = Path(log_folder) / algo
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            path = parent / f"{game}_{exp_id or _next_number(parent, game)}"
+            try:
+                path.mkdir()  # atomic: of two processes exactly one gets through
+            except FileExistsError:
+                if exp_id:
+                    raise UserError(
+                        f"--exp-id {exp_id} is taken: {path} exists; resume it with "
+                        f"`--resume {path}`, or leave --exp-id out to get the next free number"
+                    ) from None
+                continue
+            return Run(path)
+    except OSError as error:
+        raise UserError(
+            f"no run folder can be made in {parent} ({error.strerror}): "
+            "name a folder that you can write with -f FOLDER"
+        ) from error
+
+
+def discard_run(run: Run) -> bool:
+    """Remove a claimed folder in which nothing was trained, after a start that failed.
+
+    Call it outside of `lock`. A folder that holds weights, a checkpoint or a row of progress stays.
+
+    Returns:
+        Whether the folder was removed.
+    """
+    if not run.path.is_dir():
+        return False
+    weights = run.model_file.exists() or run.best_model_file.exists()
+    checkpoints = run.checkpoints.is_dir() and any(run.checkpoints.iterdir())
+    if weights or checkpoints or _has_rows(run.progress_file):
+        return False
+    shutil.rmtree(run.path, ignore_errors=True)
+    return not run.path.exists()
+
+
+@contextlib.contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Be the only process that writes this run.
+
+    The operating system frees the lock when the process ends, however it ends, so no lock is ever
+    stale. The lock file names the process and the computer for the other's error message.
+
+    Raises:
+        UserError: Another process holds the lock, or the folder cannot be written.
+    """
+    path = run.path / LOCK_NAME
+    try:
+        file = path.open("a+b")
+    except OSError as error:
+        raise UserError(
+            f"run folder {run.path} cannot be written ({error.strerror}): "
+            "make it writable, or start a new run in another folder with -f FOLDER"
+        ) from error
+    with file:
+        if not _try_lock(file):
+            raise UserError(
+                f"run {run.name} is being written by {_holder(path)}: "
+                "wait for it, stop it, or start a new run"
+            )
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
+            file.truncate(0)
+            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            file.flush()
+        yield
+
+
+def find_run(
+    log_folder: str | Path,
+    *,
+    run: str | Path | None = None,
+    algo: str | None = None,
+    game: str | None = None,
+    exp_id: int | None = None,
+) -> Run:
+    """Find an existing run.
+
+    Args:
+        log_folder: Folder of all runs.
+        run: A folder, or the name of a run (`SpaceInvaders_3` or `dqn/SpaceInvaders_3`).
+        algo: Look only at runs of this recipe.
+        game: Look only at runs of this game.
+        exp_id: Look only at runs of this number; None or 0 takes the latest, which is the one whose
+            manifest, progress, weights or checkpoints changed last. (Watching a run is no change.)
+
+    Raises:
+        UserError: There is no such run, or several, or the folder is no run this version reads.
+    """
+    _check_exp_id(exp_id)
+    if run is not None and Path(run).is_dir():
+        return _checked(Path(run))
+    runs = _runs(Path(log_folder))
+    if run is not None and not runs:
+        runs = _runs(Path(run).parent.parent)  # a folder elsewhere: its neighbours are near, too
+    matches = [found for found in runs if _is_of(found, algo, game, exp_id)]
+    if run is not None:
+        wanted = f"run {str(run)!r}"
+        matches = [found for found in matches if str(run) in (found.name, _label(found))]
+    else:
+        wanted = f"run {game or 'GAME'}_{exp_id}" if exp_id else f"run of {game or 'any game'}"
+    if not matches:
+        target = Path(run).name if run is not None else wanted.split()[-1]
+        message = f"no {wanted}" + (f" by {algo}" if algo else "") + f" in {log_folder}"
+        raise UserError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
+    if run is None and not exp_id:
+        # A folder without a manifest belongs to a run that is starting or failed to start.
+        started = [found for found in matches if found.manifest_file.is_file()]
+        return _checked(max(started or matches, key=_last_change).path)
+    if len(matches) > 1:
+        labels = ", ".join(sorted(_label(found) for found in matches))
+        raise UserError(
+            f"{wanted} is ambiguous: {labels}; name one of them, or add --algo or --env"
+        )
+    return _checked(matches[0].path)
+
+
+def _check_exp_id(exp_id: int | None) -> None:
+    if exp_id is not None and exp_id < 0:
+        raise UserError(f"--exp-id must be 1 or more, or 0 for the default; got {exp_id}")
+
+
+def _split(name: str) -> tuple[str, int] | None:
+    """`SpaceInvaders_3` is ("SpaceInvaders", 3); other names are no runs."""
+    match = re.fullmatch(r"(.+)_([1-9][0-9]*)", name)
+    return (match[1], int(match[2])) if match else None
+
+
+def _next_number(parent: Path, game: str) -> int:
+    names = (_split(entry.name) for entry in parent.iterdir())
+    return 1 + max((name[1] for name in names if name and name[0] == game), default=0)
+
+
+def _runs(log_folder: Path) -> list[Run]:
+    """Every folder named like a run, complete or not."""
+    return [Run(path) for path in log_folder.glob("*/*_*") if path.is_dir() and _split(path.name)]
+
+
+def _label(run: Run) -> str:
+    return f"{run.path.parent.name}/{run.path.name}"
+
+
+def _is_of(run: Run, algo: str | None, game: str | None, exp_id: int | None) -> bool:
+    name = _split(run.name)
+    return (
+        name is not None
+        and (algo is None or run.path.parent.name == algo)
+        and (game is None or name[0] == game)
+        and (not exp_id or name[1] == exp_id)
+    )
+
+
+def _last_change(run: Run) -> tuple[float, int]:
+    """Time of the last change, in seconds since 1970; the number of the run decides a tie."""
+    files = (run.manifest_file, run.progress_file, run.model_file, run.checkpoints)
+    times = [file.stat().st_mtime for file in files if file.exists()]
+    name = _split(run.name)
+    return max(times, default=0.0), name[1] if name else 0
+
+
+def _advice(runs: list[Run], target: str, *, algo: str | None, game: str | None) -> str:
+    """What to do about a run that does not exist: the most similar names, else the latest runs."""
+    if not runs:
+        start = f"dqn-train --env {game or 'SpaceInvaders'}" + (f" --algo {algo}" if algo else "")
+        return f"there is no run at all: start one with `{start}`, or name another -f FOLDER"
+    latest_first = sorted(runs, key=_last_change, reverse=True)
+    names = dict.fromkeys(found.name for found in latest_first)
+    near = difflib.get_close_matches(target, names, n=3) or list(names)
+    nearest = [_label(found) for name in near for found in latest_first if found.name == name]
+    return f"the nearest are {', '.join(nearest[:3])}"
+
+
+def _checked(path: Path) -> Run:
+    """The run in this folder, if it is one that this version reads."""
+    run = Run(path)
+    if not any(path.iterdir()):
+        raise UserError(f"{path} is empty, not a run folder: name another, or remove it")
+    missing = [file.name for file in (run.config_file, run.manifest_file) if not file.is_file()]
+    if missing:
+        raise UserError(f"{path} is not a run folder: {' and '.join(missing)} missing")
+    try:
+        version = json.loads(run.manifest_file.read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{run.manifest_file} is damaged: expected a JSON object with the key 'format'; "
+            "restore it from a backup, or start a new run"
+        ) from None
+    if not isinstance(version, int) or version > RUN_FORMAT:
+        raise UserError(
+            f"{path} has run format {version} and this version reads up to {RUN_FORMAT}: "
+            "update dqn_zoo"
+        )
+    return run
+
+
+def _has_rows(csv_file: Path) -> bool:
+    if not csv_file.is_file():
+        return False
+    with csv_file.open("rb") as file:
+        return len(file.readlines(4096)) > 1
+
+
+def _holder(path: Path) -> str:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {note['pid']} on {note['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(file: BinaryIO) -> bool:
+        """Lock one byte far behind the note, so that the other process can still read the note."""
+        file.seek(1 << 30)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            file.seek(0)
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: BinaryIO) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # Some network file systems have no locks; refusing to train there helps nobody.
+            warnings.warn(
+                f"{file.name} cannot be locked ({error.strerror}): "
+                "make sure that no other process writes this run",
+                stacklevel=4,
+            )
+        return True

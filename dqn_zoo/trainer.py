@@ -1,0 +1,337 @@
+"""Everything a run is made of, and how it is saved and restored.
+
+`training.py` decides when things happen; this module is what they happen to.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from dqn_zoo.checkpoint import Checkpoint, DamagedError
+from dqn_zoo.config import Config
+from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
+from dqn_zoo.errors import UserError
+from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
+from dqn_zoo.games import protocol_from_config
+from dqn_zoo.learner import Learner, OptimizerSettings
+from dqn_zoo.losses import TDLoss
+from dqn_zoo.metrics import EpisodeStatistics, FinishedEpisode
+from dqn_zoo.networks import build_network
+from dqn_zoo.replay import Replay, ReplayShape
+from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
+from dqn_zoo.transitions import TransitionAccumulator, TransitionRule
+
+FRAMES_FILE = "frames_{:05d}.z"
+FRAMES_PER_STEP = 4
+
+
+@dataclass
+class Counters:
+    """What has been done so far.
+
+    What is *due* follows from `steps` alone (steps // period), so a period fires at the first vector
+    step whose count passes a multiple, and nothing depends on when a run was interrupted.
+    """
+
+    steps: int = 0
+    updates: int = 0
+    target_copies: int = 0
+    log_rows: int = 0
+    evaluations: int = 0
+
+
+@dataclass
+class Best:
+    """The best evaluation so far and the weights that played it."""
+
+    score: float | None = None
+    steps: int = 0
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Trainer:
+    """A run in memory: environments, replay, learner, generators and counters.
+
+    Args:
+        config: complete; `seed`, `device`, `num_threads` and `precision` are resolved.
+    """
+
+    def __init__(self, config: Config) -> None:
+        assert config.seed is not None, "the seed is drawn before the run is built"
+        self.config = config
+        self.counters = Counters()
+        self.best = Best()
+        self._elapsed_before_s = 0.0
+        self._began = time.monotonic()
+        self.envs = _build_envs(config)
+        self.learner = build_learner(config, num_actions=self.envs.num_actions)
+        self.replay = Replay(replay_shape(config), self.learner.device)
+        self.accumulator = TransitionAccumulator(
+            config.n_envs, config.frame_stack, _transition_rule(config), self.replay.frames.append
+        )
+        self.statistics = EpisodeStatistics(config.n_envs)
+        self.exploration = stream_generator(config.seed, "exploration")
+        self.replay_draws = stream_generator(config.seed, "replay")
+        self.epsilon = epsilon_schedule(config)
+        self.learning_rate = learning_rate_schedule(config)
+        self.observation: NDArray[np.uint8] | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of wall-clock time of the run so far, summed over resumes."""
+        return self._elapsed_before_s + time.monotonic() - self._began
+
+    def close(self) -> None:
+        """Close the emulators."""
+        self.envs.close()
+
+    def take_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Start from given weights in both networks; counters and schedules stay at 0.
+
+        Raises:
+            UserError: if they do not fit the network.
+        """
+        try:
+            self.learner.online.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the given weights do not fit this game's network: {reason}"
+            ) from error
+        self.learner.sync_target()
+
+    def start(self) -> None:
+        """Reset the environments; the run begins at step 0."""
+        self.observation = self.envs.reset()
+        self.accumulator.reset(self.observation)
+
+    # --- Phase 1, sampling: act, and store what the emulator answers -------------------------------
+
+    def current_epsilon(self) -> float:
+        """Return the chance of a random action now: 1 until learning starts, then the schedule."""
+        steps = self.counters.steps
+        return 1.0 if steps < self.config.learning_starts else self.epsilon(steps)
+
+    def choose_actions(self) -> NDArray[np.int64]:
+        """Choose an action per environment: int64 [num_envs]."""
+        assert self.observation is not None, "start or restore comes first"
+        if self.counters.steps < self.config.learning_starts:
+            # The values play no part before learning starts; the draws are the same as ever.
+            q_values = np.zeros((self.envs.num_envs, self.envs.num_actions), np.float32)
+        else:
+            q_values = self.learner.q_values(self.observation)
+        return epsilon_greedy(q_values, self.current_epsilon(), self.exploration)
+
+    def store(self, step: EnvStep) -> list[FinishedEpisode]:
+        """Put one vector step into the memory and return the games that ended in it."""
+        self.replay.add(self.accumulator.add(step))
+        self.observation = step.observation
+        self.counters.steps += self.envs.num_envs
+        return self.statistics.add(step)
+
+    # --- Phase 2, training -----------------------------------------------------------------------
+
+    def updates_due(self) -> int:
+        """Return how many updates the steps so far are owed; any number of environments agrees."""
+        config = self.config
+        learning_steps = max(0, self.counters.steps - config.learning_starts)
+        owed = learning_steps // config.train_freq * config.gradient_steps
+        return owed - self.counters.updates if len(self.replay) > 0 else 0
+
+    def learn(self, num_updates: int) -> None:
+        """Make some updates; all minibatches are drawn before the first."""
+        rate = self.learning_rate(self.counters.steps)
+        draws = [
+            self.replay.sample(self.config.batch_size, self.replay_draws)
+            for _ in range(num_updates)
+        ]
+        for batch in draws:
+            self.learner.update(batch, rate)
+        self.counters.updates += num_updates
+
+    # --- Saving and restoring ----------------------------------------------------------------------
+
+    def note_best(self, score: float) -> None:
+        """Keep the weights of now as the best."""
+        self.best = Best(score, self.counters.steps, _on_cpu(self.learner.online))
+
+    def best_bytes(self) -> bytes:
+        """Return the best weights as safetensors, with what they are in the header."""
+        return self._weights_bytes(self.best.weights, self.best.steps)
+
+    def weights_bytes(self) -> bytes:
+        """Return the online weights as safetensors, with what they are in the header."""
+        return self._weights_bytes(_on_cpu(self.learner.online), self.counters.steps)
+
+    def _weights_bytes(self, weights: dict[str, torch.Tensor], steps: int) -> bytes:
+        config = self.config
+        about = {"env": config.env, "algo": config.algo, "protocol": config.protocol}
+        return save_tensors(weights, metadata=about | {"steps": str(steps)})
+
+    def _state_bytes(self, log_offsets: dict[str, int]) -> bytes:
+        """Return everything small that a checkpoint keeps; floats survive JSON exactly."""
+        state = {
+            "counters": asdict(self.counters),
+            "best": {"score": self.best.score, "steps": self.best.steps},
+            "elapsed_s": self.elapsed_s,
+            "environments": self.envs.state(),
+            "accumulator": self.accumulator.state(),
+            "statistics": self.statistics.state(),
+            "learner": self.learner.state(),
+            "replay": self.replay.state(),
+            "exploration": generator_state(self.exploration),
+            "replay_draws": generator_state(self.replay_draws),
+            "log_offsets": log_offsets,
+        }
+        return json.dumps(state).encode()
+
+    def files(
+        self, log_offsets: dict[str, int], previous: Checkpoint | None
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """Yield name and content of every file of a checkpoint; None: as in `previous`."""
+        yield "state.json", self._state_bytes(log_offsets)
+        yield "model.safetensors", self.weights_bytes()
+        yield "target.safetensors", save_tensors(_on_cpu(self.learner.target))
+        yield "optimizer.pt", self.learner.optimizer_bytes()
+        if self.best.score is not None:
+            yield "best.safetensors", self.best_bytes()
+        yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
+        yield from self._frame_files(previous)
+
+    def _frame_files(self, previous: Checkpoint | None) -> Iterator[tuple[str, bytes | None]]:
+        frames = self.replay.frames
+        written_before = 0
+        if previous is not None:
+            written_before = json.loads(previous.read("state.json"))["replay"]["frames_written"]
+        chunks = list(frames.chunks(written_before))
+
+        def compressed(number: int, changed: bool) -> bytes | None:
+            return zlib.compress(frames.read_chunk(number), 1) if changed else None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib releases the interpreter lock
+            contents = pool.map(compressed, *zip(*chunks, strict=True)) if chunks else iter(())
+            for (number, _), content in zip(chunks, contents, strict=True):
+                yield FRAMES_FILE.format(number), content
+
+    def restore(
+        self, checkpoint: Checkpoint, on_progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, int]:
+        """Continue from a checkpoint and return the byte offsets of the logs.
+
+        Args:
+            checkpoint: verified.
+            on_progress: told (done, total) while the emulators replay their actions.
+
+        Raises:
+            DamagedError: if the emulators do not arrive at the frames that were stored.
+        """
+        state: dict[str, Any] = json.loads(checkpoint.read("state.json"))
+        self.counters = Counters(**state["counters"])
+        self._elapsed_before_s = state["elapsed_s"]
+        self._began = time.monotonic()
+        self.best = Best(**state["best"])
+        if self.best.score is not None:
+            self.best.weights = load_tensors(checkpoint.read("best.safetensors"))
+        self.learner.restore(
+            state["learner"],
+            online=load_tensors(checkpoint.read("model.safetensors")),
+            target=load_tensors(checkpoint.read("target.safetensors")),
+            optimizer=checkpoint.read("optimizer.pt"),
+        )
+        self.replay.restore(
+            state["replay"], load_tensors(zlib.decompress(checkpoint.read("rows.z")))
+        )
+        for number, _ in self.replay.frames.chunks(0):
+            pixels = zlib.decompress(checkpoint.read(FRAMES_FILE.format(number)))
+            self.replay.frames.write_chunk(number, pixels)
+        self.accumulator.restore(state["accumulator"])
+        self.statistics.restore(state["statistics"])
+        restore_generator(self.exploration, state["exploration"])
+        restore_generator(self.replay_draws, state["replay_draws"])
+        self.observation = self.envs.restore(state["environments"], on_progress)
+        self._check_observation()
+        offsets: dict[str, int] = state["log_offsets"]
+        return offsets
+
+    def _check_observation(self) -> None:
+        """Compare what the emulators show after the replay with the frames in the memory."""
+        ids = torch.from_numpy(self.accumulator.observation).to(self.learner.device)
+        stored = self.replay.frames.gather(ids).cpu().numpy()
+        if self.observation is None or not np.array_equal(stored, self.observation):
+            raise DamagedError(
+                "the emulators did not arrive at the stored frames after replaying their actions; "
+                "another version of ale-py or another machine type?"
+            )
+
+
+def replay_shape(config: Config) -> ReplayShape:
+    """Return what decides the size of the memory."""
+    return ReplayShape(config.buffer_size, config.n_envs, config.n_steps, config.frame_stack)
+
+
+def epsilon_schedule(config: Config) -> LinearSchedule:
+    """Return epsilon as a function of the step (Mnih et al., 2015, Methods)."""
+    horizon = int(config.exploration_fraction * config.n_timesteps)
+    return LinearSchedule(config.exploration_initial_eps, config.exploration_final_eps, horizon)
+
+
+def learning_rate_schedule(config: Config) -> LinearSchedule:
+    """Return the learning rate as a function of the step: a constant, or `lin_X` falling to 0."""
+    rate = config.learning_rate
+    if isinstance(rate, str):
+        return LinearSchedule(float(rate.removeprefix("lin_")), 0.0, config.n_timesteps)
+    return LinearSchedule(rate, rate, 0)
+
+
+def _build_envs(config: Config) -> Environments:
+    assert config.seed is not None
+    return make_envs(
+        config.env,
+        config.n_envs,
+        settings=EnvSettings.from_config(config),
+        seed=stream_seed(config.seed, "environments"),
+    )
+
+
+def build_learner(config: Config, *, num_actions: int) -> Learner:
+    """Build the networks and the optimizer of a run, on its device."""
+    assert config.seed is not None
+    network = build_network(
+        config.network,
+        num_actions=num_actions,
+        frame_stack=config.frame_stack,
+        seed=stream_seed(config.seed, "network"),
+    )
+    optimizer = OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm)
+    loss = TDLoss(double_q=config.double_q, penalty=config.loss)
+    return Learner(
+        network.to(config.device), loss, optimizer, bfloat16=config.precision == "bfloat16"
+    )
+
+
+def _transition_rule(config: Config) -> TransitionRule:
+    return TransitionRule(
+        n_steps=config.n_steps,
+        gamma=config.gamma,
+        clip_reward=config.clip_reward,
+        terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
+    )
+
+
+def _on_cpu(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights on the CPU."""
+    return {
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in network.state_dict().items()
+    }

@@ -1,0 +1,231 @@
+"""Training: the loop, and how a run is started and resumed."""
+
+import contextlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dqn_zoo.agent import load_weights
+from dqn_zoo.checkpoint import Checkpoint, DamagedError, newest_checkpoint, replace_file
+from dqn_zoo.config import Config
+from dqn_zoo.display import Display, Heading, make_display
+from dqn_zoo.errors import UserError
+from dqn_zoo.games import protocol_from_config, random_score
+from dqn_zoo.housekeeping import Housekeeper
+from dqn_zoo.manifest import Setup, append_invocation, end_invocation, write_manifest
+from dqn_zoo.metrics import RunLog
+from dqn_zoo.preparation import check_memory, complete
+from dqn_zoo.recipes import dump_config
+from dqn_zoo.runs import Run, claim_run, discard_run, lock
+from dqn_zoo.stopping import Stop, StopReason, stop_requests
+from dqn_zoo.trainer import Trainer
+
+Reason = Literal["finished"] | StopReason
+EXIT_CODES: dict[Reason, int] = {"finished": 0, "time_limit": 75, "SIGINT": 130, "SIGTERM": 143}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What may differ between the start of a run and each resume of it.
+
+    Attributes:
+        until_steps: train to this step instead of `n_timesteps`; the schedules keep their horizon.
+        time_limit_s: save and stop after so many seconds of this invocation.
+        progress: live panel, plain lines, or (None) what the output can do.
+        tensorboard_folder: where the events go; None: into the run folder.
+        command: command line, for the manifest.
+    """
+
+    until_steps: int | None = None
+    time_limit_s: float | None = None
+    progress: bool | None = None
+    tensorboard_folder: Path | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an invocation ended: which run, at which step, and why."""
+
+    run: Run
+    steps: int
+    reason: Reason
+
+
+def train(
+    config: Config,
+    *,
+    log_folder: str | Path = "logs",
+    exp_id: int | None = None,
+    trained_agent: Path | None = None,
+    options: TrainOptions | None = None,
+) -> Outcome:
+    """Train a new run in the next free folder of `log_folder`.
+
+    Args:
+        config: as `recipes.resolve(...).config` gives it; what it leaves open is chosen here.
+        log_folder: holds the runs; the run becomes `log_folder/ALGO/GAME_N`.
+        exp_id: number of the run, if it must be this one.
+        trained_agent: run folder or weights to start from; counters and schedules start at 0.
+        options: see `TrainOptions`.
+
+    Raises:
+        UserError: for anything that the user can mend; no run folder is left behind.
+    """
+    options = options or TrainOptions()
+    config = complete(config)
+    check_memory(config)
+    torch.set_num_threads(config.num_threads)
+    with (
+        stop_requests(options.time_limit_s) as stop,
+        contextlib.closing(Trainer(config)) as trainer,
+    ):
+        if trained_agent is not None:
+            trainer.take_weights(load_weights(trained_agent))
+        run = claim_run(log_folder, config.algo, config.env, exp_id=exp_id)
+        try:
+            with lock(run):
+                run.config_file.write_text(dump_config(config), encoding="utf-8")
+                write_manifest(
+                    run,
+                    _setup(config),
+                    command=options.command,
+                    seed=config.seed,
+                    protocol=asdict(protocol_from_config(config)),
+                )
+                return _invoke(trainer, run, options, stop, checkpoint=None)
+        except BaseException:
+            discard_run(run)  # keeps the folder once something was trained
+            raise
+
+
+def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> Outcome:
+    """Continue a run from its newest checkpoint that verifies; without any, from step 0.
+
+    Args:
+        run: nothing else may be writing it.
+        config: the run's own; `device` and `num_threads` may differ, then the bits do, too.
+        options: see `TrainOptions`.
+
+    Raises:
+        UserError: if no checkpoint can be read, or the run is locked or has finished.
+    """
+    options = options or TrainOptions()
+    config = complete(config)
+    torch.set_num_threads(config.num_threads)
+    with lock(run), stop_requests(options.time_limit_s) as stop:
+        checkpoint = _find_checkpoint(run)
+        until_steps = options.until_steps or config.n_timesteps
+        if checkpoint is not None and checkpoint.step >= until_steps:
+            raise UserError(
+                f"{run.path} is at step {checkpoint.step:,} and was to reach {until_steps:,}; to "
+                f"train on, give a larger -n: dqn-train --resume {run.path} "
+                f"-n {2 * checkpoint.step}"
+            )
+        check_memory(config)
+        changes = append_invocation(
+            run,
+            _setup(config),
+            command=options.command,
+            resumed_from_step=0 if checkpoint is None else checkpoint.step,
+        )
+        if changes:
+            print("not bit-exact: " + "; ".join(changes))
+        with contextlib.closing(Trainer(config)) as trainer:
+            return _invoke(trainer, run, options, stop, checkpoint=checkpoint)
+
+
+def _training_loop(trainer: Trainer, keeper: Housekeeper, stop: Stop, *, until_steps: int) -> None:
+    """Deep Q-learning with experience replay (Mnih et al., 2015, algorithm 1).
+
+    Both phases of the algorithm share each pass: the emulators compute while the learner learns.
+    Between passes nothing is in flight; that is when everything else happens.
+    """
+    while True:
+        keeper.keep_house()
+        if trainer.counters.steps >= until_steps or stop.reason() is not None:
+            break
+        # Sampling, first half: choose the actions and hand them to the emulators.
+        trainer.envs.send(trainer.choose_actions())
+        # Training: the updates that the steps so far are owed, on what the memory holds.
+        trainer.learn(trainer.updates_due())
+        # Sampling, second half: store what the emulators answered.
+        keeper.log_games(trainer.store(trainer.envs.recv()))
+
+
+def _invoke(
+    trainer: Trainer, run: Run, options: TrainOptions, stop: Stop, *, checkpoint: Checkpoint | None
+) -> Outcome:
+    """Run the loop once, from a fresh start or from a checkpoint, to its end or to a stop."""
+    config = trainer.config
+    until_steps = options.until_steps or config.n_timesteps
+    display = make_display(
+        options.progress,
+        Heading(name=run.name, n_timesteps=until_steps, random_score=random_score(config.env)),
+    )
+    tensorboard_folder = options.tensorboard_folder or run.tensorboard
+    with contextlib.closing(display):
+        log = RunLog(run, tensorboard_folder=tensorboard_folder, warn=display.message)
+        with contextlib.closing(log):
+            if checkpoint is None:
+                trainer.start()
+                log.rollback({}, 0)
+            else:
+                log.rollback(_restore(trainer, checkpoint, run, display), trainer.counters.steps)
+            keeper = Housekeeper(trainer, run, log, display, stop, previous=checkpoint)
+            _training_loop(trainer, keeper, stop, until_steps=until_steps)
+            keeper.save_at_the_end()
+        reason: Reason = "finished"
+        if trainer.counters.steps < until_steps:
+            reason = stop.reason() or "finished"
+        else:
+            trainer.learn(trainer.updates_due())  # those of the last vector step
+            replace_file(run.model_file, trainer.weights_bytes())
+        end_invocation(run, reason, step=trainer.counters.steps)
+    return Outcome(run, trainer.counters.steps, reason)
+
+
+def _setup(config: Config) -> Setup:
+    return Setup(device=config.device, num_threads=config.num_threads, precision=config.precision)
+
+
+def _restore(
+    trainer: Trainer, checkpoint: Checkpoint, run: Run, display: Display
+) -> dict[str, int]:
+    """Load a checkpoint, put the best model back to where it was then, return the logs' offsets."""
+
+    def on_progress(done: int, total: int) -> None:
+        if done == 0 and total >= 2_000:
+            display.message(f"replaying up to {total:,} actions in every environment")
+
+    try:
+        offsets = trainer.restore(checkpoint, on_progress)
+    except DamagedError as error:
+        raise UserError(f"{checkpoint.path} cannot be resumed: {error}") from error
+    if trainer.best.score is None:
+        run.best_model_file.unlink(missing_ok=True)
+    else:
+        replace_file(run.best_model_file, trainer.best_bytes())
+    display.message(f"resumed {run.path} at step {trainer.counters.steps:,}")
+    return offsets
+
+
+def _find_checkpoint(run: Run) -> Checkpoint | None:
+    """Return the newest checkpoint that verifies, saying what was passed over and why.
+
+    Raises:
+        UserError: if there are checkpoints and none can be read.
+    """
+    checkpoint, skipped = newest_checkpoint(run.checkpoints)
+    for passed in skipped:
+        print(f"skipped {passed.path}: {passed.reason}")
+    if checkpoint is None and skipped:
+        raise UserError(
+            f"none of the checkpoints in {run.checkpoints} can be read; remove that folder to "
+            "start this run again from step 0"
+        )
+    if checkpoint is None:
+        print(f"{run.path} has no checkpoint yet: it starts again from step 0 with the same seed")
+    return checkpoint

@@ -1,0 +1,188 @@
+"""YAML as people expect it: 1e-4 is a number, `on` is text, and every key knows its line.
+
+PyYAML reads YAML 1.1, where 1e-4 is text, `no` is false and 010 is 8, and where the second of two
+equal keys silently wins. The loader here reads the scalars of YAML 1.2, refuses duplicate keys, and
+knows no tag that could run code.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.nodes import MappingNode, Node, ScalarNode
+
+from dqn_zoo.errors import UserError
+
+
+class Entry(NamedTuple):
+    """A value and where it came from, in words: "dqn.yml, line 4" or "--n-envs"."""
+
+    value: Any
+    origin: str
+
+
+def read_entries(path: Path, *, name: str) -> dict[str, Entry]:
+    """Read a YAML file that holds one mapping; the values of nested mappings are entries too.
+
+    Args:
+        path: the file.
+        name: what to call it in messages.
+
+    Raises:
+        UserError: not readable, not YAML, not a mapping, a duplicate key.
+    """
+    return _guarded(_read_text(path, name), name)
+
+
+def parse_value(text: str) -> Any:
+    """Read one YAML scalar or flow value: "1e-4", "true", "[0, 0, 8, 8]".
+
+    Raises:
+        UserError: the text is no YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{text!r} is not a value in YAML: {_problem(error)}") from None
+
+
+def _read_text(path: Path, name: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"no file {name}: expected a YAML file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not a text file: expected YAML in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _guarded(text: str, name: str) -> dict[str, Entry]:
+    """Turn what PyYAML raises into one line with the place."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return {}
+        if not isinstance(root, MappingNode):
+            raise UserError(
+                f"{name}, line {_line(root)}: expected 'key: value' lines, got {_excerpt(root)}"
+            )
+        return _entries(loader, root, name=name, depth=0)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = name if mark is None else f"{name}, line {mark.line + 1}"
+        raise UserError(f"{place}: {_problem(error)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{name} is not YAML: {_problem(error)}") from None
+
+
+def _entries(loader: "_Loader", node: MappingNode, *, name: str, depth: int) -> dict[str, Entry]:
+    """Read a mapping whose values may be mappings; what lies deeper is read as plain values."""
+    loader.flatten_mapping(node)
+    entries = {}
+    for key_node, value_node in node.value:
+        place = f"{name}, line {_line(key_node)}"
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise UserError(f"{place}: expected a key that is text, got {_excerpt(key_node)}")
+        nested = depth == 0 and isinstance(value_node, MappingNode)
+        value = (
+            _entries(loader, value_node, name=name, depth=1)
+            if nested
+            else loader.construct_object(value_node, deep=True)
+        )
+        entries[key] = Entry(value, place)
+    return entries
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _excerpt(node: Node) -> str:
+    if isinstance(node, ScalarNode):
+        return repr(node.value)
+    return "a mapping" if isinstance(node, MappingNode) else "a list"
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
+    if problem.startswith("but found"):
+        problem = f"{getattr(error, 'context', 'YAML')}, {problem}"
+    return " ".join(problem.split())
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the scalars of YAML 1.2 and without duplicate keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        """Refuse a key given twice, before merge keys (`<<`) may bring the same key legally."""
+        node: MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, ScalarNode):
+                continue
+            if key_node.value in lines:
+                raise ConstructorError(
+                    problem=f"{key_node.value} is given twice, first in line "
+                    f"{lines[key_node.value]}; keep one",
+                    problem_mark=key_node.start_mark,
+                )
+            lines[key_node.value] = _line(key_node)
+        return node
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Give the place to a scalar that its tag cannot read, as in `!!float abc`."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, KeyError):
+            raise ConstructorError(
+                problem=f"{node.value!r} is no {node.tag.removeprefix(_CORE)}",
+                problem_mark=node.start_mark,
+            ) from None
+
+
+_CORE = "tag:yaml.org,2002:"
+
+
+def _construct_int(loader: _Loader, node: ScalarNode) -> int:
+    return int(str(loader.construct_scalar(node)).replace("_", ""))
+
+
+def _construct_bool(loader: _Loader, node: ScalarNode) -> bool:
+    return {"true": True, "false": False}[str(loader.construct_scalar(node)).lower()]
+
+
+def _refuse_tag(loader: _Loader, node: Node) -> None:
+    raise ConstructorError(
+        problem=f"the tag {node.tag.replace(_CORE, '!!')} is not read: expected plain values",
+        problem_mark=node.start_mark,
+    )
+
+
+_SAFE = SafeConstructor.yaml_constructors
+_Loader.yaml_constructors = {
+    **{_CORE + kind: _SAFE[_CORE + kind] for kind in ("null", "float", "str", "seq", "map")},
+    _CORE + "int": _construct_int,
+    _CORE + "bool": _construct_bool,
+    None: _refuse_tag,
+}
+_Loader.yaml_implicit_resolvers = {}
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9][0-9_]*|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(_CORE + _kind, re.compile(rf"^(?:{_pattern})$"), list(_first))
