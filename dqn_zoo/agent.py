@@ -19,6 +19,7 @@ from dqn_zoo.networks import QNetwork, build_network
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run, find_run
 
+WEIGHTS_NOTE = "dqn_zoo"  # entry of the file's header: JSON with env, algo, protocol and steps
 Which = Literal["best", "last"]
 
 

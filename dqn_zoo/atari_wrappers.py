@@ -1,12 +1,13 @@
 """One game for the gymnasium backend: the emulator, and small wrappers around it.
 
-    AtariEnv -> [FrameTap] -> RandomNoops -> SkipAndResize -> [Sb3Restarts]
-    [210, 160] grey or [210, 160, 3] RGB, every frame      |  uint8 [84, 84], every step
+    AtariEnv -> [TrueSpeed] -> [FrameTap] -> [RandomNoops] -> SkipAndResize -> [Sb3Restarts]
+    every frame, uint8 [210, 160] grey or [210, 160, 3] RGB |  every step, uint8 [84, 84]
 
 Stacking is left to the backend. `SkipAndResize` gives the pixels of gymnasium's
 `AtariPreprocessing`; it is our own because cropping and SB3's order happen in the middle of it.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -24,6 +25,9 @@ Game = gymnasium.Env[Screen, int]
 GameWrapper = gymnasium.Wrapper[Screen, int, Screen, int]
 StepResult = tuple[Screen, float, bool, bool, dict[str, Any]]
 Crop = tuple[int, int, int, int]
+
+FRAMES_PER_SECOND = 60
+"""Of the console."""
 
 RESTART_FRAME = "restart_frame"
 """Key of `info`: the frame a new stack begins with although the game goes on."""
@@ -60,6 +64,8 @@ def make_game(
         max_num_frames_per_episode=protocol.max_frames,
         render_mode=render_mode,
     )
+    if render_mode is not None:
+        game = TrueSpeed(game)
     if on_frame is not None:
         game = FrameTap(game, on_frame)
     action_meanings = game.get_wrapper_attr("get_action_meanings")()
@@ -71,6 +77,22 @@ def make_game(
         opening = sb3_opening(action_meanings, protocol)
         game = Sb3Restarts(game, opening, restart_on_life_loss=protocol.terminal_on_life_loss)
     return game
+
+
+class TrueSpeed(GameWrapper):
+    """Slows a game down to the speed of the console; the emulator's window does not do so everywhere."""
+
+    def __init__(self, env: Game) -> None:
+        super().__init__(env)
+        self._next_frame_at = 0.0
+
+    def step(self, action: int) -> StepResult:
+        """Step, not before the next frame is due; lost time is not made up for."""
+        now = time.monotonic()
+        time.sleep(max(self._next_frame_at - now, 0.0))
+        self._next_frame_at = max(self._next_frame_at, now) + 1 / FRAMES_PER_SECOND
+        screen, reward, terminated, truncated, info = self.env.step(action)
+        return screen, float(reward), terminated, truncated, info
 
 
 class FrameTap(GameWrapper):

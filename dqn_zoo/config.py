@@ -64,6 +64,9 @@ class Config(BaseModel):
     terminal_on_life_loss: bool | None = Field(
         default=None, description="a lost life ends the bootstrap in training; the game goes on"
     )
+    max_frames: PositiveInt | None = Field(
+        default=None, description="emulator frames after which a game is cut off (truncated)"
+    )
     clip_reward: bool = Field(default=True, description="learn from the sign of the reward")
 
     # How long, and counted how
@@ -166,7 +169,7 @@ def nearest_key(key: str) -> str:
 def accepted_values(key: str) -> str:
     """Say in words what a key takes: "a whole number of at least 1", "a number from 0 to 1"."""
     schema = Config.model_json_schema()["properties"][key]
-    return " or ".join(_in_words(option) for option in schema.get("anyOf", [schema]))
+    return ", or ".join(_in_words(option) for option in schema.get("anyOf", [schema]))
 
 
 def initial_learning_rate(config: Config) -> float:

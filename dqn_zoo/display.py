@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, OverflowMethod, RenderResult
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -284,10 +284,12 @@ class _Panel:
             return
         width = min(options.max_width, self.MAX_WIDTH)
         pairs_per_line = 2 if width >= self.WIDE else 1
+        # A number that is cut off must show it, where the terminal has the sign for that.
+        overflow: OverflowMethod = "crop" if options.ascii_only else "ellipsis"
         grid = Table.grid(padding=(0, 2), expand=True)
         for _ in range(pairs_per_line):
             grid.add_column(style="dim", no_wrap=True)
-            grid.add_column(ratio=1, no_wrap=True, overflow="crop")
+            grid.add_column(ratio=1, no_wrap=True, overflow=overflow)
         rows = self._rows(self.status, ascii_only=options.ascii_only)
         for start in range(0, len(rows), pairs_per_line):
             grid.add_row(*(cell for row in rows[start : start + pairs_per_line] for cell in row))
@@ -322,7 +324,7 @@ class _Panel:
             ("frames", f"{status.frames:,}"),
             (
                 "speed",
-                f"{_number(meter.now, ',.0f')} /s, average {_number(meter.average, ',.0f')}",
+                f"{_number(meter.now, ',.0f')} /s, avg {_number(meter.average, ',.0f')}",
             ),
             ("time", f"{format_duration(status.elapsed_s)}, left {left}"),
             ("return", returns),
@@ -340,7 +342,7 @@ class _PatientConsole(Console):
     """A console that reports a closed pipe; rich's own ends the program."""
 
     def on_broken_pipe(self) -> None:
-        pass  # the BrokenPipeError that rich is handling
+        raise  # the BrokenPipeError that rich is handling
 
 
 def _phase(status: Status) -> str:

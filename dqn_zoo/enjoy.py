@@ -1,27 +1,24 @@
-"""A trained agent at play: whose weights, by which rules, with which seeds, and what came of it."""
+"""A trained agent at play: whose weights, by which rules, with which seeds."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from dqn_zoo.agent import find_weights
-from dqn_zoo.checkpoint import checkpoint_steps, newest_checkpoint
+from dqn_zoo.checkpoint import DamagedError, checkpoint_steps, newest_checkpoint, verify
 from dqn_zoo.config import Config
+from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.evaluation import Game, Summary, enjoy_seeds
-from dqn_zoo.games import PROTOCOLS, SCORES, Protocol, protocol_from_config
-from dqn_zoo.machine import describe_machine
+from dqn_zoo.evaluation import QValues, Turn, enjoy_seeds, play
+from dqn_zoo.games import Protocol
 from dqn_zoo.runs import Run
-from dqn_zoo.video import FRAMES_PER_SECOND
+from dqn_zoo.video import FRAMES_PER_SECOND, Film
 
-COURSE_GAME = "SpaceInvaders"
-COURSE_PASS_MARK = 200.0
-"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders."""
+OnFrame = Callable[[int, Any], None]
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the
@@ -49,6 +46,8 @@ class Session:
         max_steps: no game begins once so many steps were played.
         num_envs: games played at once.
         device: where the network lives.
+        has_window: environment 0 is shown, at the speed of the console.
+        is_filmed: environment 0 is recorded.
     """
 
     run: Run
@@ -59,11 +58,23 @@ class Session:
     max_steps: int | None
     num_envs: int
     device: str
+    has_window: bool
+    is_filmed: bool
+
+    @property
+    def settings(self) -> EnvSettings:
+        """Return the rules, with the epsilon of this session, and what the agent sees.
+
+        A window or a film needs the gymnasium backend, whichever the run was trained on.
+        """
+        settings = EnvSettings.from_config(self.config)
+        is_watched = self.has_window or self.is_filmed
+        return replace(settings, backend="gymnasium") if is_watched else settings
 
     @property
     def protocol(self) -> Protocol:
-        """The rules, with the epsilon of this session."""
-        return protocol_from_config(self.config)
+        """Return the rules."""
+        return self.settings.protocol
 
     def seeds(self) -> list[int]:
         """Return a seed for every game there can be; a game has at least one step."""
@@ -86,13 +97,15 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
                 f"{run.path} has no checkpoint that can be read ({reasons or 'none was written'}): "
                 "play its model, without --load-last-checkpoint"
             )
-        choice = checkpoint.step
+        return _weights(
+            find_weights(run, checkpoint.step), f"checkpoint of step {checkpoint.step:,}"
+        )
     if choice == "best" and not run.best_model_file.exists():
         raise UserError(
             f"{run.path} has no best model: no evaluation was made; play --load-last instead"
         )
     if isinstance(choice, int):
-        return _weights(find_weights(run, choice), f"checkpoint of step {choice:,}")
+        return _checkpoint_weights(run, choice)
     steps = checkpoint_steps(run.checkpoints)
     wants_best = choice != "last" and run.best_model_file.exists()
     if steps and not wants_best and not run.model_file.exists():
@@ -104,101 +117,51 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
     return _weights(find_weights(run, "best" if wants_best else "last"), name)
 
 
-def headline(session: Session) -> str:
-    """Say in one line what is played."""
-    steps = session.weights.steps
-    trained = "" if steps is None else f" ({steps:,} steps of training)"
-    games = (
-        f"games of {session.config.env} until {session.max_steps:,} steps are played"
-        if session.num_games is None
-        else f"{session.num_games} games of {session.config.env}"
-    )
-    at_once = f", {session.num_envs} at a time" if session.num_envs > 1 else ""
-    return (
-        f"{session.run.path}: {session.weights.name}{trained}, {_rules(session.protocol)}, "
-        f"epsilon {session.protocol.eval_epsilon:g}, {games} from seed {session.seed}{at_once}, "
-        f"on {session.device}"
-    )
+def play_session(
+    session: Session, q_values: QValues, film: Film | None = None
+) -> Generator[Turn, None, None]:
+    """Play the games of a session and yield after every step; see `evaluation.play`.
+
+    Args:
+        session: what to play.
+        q_values: of the agent.
+        film: what the session is recorded by.
+
+    Raises:
+        UserError: if no window can be opened, or the agent does not fit the game.
+    """
+    settings = session.settings
+    listeners: list[OnFrame] = [] if film is None else [film.on_frame]
+    if session.has_window:
+        listeners.append(_true_speed())
+        settings = replace(settings, render_mode="human")
+    if listeners:
+        settings = replace(settings, on_frame=_to_all(listeners))
+    try:
+        yield from play(
+            q_values,
+            game=session.config.env,
+            settings=settings,
+            seeds=session.seeds(),
+            num_envs=session.num_envs,
+            max_steps=session.max_steps,
+        )
+    except RuntimeError as error:
+        if session.has_window and "SDL" in str(error):
+            raise UserError(f"no window can be opened ({error}): use --no-render") from error
+        raise
 
 
-def game_line(session: Session, game: Game) -> str:
-    """Return number, score, length in steps and seconds of a finished game."""
-    of_all = "" if session.num_games is None else f" of {session.num_games}"
-    seconds = game.length_steps * session.protocol.frame_skip / FRAMES_PER_SECOND
-    truncated = "  cut off at the frame cap" if game.truncated else ""
-    return (
-        f"game {game.index + 1:>3}{of_all}  score {game.score:>8,.0f}  "
-        f"{game.length_steps:>6,} steps  {seconds:>6.1f} s{truncated}"
-    )
-
-
-def summary_lines(session: Session, summary: Summary) -> list[str]:
-    """Return the statistics in words, what they compare with, and the rules they were made by."""
-    game, protocol = session.config.env, session.protocol
-    course = "mean - std is the result as the Hugging Face course counts it"
-    if game == COURSE_GAME:
-        passes = summary.mean_minus_std >= COURSE_PASS_MARK
-        course += f"; {COURSE_PASS_MARK:g} passes: {'passed' if passes else 'not passed'}"
-    interval = "needs two games"
-    if summary.confidence_95 is not None:
-        low, high = summary.confidence_95
-        interval = f"{low:,.1f} to {high:,.1f}"
-    rows = [
-        ("games", f"{summary.num_games} of {game}"),
-        ("mean", f"{summary.mean:,.1f}"),
-        ("std", f"{summary.std:,.1f}"),
-        ("mean - std", f"{summary.mean_minus_std:,.1f}   ({course})"),
-        ("95 % interval", f"{interval}   (of the mean)"),
-        ("lowest", f"{summary.minimum:,.0f}"),
-        ("median", f"{summary.median:,.1f}"),
-        ("highest", f"{summary.maximum:,.0f}"),
-    ]
-    if game in SCORES:
-        rows.append(("random play", f"{SCORES[game].random:,.1f}"))
-        rows.append(("human", f"{SCORES[game].human:,.1f}"))
-    rows.append(("protocol", _rules(protocol).removeprefix("protocol ")))
-    rows.append(("epsilon", f"{protocol.eval_epsilon:g}"))
-    return [f"  {name:<14} {value}" for name, value in rows]
-
-
-def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[str, Any]:
-    """Return all that results.json holds; the first five keys are RL-Zoo's."""
-    config, protocol = session.config, session.protocol
-    scores = SCORES.get(config.env)
-    content = session.weights.file.read_bytes()
-    return {
-        "mean_reward": summary.mean,
-        "std_reward": summary.std,
-        "is_deterministic": protocol.eval_epsilon == 0.0,
-        "n_eval_episodes": summary.num_games,
-        "eval_datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-        "mean_minus_std": summary.mean_minus_std,
-        "confidence_95": summary.confidence_95,
-        "min_reward": summary.minimum,
-        "median_reward": summary.median,
-        "max_reward": summary.maximum,
-        "random_score": None if scores is None else scores.random,
-        "human_score": None if scores is None else scores.human,
-        "env": config.env,
-        "algo": config.algo,
-        "run": session.run.name,
-        "weights": {
-            "file": session.weights.file.relative_to(session.run.path).as_posix(),
-            "name": session.weights.name,
-            "steps": session.weights.steps,
-            "sha256": hashlib.sha256(content).hexdigest(),
-        },
-        "protocol": asdict(protocol),
-        "epsilon": protocol.eval_epsilon,
-        "frame_stack": config.frame_stack,
-        "crop": config.crop,
-        "seed": session.seed,
-        "n_timesteps": session.max_steps,
-        "n_envs": session.num_envs,
-        "device": session.device,
-        "games": [asdict(game) for game in games],
-        **describe_machine(),
-    }
+def _checkpoint_weights(run: Run, step: int) -> Weights:
+    file = find_weights(run, step)
+    try:
+        verify(file.parent)
+    except DamagedError as error:
+        raise UserError(
+            f"{file.parent} is damaged ({error}): play another, {run.path} has "
+            f"{', '.join(map(str, checkpoint_steps(run.checkpoints)))}"
+        ) from error
+    return _weights(file, f"checkpoint of step {step:,}")
 
 
 def _weights(file: Path, name: str) -> Weights:
@@ -210,12 +173,22 @@ def _weights(file: Path, name: str) -> Weights:
     return Weights(file, name, int(steps) if steps.isdecimal() else None)
 
 
-def _rules(protocol: Protocol) -> str:
-    """Name the protocol, with the settings of the run that depart from it."""
-    standard = asdict(PROTOCOLS[protocol.name])
-    departures = [
-        f"{key} {value}"
-        for key, value in asdict(protocol).items()
-        if key != "eval_epsilon" and value != standard[key]
-    ]
-    return f"protocol {protocol.name}" + (f" with {', '.join(departures)}" if departures else "")
+def _to_all(listeners: Sequence[OnFrame]) -> OnFrame:
+    def on_frame(environment: int, frame: Any) -> None:
+        for listener in listeners:
+            listener(environment, frame)
+
+    return on_frame
+
+
+def _true_speed() -> OnFrame:
+    """Return a listener that waits; the emulator's window alone shows frames as fast as it can."""
+    due = time.monotonic()
+
+    def on_frame(environment: int, frame: Any) -> None:
+        nonlocal due
+        if environment == 0:
+            due = max(due + 1 / FRAMES_PER_SECOND, time.monotonic() - 1 / FRAMES_PER_SECOND)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    return on_frame

@@ -86,6 +86,7 @@ def protocol_from_config(config: "Config") -> Protocol:
         "noop_max": config.noop_max,
         "action_repeat_probability": config.action_repeat_probability,
         "terminal_on_life_loss": config.terminal_on_life_loss,
+        "max_frames": config.max_frames,
         "eval_epsilon": config.eval_epsilon,
     }
     given = {name: value for name, value in departures.items() if value is not None}

@@ -75,12 +75,14 @@ class CsvLog:
         if self._file is None:
             return
         try:
-            content = self._read()
+            content = self.path.read_bytes()
             header_end = content.find(b"\n") + 1
             self.offset = max(content.rfind(b"\n", 0, offset) + 1, header_end)
             self._file.truncate(self.offset)
         except OSError as error:
             self._failed(error)
+        if self.offset == 0:  # not even the header could be written so far
+            self._pending = _line(self.columns)
 
     def sync(self) -> None:
         """Bring every row to the disk, so that `offset` still holds after a power cut."""
@@ -115,8 +117,8 @@ class CsvLog:
 
     def _open(self) -> FileIO:
         if self._file is None:
-            self._file = FileIO(self.path, "a+")
-            content = self._read()
+            content = self.path.read_bytes() if self.path.exists() else b""
+            self._file = FileIO(self.path, "a")
             self.offset = content.rfind(b"\n") + 1
             if self.offset:
                 header = content[: content.find(b"\n")]
@@ -124,9 +126,6 @@ class CsvLog:
             else:
                 self._pending = _line(self.columns) + self._pending
         return self._file
-
-    def _read(self) -> bytes:
-        return self.path.read_bytes()
 
     def _failed(self, error: OSError) -> None:
         if self._file is not None:

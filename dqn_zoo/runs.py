@@ -215,9 +215,7 @@ def find_run(
         message = f"no {wanted}" + (f" by {algo}" if algo else "") + f" in {log_folder}"
         raise UserError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
     if run is None and not exp_id:
-        # A folder without a manifest belongs to a run that is starting or failed to start.
-        started = [found for found in matches if found.manifest_file.is_file()]
-        return _checked(max(started or matches, key=_last_change).path)
+        return _checked(max(matches, key=_last_change).path)
     if len(matches) > 1:
         labels = ", ".join(sorted(_label(found) for found in matches))
         raise UserError(
@@ -262,7 +260,10 @@ def _is_of(run: Run, algo: str | None, game: str | None, exp_id: int | None) -> 
 
 
 def _last_change(run: Run) -> tuple[float, int]:
-    """Time of the last change, in seconds since 1970; the number of the run decides a tie."""
+    """Time of the last change, in seconds since 1970; the number of the run decides a tie.
+
+    A folder that a run is just starting in holds none of these files: it comes behind all others.
+    """
     files = (run.manifest_file, run.progress_file, run.model_file, run.checkpoints)
     times = [file.stat().st_mtime for file in files if file.exists()]
     name = _split(run.name)

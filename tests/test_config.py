@@ -1,5 +1,6 @@
 import re
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from dqn_zoo.config import (
     warnings,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.recipes import resolve
+from dqn_zoo.yaml_reader import parse_value
 
 
 def sound(**changes):
@@ -46,14 +49,18 @@ def test_a_whole_number_is_taken_for_a_float():
         ("double_q", "yes", "double_q must be true or false, got 'yes'"),
         ("double_q", 1, "double_q must be true or false, got 1"),
         ("protocol", "zo", "protocol must be one of zoo, machado, sb3, got 'zo'"),
-        ("noop_max", -1, "noop_max must be a whole number of at least 0 or null, got -1"),
-        ("seed", -1, "seed must be a whole number from 0 to 4,294,967,295 or null, got -1"),
+        ("noop_max", -1, "noop_max must be a whole number of at least 0, or null, got -1"),
+        ("seed", -1, "seed must be a whole number from 0 to 4,294,967,295, or null, got -1"),
         ("crop", [1, 2, 3], "crop must be a list of 4 numbers"),
         ("crop", [1, 2, 3, -4], "crop must be a list of 4 numbers"),
-        ("learning_rate", "1e-4", "learning_rate must be a number above 0 or text like lin_1e-4"),
-        ("learning_rate", "lin_x", "learning_rate must be a number above 0 or text like lin_1e-4"),
-        ("learning_rate", "lin_-1", "learning_rate must be a number above 0 or text like lin_1e-4"),
-        ("learning_rate", float("nan"), "learning_rate must be a number above 0 or text like"),
+        ("learning_rate", "1e-4", "learning_rate must be a number above 0, or text like lin_1e-4"),
+        ("learning_rate", "lin_x", "learning_rate must be a number above 0, or text like lin_1e-4"),
+        (
+            "learning_rate",
+            "lin_-1",
+            "learning_rate must be a number above 0, or text like lin_1e-4",
+        ),
+        ("learning_rate", float("nan"), "learning_rate must be a number above 0, or text like"),
         ("env", None, "env must be text, got null"),
         ("bufer_size", 5, "unknown key 'bufer_size'; did you mean buffer_size?"),
         ("zzz", 5, "unknown key 'zzz'; dqn-train --print-config lists the keys"),
@@ -146,3 +153,18 @@ def test_the_protocols_of_the_config_are_those_that_exist():
     from dqn_zoo.games import PROTOCOLS
 
     assert set(typing.get_args(Config.model_fields["protocol"].annotation)) == PROTOCOLS.keys()
+
+
+def test_the_table_in_the_docs_is_that_of_the_settings():
+    docs = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in docs.read_text().splitlines()
+        if line.startswith("| `") and line.count("|") == 6
+    ]
+    recipe = resolve().config
+    for row, (key, field) in zip(rows, Config.model_fields.items(), strict=True):
+        name, accepted, default, in_recipe, meaning = row
+        assert (name, accepted, meaning) == (f"`{key}`", accepted_values(key), field.description)
+        assert build_config({key: parse_value(default.replace(",", ""))}) == Config()
+        assert parse_value(in_recipe.replace(",", "")) == getattr(recipe, key)

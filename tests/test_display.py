@@ -36,8 +36,10 @@ STATUS = Status(
     last_evaluation=456.5,
     best_evaluation=567.5,
 )
-SHOWN = ("432,100 of 1,000,000", "43.2%", "1,728,400", "1:02:03", "312.2, random 148", "987")
-SHOWN += ("456.5, best 567.5", "0.0625", "2.345", "0.01234", "1.23 GB", "SpaceInvaders_3")
+SHOWN = (
+    *("SpaceInvaders_3", "432,100 of 1,000,000", "43.2%", "1,728,400", "1:02:03", "987"),
+    *("312.2, random 148", "456.5, best 567.5", "0.0625", "2.345", "0.01234", "1.23 GB"),
+)
 
 
 class Clock:
@@ -75,7 +77,7 @@ def test_the_panel_shows_every_field_in_a_narrow_and_a_wide_terminal(
     display.close()
     assert len(panel) == lines
     assert {len(line) for line in panel} == {min(width, 100)}
-    for text in (*SHOWN, "250 /s, average 200", "left 47:20", "\u2584\u2584", "learning"):
+    for text in (*SHOWN, "250 /s, avg 200", "left 47:20", "\u2584\u2584", "learning"):
         assert sum(text in line for line in panel) == 1, text
 
 
@@ -87,14 +89,15 @@ def test_the_largest_numbers_are_not_cut_off(width: int) -> None:
         STATUS, frames=199_999_996, elapsed_s=9e5, return_mean=123_456.7, episodes=99_999
     )
     large = replace(large, last_evaluation=123_456.7, best_evaluation=234_567.8)
-    display.update(replace(large, steps=0))
+    display.update(replace(large, steps=49_000_000))
     clock.seconds += 9
-    display.update(replace(large, steps=45_000))
+    display.update(replace(large, steps=49_900_000))
     display.update(replace(large, steps=49_999_999, phase="evaluating 10 of 10"))
     text = "".join(drawn(console))
     display.close()
     for whole in ("49,999,999 of 50,000,000 ", "10d 10:00:00, left ", ", best 234,567.8 "):
         assert whole in text
+    assert "\u2026" not in text
 
 
 def test_what_is_not_known_is_a_dash() -> None:
@@ -325,13 +328,11 @@ import os; os._exit(0)
 
 
 def test_an_update_costs_less_than_a_millisecond_on_average() -> None:
-    display = RichDisplay(HEADING, terminal(120))
-    start, updates = time.perf_counter(), 0
-    while time.perf_counter() - start < 1.0:
-        before = time.perf_counter()
-        display.update(replace(STATUS, steps=updates))
-        updates += 1
-        while time.perf_counter() - before < 0.002:  # the rest of a training step
-            pass
-    assert updates > 1.0 / (0.002 + 0.001)
+    clock = Clock()
+    display = RichDisplay(HEADING, terminal(120), clock=clock)
+    start_s = time.thread_time()  # of this thread alone, however busy the machine is
+    for count in range(1000):
+        clock.seconds += 0.01  # one hundred training steps a second
+        display.update(replace(STATUS, steps=count))
+    assert time.thread_time() - start_s < 1000 * 0.001
     display.close()

@@ -83,8 +83,8 @@ def test_a_name_that_is_no_game_gets_the_nearest_one(wrong, message):
 
 
 def test_settings_override_only_what_they_name_in_a_protocol():
-    config = Config(protocol="machado", noop_max=7, eval_epsilon=0.05)
-    expected = replace(PROTOCOLS["machado"], noop_max=7, eval_epsilon=0.05)
+    config = Config(protocol="machado", noop_max=7, eval_epsilon=0.05, max_frames=900)
+    expected = replace(PROTOCOLS["machado"], noop_max=7, eval_epsilon=0.05, max_frames=900)
     assert protocol_from_config(config) == expected
     zero = Config(protocol="zoo", noop_max=0, terminal_on_life_loss=False)
     assert protocol_from_config(zero).noop_max == 0

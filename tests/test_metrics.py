@@ -199,10 +199,32 @@ log.close()
     ]
 
 
+@posix
+def test_a_disk_that_is_full_from_the_start_still_gets_the_header(tmp_path: Path) -> None:
+    lines = full_disk(
+        """
+from dqn_zoo.logfiles import CsvLog
+now = 0.0
+limit(0)
+log = CsvLog(Path(sys.argv[1]), ["number"], warn=lambda text: None, clock=lambda: now)
+log.append({"number": 11111})
+log.rollback(0)
+log.append({"number": 22222})
+limit(-1)
+now = 61.0
+log.append({"number": 33333})
+log.close()
+print(repr(log.path.read_text()))
+""",
+        tmp_path / "a.csv",
+    )
+    assert lines == ["'number\\n22222\\n33333\\n'"]
+
+
 def test_rows_beyond_the_limit_are_counted_as_lost(tmp_path: Path) -> None:
     folder, warnings, clock = tmp_path / "missing", Warnings(), Clock()
     log = CsvLog(folder / "a.csv", ["a"], warn=warnings, clock=clock)
-    log.PENDING_LIMIT_BYTES = 4  # type: ignore[misc]
+    log.PENDING_LIMIT_BYTES = 4
     for count in range(5):
         log.append({"a": count})
     folder.mkdir()

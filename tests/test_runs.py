@@ -30,14 +30,13 @@ for _ in range(40):
 """
 
 
-def python(code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,  # type: ignore[call-overload]
     )
 
 

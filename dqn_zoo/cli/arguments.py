@@ -171,8 +171,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 _NO_TUNING = (
-    "dqn-train does not search hyperparameters; run it once per candidate with --set key=value, "
-    "and compare evaluations.csv"
+    "dqn-train does not search hyperparameters; run it once per candidate, as with "
+    "--set learning_rate=2e-4, and compare evaluations.csv"
 )
 _NO_WANDB = (
     "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
@@ -232,6 +232,4 @@ REFUSED_ENJOY: dict[str, str] = {
     "--gym-packages": _NO_PACKAGES,
     "--env-kwargs": "the game is played by the protocol of the run; --protocol chooses another",
     "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
-    "-P": "every game is printed as it ends; leave the flag out",
-    "--progress": "every game is printed as it ends; leave the flag out",
 }

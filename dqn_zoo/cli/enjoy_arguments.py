@@ -15,7 +15,7 @@ from dqn_zoo.errors import UserError
 
 DEFAULT_EPISODES = 10
 MOST_ENVS = 8
-DEFAULT_FILM = Path()
+DEFAULT_FILM = ""
 """What --record without a name stands for: a file in the run folder."""
 
 _EPILOG = """\
@@ -38,16 +38,18 @@ def build_parser() -> Parser:
     _add_machine(parser.add_argument_group("machine"))
     _add_output(parser.add_argument_group("what is shown and written"))
     own = {flag for action in parser._actions for flag in action.option_strings}
-    add_refused_flags(
-        parser, {flag: why for flag, why in REFUSED_ENJOY.items() if flag not in own}
-    )
+    add_refused_flags(parser, {flag: why for flag, why in REFUSED_ENJOY.items() if flag not in own})
     return parser
 
 
 def _add_whom(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--env", metavar="GAME", help="the latest run of this game (default: any)")
-    group.add_argument("--algo", metavar="NAME", help="the latest run of this recipe (default: any)")
-    group.add_argument("--run", metavar="RUN", help="a run, by folder or name (default: the latest)")
+    group.add_argument(
+        "--algo", metavar="NAME", help="the latest run of this recipe (default: any)"
+    )
+    group.add_argument(
+        "--run", metavar="RUN", help="a run, by folder or name (default: the latest)"
+    )
     group.add_argument(
         "--exp-id",
         type=_whole_number(0),
@@ -138,7 +140,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         type=_whole_number(-1),
         default=0,
         metavar="N",
-        help="threads of PyTorch; 0, and RL-Zoo's -1: chosen by PyTorch (default: 0)",
+        help="threads of PyTorch; 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
     )
     group.add_argument(
         "--device",
@@ -157,7 +159,6 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--record",
         nargs="?",
-        type=Path,
         const=DEFAULT_FILM,
         metavar="FILE",
         help="film the games as mp4 (default: no film; without FILE into RUN/videos)",

@@ -1,0 +1,129 @@
+"""What a session of play says in words, and the file results.json."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from dqn_zoo.enjoy import Session
+from dqn_zoo.evaluation import Game, Summary
+from dqn_zoo.games import PROTOCOLS, SCORES, Protocol
+from dqn_zoo.machine import describe_machine
+from dqn_zoo.video import FRAMES_PER_SECOND
+
+COURSE_GAME = "SpaceInvaders"
+COURSE_PASS_MARK = 200.0
+"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders."""
+
+
+def headline(session: Session) -> str:
+    """Say in one line what is played."""
+    steps = session.weights.steps
+    trained = "" if steps is None else f" ({steps:,} steps of training)"
+    games = (
+        f"games of {session.config.env} until {session.max_steps:,} steps are played"
+        if session.num_games is None
+        else f"{session.num_games} games of {session.config.env}"
+    )
+    at_once = f", {session.num_envs} at a time" if session.num_envs > 1 else ""
+    return (
+        f"{session.run.path}: {session.weights.name}{trained}, {_rules(session.protocol)}, "
+        f"epsilon {session.protocol.eval_epsilon:g}, {games} from seed {session.seed}{at_once}, "
+        f"on {session.device}"
+    )
+
+
+def game_line(session: Session, game: Game) -> str:
+    """Return number, score, length in steps and seconds of a finished game."""
+    of_all = "" if session.num_games is None else f" of {session.num_games}"
+    seconds = game.length_steps * session.protocol.frame_skip / FRAMES_PER_SECOND
+    truncated = "  cut off at the frame cap" if game.truncated else ""
+    return (
+        f"game {game.index + 1:>3}{of_all}  score {game.score:>8,.0f}  "
+        f"{game.length_steps:>6,} steps  {seconds:>6.1f} s{truncated}"
+    )
+
+
+def summary_lines(session: Session, summary: Summary) -> list[str]:
+    """Return the statistics in words, what they compare with, and the rules they were made by."""
+    game, protocol = session.config.env, session.protocol
+    course = "the result as the Hugging Face course counts it"
+    if game == COURSE_GAME:
+        passes = summary.mean_minus_std >= COURSE_PASS_MARK
+        course += f"; {COURSE_PASS_MARK:g} passes: {'passed' if passes else 'not passed'}"
+    interval = "needs two games"
+    if summary.confidence_95 is not None:
+        low, high = summary.confidence_95
+        interval = f"{low:,.1f} to {high:,.1f}"
+    rows = [
+        ("games", f"{summary.num_games} of {game}"),
+        ("mean", f"{summary.mean:,.1f}"),
+        ("std", f"{summary.std:,.1f}"),
+        ("mean - std", f"{summary.mean_minus_std:,.1f}   ({course})"),
+        ("95 % interval", f"{interval}   (of the mean)"),
+        ("lowest", f"{summary.minimum:,.0f}"),
+        ("median", f"{summary.median:,.1f}"),
+        ("highest", f"{summary.maximum:,.0f}"),
+    ]
+    if game in SCORES:
+        rows.append(("random play", f"{SCORES[game].random:,.1f}"))
+        rows.append(("human", f"{SCORES[game].human:,.1f}"))
+    rows.append(("protocol", _rules(protocol).removeprefix("protocol ")))
+    rows.append(("epsilon", f"{protocol.eval_epsilon:g}"))
+    return [f"  {name:<14} {value}" for name, value in rows]
+
+
+def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[str, Any]:
+    """Return all that results.json holds; the first five keys are RL-Zoo's."""
+    config, protocol = session.config, session.protocol
+    scores = SCORES.get(config.env)
+    content = session.weights.file.read_bytes()
+    return {
+        "mean_reward": summary.mean,
+        "std_reward": summary.std,
+        "is_deterministic": protocol.eval_epsilon == 0.0,
+        "n_eval_episodes": summary.num_games,
+        "eval_datetime": datetime.now(UTC).isoformat(timespec="seconds"),
+        "mean_minus_std": summary.mean_minus_std,
+        "confidence_95": summary.confidence_95,
+        "min_reward": summary.minimum,
+        "median_reward": summary.median,
+        "max_reward": summary.maximum,
+        "random_score": None if scores is None else scores.random,
+        "human_score": None if scores is None else scores.human,
+        "env": config.env,
+        "algo": config.algo,
+        "run": session.run.name,
+        "weights": {
+            "file": session.weights.file.relative_to(session.run.path).as_posix(),
+            "name": session.weights.name,
+            "steps": session.weights.steps,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        },
+        "protocol": asdict(protocol),
+        "epsilon": protocol.eval_epsilon,
+        "frame_stack": config.frame_stack,
+        "crop": config.crop,
+        "seed": session.seed,
+        "n_timesteps": session.max_steps,
+        "n_envs": session.num_envs,
+        "backend": session.settings.choose_backend(),
+        "device": session.device,
+        "num_threads": torch.get_num_threads(),
+        "games": [asdict(game) for game in games],
+        **describe_machine(),
+    }
+
+
+def _rules(protocol: Protocol) -> str:
+    """Name the protocol, with the settings of the run that depart from it."""
+    standard = asdict(PROTOCOLS[protocol.name])
+    departures = [
+        f"{key} {value}"
+        for key, value in asdict(protocol).items()
+        if key != "eval_epsilon" and value != standard[key]
+    ]
+    return f"protocol {protocol.name}" + (f" with {', '.join(departures)}" if departures else "")
