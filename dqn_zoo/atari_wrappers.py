@@ -80,7 +80,7 @@ def make_game(
 
 
 class TrueSpeed(GameWrapper):
-    """Slows a game down to the speed of the console; the emulator's window does not do so everywhere."""
+    """Slows a game down to the speed of the console, which the emulator does not do everywhere."""
 
     def __init__(self, env: Game) -> None:
         super().__init__(env)

@@ -90,12 +90,15 @@ class FrameStore:
 
     def append(self, frames: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Store uint8 [rows, 84, 84], overwriting the oldest, and return their ids, int32 [rows]."""
-        position = self.frames_written + np.arange(len(frames))
-        ids = (1 + position % self._ring_size).astype(np.int32)
+        position = (self.frames_written + np.arange(len(frames))) % self._ring_size
         flat = torch.from_numpy(frames.reshape(len(frames), FRAME_BYTES))
-        self._frames[torch.from_numpy(ids).long()] = flat.to(self._frames.device)
+        start = int(position[0]) if len(frames) else 0
+        before_end = min(len(frames), self._ring_size - start)
+        # Two slices, because writing at a list of ids costs a thread hand-over for every frame.
+        self._frames[1 + start : 1 + start + before_end].copy_(flat[:before_end])
+        self._frames[1 : 1 + len(frames) - before_end].copy_(flat[before_end:])
         self.frames_written += len(frames)
-        return ids
+        return (1 + position).astype(np.int32)
 
     def gather(self, ids: Tensor) -> Tensor:
         """Return uint8 [rows, stack, 84, 84] for ids [rows, stack]."""

@@ -534,17 +534,6 @@ def test_dict_text_that_is_no_literal_is_refused(text):
     assert "nothing is evaluated here" in error_of(parse_dict_text, text)
 
 
-def test_the_mapping_of_the_file_is_not_changed_by_reading_it_twice():
-    conf = written(
-        "atari: {gamma: 0.5}\n"
-        "Pong: &p {env_kwargs: &k {repeat_action_probability: 0.2}}\n"
-        "Breakout: {env_kwargs: *k}\n"
-    )
-    for env in ("Pong", "Breakout"):
-        resolved = resolve(env=env, conf_file=conf)
-        assert resolved.config.action_repeat_probability == 0.2
-
-
 # --- The packaged recipes ----------------------------------------------------------------------
 
 

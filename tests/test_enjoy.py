@@ -1,0 +1,527 @@
+"""dqn-enjoy, end to end on the real emulator: what it plays, what it writes, what it refuses."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from dqn_zoo import results as reports
+from dqn_zoo.agent import load_agent
+from dqn_zoo.checkpoint import write_checkpoint
+from dqn_zoo.cli.arguments import REFUSED_ENJOY
+from dqn_zoo.cli.enjoy import main
+from dqn_zoo.cli.enjoy_arguments import build_parser
+from dqn_zoo.config import Config
+from dqn_zoo.enjoy import Session, Weights
+from dqn_zoo.envs import EnvSettings
+from dqn_zoo.evaluation import enjoy_seeds, evaluate, summarize
+from dqn_zoo.manifest import Setup, write_manifest
+from dqn_zoo.networks import build_network
+from dqn_zoo.recipes import dump_config, resolve
+from dqn_zoo.runs import Run, claim_run
+
+ENJOY = [sys.executable, "-m", "dqn_zoo.cli.enjoy"]
+BREAKOUT_ACTIONS = 4  # games of an agent that knows nothing last some 150 steps
+
+# The options of RL-Zoo's enjoy.py, each with a value where it takes one.
+RL_ZOO_FLAGS = {
+    "--env": "Breakout",
+    "-f": "logs",
+    "--folder": "logs",
+    "--algo": "dqn",
+    "-n": "1000",
+    "--n-timesteps": "1000",
+    "--num-threads": "-1",
+    "--n-envs": "1",
+    "--exp-id": "0",
+    "--verbose": "1",
+    "--no-render": None,
+    "--deterministic": None,
+    "--device": "auto",
+    "--load-best": None,
+    "--load-checkpoint": "1000",
+    "--load-last-checkpoint": None,
+    "--stochastic": None,
+    "--norm-reward": None,
+    "--seed": "0",
+    "--reward-log": "rewards",
+    "--gym-packages": "ale_py",
+    "--env-kwargs": "difficulty:1",
+    "--custom-objects": None,
+    "-P": None,
+    "--progress": None,
+}
+
+
+def weights_of(seed: int, steps: int, num_actions: int = BREAKOUT_ACTIONS) -> bytes:
+    network = build_network("nature", num_actions=num_actions, frame_stack=4, seed=seed)
+    return save(network.state_dict(), metadata={"steps": str(steps)})
+
+
+def make_run(folder: Path, game: str = "Breakout", **overrides: Any) -> Run:
+    """A run folder as training leaves it before the first weights are written."""
+    config = resolve(env=game, algo="dqn", overrides=overrides).config
+    run = claim_run(folder, "dqn", game=game)
+    run.config_file.write_text(dump_config(config))
+    setup = Setup(device="cpu", num_threads=1, precision="float32")
+    write_manifest(run, setup, command=["dqn-train"], seed=1, protocol={})
+    return run
+
+
+def finish(run: Run) -> None:
+    run.model_file.write_bytes(weights_of(seed=1, steps=3_000))
+    run.best_model_file.write_bytes(weights_of(seed=2, steps=2_000))
+    for step in (1_000, 2_500):
+        write_checkpoint(run.checkpoints, step, [("model.safetensors", weights_of(step, step))])
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, without a display."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def run(logs: Path) -> Run:
+    run = make_run(logs)
+    finish(run)
+    return run
+
+
+def results_of(run: Run) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(run.results_file.read_text())
+    return content
+
+
+def test_it_plays_prints_and_writes_everything_in_a_process_of_its_own(run: Run) -> None:
+    command = [*ENJOY, "--env", "BreakoutNoFrameskip-v4", "--episodes", "3", "--epsilon", "0.5"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=run.path.parents[2]
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    said, headless, *games = ended.stdout.splitlines()
+    assert said == (
+        "logs/dqn/Breakout_1: best model (2,000 steps of training), protocol zoo, epsilon 0.5, "
+        "3 games of Breakout from seed 0, 3 at a time, on cpu"
+    )
+    assert "headless" in headless
+    assert sorted(line.split("score")[0].split() for line in games[:3]) == [
+        ["game", str(number), "of", "3"] for number in (1, 2, 3)
+    ]
+    written = results_of(run)
+    scores = [game["score"] for game in written["games"]]
+    summary = summarize(scores)
+    assert f"mean           {summary.mean:,.1f}" in ended.stdout
+    assert f"mean - std     {summary.mean_minus_std:,.1f}" in ended.stdout
+    assert summary.confidence_95 is not None
+    assert f"95 % interval  {summary.confidence_95[0]:,.1f} to" in ended.stdout
+    assert "random play    1.7" in ended.stdout
+    assert "human          30.5" in ended.stdout
+    assert ended.stdout.endswith("results: logs/dqn/Breakout_1/results.json\n")
+
+    assert written["mean_reward"] == summary.mean
+    assert written["std_reward"] == summary.std
+    assert written["mean_minus_std"] == summary.mean_minus_std
+    assert written["confidence_95"] == list(summary.confidence_95)
+    assert written["n_eval_episodes"] == 3
+    assert written["is_deterministic"] is False
+    assert written["eval_datetime"].startswith("20")
+    assert [game["seed"] for game in written["games"]] == enjoy_seeds(0, 3)
+    assert written["protocol"]["noop_max"] == 30
+    assert (written["epsilon"], written["seed"], written["env"]) == (0.5, 0, "Breakout")
+    assert (written["n_envs"], written["backend"]) == (3, "vector")
+    assert written["versions"]["ale-py"]
+    assert written["weights"] == {
+        "file": "best_model.safetensors",
+        "name": "best model",
+        "steps": 2_000,
+        "sha256": hashlib.sha256(run.best_model_file.read_bytes()).hexdigest(),
+    }
+    assert not list(run.path.glob("*.tmp"))
+
+
+def test_the_games_are_those_of_the_library(run: Run) -> None:
+    assert main(["--episodes", "2", "--seed", "5", "--epsilon", "0.3", "--n-envs", "1"]) == 0
+    agent = load_agent(run.path, "best")
+    protocol = agent.config.model_copy(update={"eval_epsilon": 0.3})
+    games = evaluate(
+        agent.q_values,
+        game="Breakout",
+        settings=EnvSettings.from_config(protocol),
+        seeds=enjoy_seeds(5, 2),
+    )
+    written = results_of(run)["games"]
+    assert [(game["score"], game["length_steps"]) for game in written] == [
+        (game.score, game.length_steps) for game in games
+    ]
+
+
+def test_a_run_is_found_from_another_folder_and_never_through_the_network(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    output = elsewhere / "new" / "scores.json"
+    assert main(["--run", str(run.path), "--episodes", "1", "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["run"] == "Breakout_1"
+    assert not run.results_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "steps"),
+    [
+        ([], "best_model.safetensors", 2_000),
+        (["--load-best"], "best_model.safetensors", 2_000),
+        (["--load-last"], "model.safetensors", 3_000),
+        (["--load-last-checkpoint"], "checkpoints/step_000002500/model.safetensors", 2_500),
+        (["--load-checkpoint", "1000"], "checkpoints/step_000001000/model.safetensors", 1_000),
+    ],
+)
+def test_the_weights_that_are_asked_for_are_played(
+    run: Run, flags: list[str], file: str, steps: int
+) -> None:
+    assert main(["--episodes", "1", *flags]) == 0
+    weights = results_of(run)["weights"]
+    assert (weights["file"], weights["steps"]) == (file, steps)
+    assert weights["sha256"] == hashlib.sha256((run.path / file).read_bytes()).hexdigest()
+
+
+def test_without_a_best_model_the_final_one_is_played(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.best_model_file.unlink()
+    assert main(["--episodes", "1"]) == 0
+    assert "final model (3,000 steps" in capsys.readouterr().out
+    assert main(["--episodes", "1", "--load-best"]) == 2
+    assert "has no best model" in capsys.readouterr().err
+
+
+def test_the_latest_run_is_played_unless_another_is_named(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = make_run(logs), make_run(logs)
+    for number, run in enumerate((first, second)):
+        finish(run)
+        for file in (run.manifest_file, run.model_file, run.checkpoints):
+            os.utime(file, (1_000 + number, 1_000 + number))
+    for flags, name in (
+        ([], "Breakout_2"),
+        (["--exp-id", "0"], "Breakout_2"),
+        (["--exp-id", "1"], "Breakout_1"),
+        (["--run", "Breakout_1"], "Breakout_1"),
+        (["--algo", "dqn", "-f", "logs"], "Breakout_2"),
+    ):
+        assert main([*flags, "--episodes", "1"]) == 0
+        assert f"/{name}: best model" in capsys.readouterr().out
+
+
+def test_the_protocol_is_the_command_lines_else_the_runs_own(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(logs, protocol="machado", noop_max=7)
+    finish(run)
+    # The name of the environment implies zoo, but the run comes first.
+    assert main(["--env", "BreakoutNoFrameskip-v4", "--episodes", "1"]) == 0
+    assert "protocol machado with noop_max 7, epsilon 0.001" in capsys.readouterr().out
+    assert results_of(run)["protocol"]["action_repeat_probability"] == 0.25
+    assert main(["--protocol", "zoo", "--episodes", "1"]) == 0
+    assert "protocol zoo with noop_max 7, epsilon 0.01" in capsys.readouterr().out
+    assert results_of(run)["protocol"]["action_repeat_probability"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("flags", "epsilon"),
+    [
+        ([], 0.05),
+        (["--stochastic"], 0.05),
+        (["--deterministic"], 0.0),
+        (["--epsilon", "0"], 0.0),
+        (["--epsilon", "0.25"], 0.25),
+    ],
+)
+def test_epsilon_is_the_command_lines_else_the_runs_own(
+    logs: Path, flags: list[str], epsilon: float
+) -> None:
+    run = make_run(logs, eval_epsilon=0.05)
+    finish(run)
+    assert main(["--episodes", "1", *flags]) == 0
+    written = results_of(run)
+    assert written["epsilon"] == written["protocol"]["eval_epsilon"] == epsilon
+    assert written["is_deterministic"] is (epsilon == 0.0)
+
+
+def test_after_n_steps_no_game_begins_and_none_is_cut(run: Run) -> None:
+    assert main(["-n", "250", "--epsilon", "1"]) == 0
+    written = results_of(run)
+    lengths = [game["length_steps"] for game in written["games"]]
+    assert sum(lengths[:-1]) < 250 <= sum(lengths)
+    assert (written["n_timesteps"], written["n_envs"]) == (250, 1)
+    assert main(["-n", "250", "--epsilon", "1", "--episodes", "1"]) == 0
+    assert results_of(run)["n_eval_episodes"] == 1
+
+
+def test_a_film_is_recorded_into_the_run_folder(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--episodes", "3", "--epsilon", "1", "--record", "--record-seconds", "2"]) == 0
+    film = run.path / "videos" / "best-model-Breakout-zoo-seed-0.mp4"
+    assert film.stat().st_size > 10_000
+    said = capsys.readouterr().out
+    assert said.endswith(f"film: logs/dqn/Breakout_1/videos/{film.name} (2.0 s)\n")
+    assert "headless" not in said
+    written = results_of(run)
+    assert (written["n_envs"], written["backend"]) == (1, "gymnasium")
+    assert written["n_eval_episodes"] == 3  # the games went on
+
+
+def test_a_film_gets_the_name_that_is_asked_for(run: Run, tmp_path: Path) -> None:
+    film = tmp_path / "films" / "mine.mp4"
+    play = ["--episodes", "2", "--n-envs", "2", "--epsilon", "1", "--record-seconds", "1"]
+    assert main([*play, "--record", str(film)]) == 0
+    assert [file.name for file in film.parent.iterdir()] == ["mine.mp4"]
+    assert main([*play, "--record", str(film.parent)]) == 0
+    assert len(list(film.parent.iterdir())) == 2
+
+
+def test_an_encoder_that_fails_does_not_cost_the_evaluation(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", sys.executable)
+    assert main(["--episodes", "1", "--record"]) == 0
+    told = capsys.readouterr()
+    assert re.fullmatch(r"warning: no film in \S+, the encoder failed: .+\n", told.err)
+    assert "film:" not in told.out
+    assert results_of(run)["n_eval_episodes"] == 1
+
+
+def test_the_reader_may_ask_for_a_progress_bar_or_for_no_window(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--episodes", "1", "-P", "--no-render"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 1 games" in said
+    assert "headless" not in said
+    assert main(["--episodes", "1", "--no-progress"]) == 0
+    assert "1 of 1 games" not in capsys.readouterr().out
+
+
+def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> None:
+    command = [*ENJOY, "--episodes", "500", "--epsilon", "1", "--record", "--n-envs", "1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("game   2"):
+                process.send_signal(signal.SIGINT)
+                break
+        lines += process.stdout.readlines()
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert errors == ""
+    finished = sum(line.startswith("game") for line in lines)
+    assert f"  games          {finished} of Breakout\n" in lines
+    assert any(line.startswith("interrupted: ") for line in lines)
+    assert not run.results_file.exists()
+    assert len(list((run.path / "videos").glob("best-model-*.mp4"))) == 1
+    assert not list((run.path / "videos").glob("*unfinished*"))
+
+
+def break_weights(run: Run) -> None:
+    run.best_model_file.write_bytes(run.best_model_file.read_bytes()[:-1_000])
+
+
+def other_network(run: Run) -> None:
+    network = build_network("nature", num_actions=4, frame_stack=2, seed=0)
+    run.best_model_file.write_bytes(save(network.state_dict()))
+
+
+def other_game(run: Run) -> None:
+    run.best_model_file.write_bytes(weights_of(1, 1, num_actions=6))
+
+
+def flip_a_bit(run: Run) -> None:
+    file = run.checkpoints / "step_000001000" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def only_checkpoints(run: Run) -> None:
+    run.model_file.unlink()
+    run.best_model_file.unlink()
+
+
+def no_weights(run: Run) -> None:
+    only_checkpoints(run)
+    for file in sorted(run.checkpoints.glob("*/*")):
+        file.unlink()
+    for folder in [*run.checkpoints.iterdir(), run.checkpoints]:
+        folder.rmdir()
+
+
+def nothing(run: Run) -> None:
+    pass
+
+
+def blocked_output(run: Run) -> None:
+    run.results_file.mkdir()
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+
+
+@pytest.mark.parametrize(
+    ("flags", "spoil", "message"),
+    [
+        (["--env", "Brakout"], nothing, r"did you mean Breakout"),
+        (["--env", "Pong"], nothing, r"no run of Pong in logs"),
+        (["--env", "Pong", "--run", "logs/dqn/Breakout_1"], nothing, r"was trained on Breakout"),
+        (["--run", "Breakout_7"], nothing, r"no run 'Breakout_7' in logs"),
+        (["--exp-id", "7"], nothing, r"_7 in logs"),
+        (["-f", "nowhere"], nothing, r"nowhere, which holds no runs: start one with .dqn-train"),
+        (["--algo", "rainbow"], nothing, r"rainbow"),
+        (["--load-checkpoint", "1500"], nothing, r"no checkpoint at step 1500; it has 1000, 2500"),
+        (["--load-checkpoint", "1000"], flip_a_bit, r"step_000001000 is damaged .*SHA-256"),
+        (["--load-best", "--load-last"], nothing, r"not allowed with argument"),
+        (["--deterministic", "--epsilon", "0.1"], nothing, r"not allowed with argument"),
+        ([], break_weights, r"best_model\.safetensors is not a readable safetensors file"),
+        ([], other_network, r"does not fit the network of its run"),
+        ([], other_game, r"Breakout has 4 actions"),
+        ([], only_checkpoints, r"no finished model yet: .* 2,500 .*--load-last-checkpoint"),
+        ([], no_weights, r"has no weights yet"),
+        (["--load-last-checkpoint"], no_weights, r"no checkpoint that can be read"),
+        (["--episodes", "0"], nothing, r"--episodes: expected a whole number of at least 1"),
+        (["-n", "0"], nothing, r"--n-timesteps: expected a whole number of at least 1"),
+        (["--n-envs", "0"], nothing, r"--n-envs: expected a whole number of at least 1"),
+        (["--epsilon", "1.5"], nothing, r"--epsilon: expected a number from 0 to 1"),
+        (["--epsilon", "nan"], nothing, r"--epsilon: expected a number from 0 to 1"),
+        (["--seed", "-1"], nothing, r"--seed: expected a whole number of at least 0"),
+        (["--protocol", "atari"], nothing, r"invalid choice: 'atari'"),
+        (["--render"], nothing, r"--render needs a display"),
+        (["--record", "film.avi"], nothing, r"films are mp4"),
+        (
+            ["--record", "logs/dqn/Breakout_1/config.yml/a.mp4"],
+            nothing,
+            r"a\.mp4 cannot be written",
+        ),
+        ([], blocked_output, r"results cannot be written to .*results\.json"),
+        (["--output", "logs/dqn/Breakout_1/config.yml/r.json"], nothing, r"--output FILE"),
+        (["--episode", "3"], nothing, r"unknown flag --episode; did you mean --episodes"),
+        (["--verbose", "1"], nothing, r"--verbose: every game is printed"),
+        pytest.param(["--device", "cuda"], nothing, r"finds no CUDA device", marks=NO_CUDA),
+    ],
+)
+def test_a_mistake_gets_one_line_and_code_2(
+    run: Run,
+    flags: list[str],
+    spoil: Callable[[Run], None],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil(run)
+    assert main(flags) == 2
+    told = capsys.readouterr().err
+    assert re.search(message, told)
+    assert re.fullmatch(r"error: .+\n", told)
+    assert not (run.path / "videos").exists()
+
+
+def test_a_display_that_cannot_be_opened_gets_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    assert main(["--episodes", "1"]) == 2
+    assert re.fullmatch(
+        r"error: no window can be opened .*use --no-render\n", capsys.readouterr().err
+    )
+
+
+def test_a_window_shows_the_game_at_the_speed_of_the_console(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    began = time.monotonic()
+    assert main(["--episodes", "1", "--epsilon", "1"]) == 0
+    seconds = time.monotonic() - began
+    written = results_of(run)
+    assert (written["n_envs"], written["backend"]) == (1, "gymnasium")
+    assert seconds >= written["games"][0]["length_steps"] * 4 / 60
+
+
+def test_every_flag_of_rl_zoo_is_honoured_or_refused_with_a_substitute(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, value in RL_ZOO_FLAGS.items():
+        given = [flag] if value is None else [flag, value]
+        if flag in REFUSED_ENJOY and flag not in ("-P", "--progress"):
+            assert main(given) == 2
+            assert REFUSED_ENJOY[flag] in capsys.readouterr().err
+        else:
+            assert build_parser().parse_args(given).given
+
+
+def test_help_and_bad_flags_need_none_of_the_heavy_packages() -> None:
+    code = (
+        "import sys\n"
+        "from dqn_zoo.cli.enjoy import main\n"
+        "assert main(['--epsilon', '7']) == 2\n"
+        "heavy = {'torch', 'numpy', 'gymnasium', 'ale_py', 'cv2', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "main(['--help'])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--record-seconds" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("scores", "verdict"), [([220.0, 240.0], "200 passes: passed"), ([150.0, 250.0], "not passed")]
+)
+def test_the_course_is_passed_by_mean_minus_standard_deviation(
+    tmp_path: Path, scores: list[float], verdict: str
+) -> None:
+    session = Session(
+        run=Run(tmp_path),
+        weights=Weights(tmp_path / "model.safetensors", "final model", None),
+        config=Config(env="SpaceInvaders"),
+        seed=0,
+        num_games=2,
+        max_steps=None,
+        num_envs=2,
+        device="cpu",
+        has_window=False,
+        is_filmed=False,
+    )
+    (line,) = [
+        line
+        for line in reports.summary_lines(session, summarize(scores))
+        if line.startswith("  mean - std")
+    ]
+    assert f"; {verdict})" in line or line.endswith(f": {verdict})")
