@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from dqn_zoo.checkpoint import checkpoint_steps, step_name
 from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import epsilon_greedy
@@ -102,11 +101,11 @@ def find_weights(run: Run, which: Which | int) -> Path:
         UserError: if the run has no such weights.
     """
     if isinstance(which, int):
-        steps = checkpoint_steps(run.checkpoints)
+        steps = run.checkpoint_steps()
         if which not in steps:
             have = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{run.path} has no checkpoint at step {which}; it has {have}")
-        return run.checkpoints / step_name(which) / "model.safetensors"
+        return run.checkpoint(which) / "model.safetensors"
     if which == "best" and run.best_model_file.exists():
         return run.best_model_file
     if not run.model_file.exists():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs import checkpoint_folders, checkpoint_name
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -52,11 +53,6 @@ class Checkpoint:
         return (self.path / name).read_bytes()
 
 
-def step_name(step: int) -> str:
-    """Return the directory's name: `step_000100000`, so that names sort as steps do."""
-    return f"step_{step:09d}"
-
-
 def write_checkpoint(
     folder: Path,
     step: int,
@@ -78,7 +74,7 @@ def write_checkpoint(
     """
     folder.mkdir(exist_ok=True)
     remove_unfinished(folder)
-    target = folder / step_name(step)
+    target = folder / checkpoint_name(step)
     unfinished = target.with_suffix(UNFINISHED)
     unfinished.mkdir()
     try:
@@ -113,17 +109,12 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Skipped]]:
         UserError: if one was written by a newer version, which would know better.
     """
     skipped: list[Skipped] = []
-    for path in reversed(_directories(folder)):
+    for path in reversed(checkpoint_folders(folder)):
         try:
             return verify(path), skipped
         except DamagedError as error:
             skipped.append(Skipped(path, str(error)))
     return None, skipped
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps of the checkpoints in a folder, ascending, verified or not."""
-    return [int(path.name.removeprefix("step_")) for path in _directories(folder)]
 
 
 def verify(path: Path) -> Checkpoint:
@@ -171,22 +162,12 @@ def replace_file(path: Path, content: bytes) -> None:
     _flush_directory(path.parent)
 
 
-def _directories(folder: Path) -> list[Path]:
-    """Return the finished checkpoints, oldest first."""
-    found = [
-        path
-        for path in folder.glob("step_*")
-        if path.is_dir() and path.name.removeprefix("step_").isdecimal()
-    ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
-
-
 def _prune(folder: Path, written: Path) -> None:
     """Keep what was just written and the `KEPT - 1` before it.
 
     Newer ones are damaged leftovers: the run was resumed from before them.
     """
-    directories = _directories(folder)
+    directories = checkpoint_folders(folder)
     position = directories.index(written)
     for path in directories[: max(0, position + 1 - KEPT)] + directories[position + 1 :]:
         shutil.rmtree(path, ignore_errors=True)

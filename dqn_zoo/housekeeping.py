@@ -1,7 +1,7 @@
 """What happens between vector steps: target copies, logs, evaluations, checkpoints, the display.
 
-Everything that is due follows from the number of steps alone, and is compared with what was done. So a
-run that was stopped in the middle of its duties does the rest of them when it is resumed.
+Everything that is due follows from the number of steps alone, and is compared with what was done.
+So a run that was stopped in the middle of its duties does the rest of them when it is resumed.
 """
 
 import math
@@ -202,7 +202,7 @@ class Housekeeper:
             )
 
     def _save(self) -> None:
-        """Write a checkpoint and the last weights; a failure is said and tried again when next due."""
+        """Write a checkpoint and the last weights; a failure is a warning until the next is due."""
         steps = self._tried_at = self._trainer.counters.steps
         self._show("saving")
         try:

@@ -77,7 +77,11 @@ class Learner:
         self.target.load_state_dict(self.online.state_dict())
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [batch, num_actions] of the online network for uint8 [batch, stack, 84, 84]."""
+        """Return the online network's values: float32 [batch, num_actions].
+
+        Args:
+            observation: uint8 [batch, stack, 84, 84].
+        """
         with torch.inference_mode(), self._autocast():
             frames = torch.from_numpy(observation).to(self.device)
             return self.online.q_values(frames).cpu().numpy()

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dqn_zoo.errors import UserError
@@ -35,7 +36,13 @@ class Setup:
 
 
 def write_manifest(
-    run: Run, setup: Setup, *, command: Sequence[str], seed: int, protocol: Mapping[str, Any]
+    run: Run,
+    setup: Setup,
+    *,
+    command: Sequence[str],
+    seed: int,
+    protocol: Mapping[str, Any],
+    tensorboard: Path | None = None,
 ) -> None:
     """Write the manifest of a new run, with its first invocation.
 
@@ -45,6 +52,7 @@ def write_manifest(
         command: The command line, word by word.
         seed: Seed of the run.
         protocol: The protocol with all of its values.
+        tensorboard: Folder of the run's events, where it is not in the run folder.
 
     Raises:
         UserError: The file cannot be written.
@@ -53,6 +61,7 @@ def write_manifest(
         "format": RUN_FORMAT,
         "seed": seed,
         "protocol": dict(protocol),
+        "tensorboard": None if tensorboard is None else str(tensorboard.absolute()),
         **vars(setup),
         **describe_machine(),
         "command": shlex.join(command),

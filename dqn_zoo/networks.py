@@ -1,7 +1,7 @@
 """Networks that map stacked frames to action values.
 
-Every network offers `q_values`; what else it offers belongs to its head. The division of the pixels by
-255 happens here, so that memory, copies and replay stay in uint8.
+Every network offers `q_values`; what else it offers belongs to its head. The division of the pixels
+by 255 happens here, so that memory, copies and replay stay in uint8.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class QNetwork(nn.Module):
 class NatureTorso(nn.Module):
     """The convolutions and the hidden layer of Mnih et al. (2015), Methods, "Model architecture".
 
-    https://www.nature.com/articles/nature14236. Maps float32 [batch, stack, 84, 84] to [batch, 512].
+    https://www.nature.com/articles/nature14236. Maps [batch, stack, 84, 84] to [batch, 512].
     """
 
     feature_size = 512

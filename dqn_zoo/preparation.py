@@ -52,7 +52,7 @@ def check_memory(config: Config) -> None:
     thousand_more = shape._replace(capacity=shape.capacity + 1_000)
     machine.check_memory(
         needed_bytes=shape.num_bytes,
-        per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) // 1_000,
+        per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) / 1_000,
         buffer_size=config.buffer_size,
         available=_free_memory_bytes(config.device),
     )

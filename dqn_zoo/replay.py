@@ -1,7 +1,7 @@
 """Replay memory that stores every frame once.
 
-`frames` is a ring of images; a transition is a row of frame ids; a batch is one gather. Episode ends,
-stacks and n-step returns were settled when the row was written, so sampling needs no masks.
+`frames` is a ring of images; a transition is a row of frame ids; a batch is one gather. Episode
+ends, stacks and n-step returns were settled when the row was written, so sampling needs no masks.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
         reward: float32 [batch], clipped and summed over n steps.
         discount: float32 [batch], multiplies the bootstrap value.
         next_observation: uint8 [batch, stack, 84, 84].
-        weight: float32 [batch], importance of each row in the loss; ones where rows are drawn uniformly.
+        weight: float32 [batch], importance of each row in the loss; ones in uniform sampling.
         rows: int64 [batch], positions of the rows in the memory.
     """
 
@@ -60,9 +60,9 @@ class ReplayShape(NamedTuple):
     def margin(self) -> int:
         """Frames that may be older than the row that needs them.
 
-        With several environments and n > 1 the order of rows is not the order of frames. A row refers
-        back at most `n_steps + stack` vector steps, each of which stores at most two frames per
-        environment.
+        With several environments and n > 1 the order of rows is not the order of frames. A row
+        refers back at most `n_steps + stack` vector steps, each of which stores at most two frames
+        per environment.
         """
         return 2 * self.num_envs * (self.n_steps + self.stack)
 
@@ -89,7 +89,7 @@ class FrameStore:
         self._frames = torch.from_numpy(zeros).to(device)
 
     def append(self, frames: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Store uint8 [rows, 84, 84], overwriting the oldest, and return their ids, int32 [rows]."""
+        """Store uint8 [rows, 84, 84] over the oldest and return their ids, int32 [rows]."""
         position = (self.frames_written + np.arange(len(frames))) % self._ring_size
         flat = torch.from_numpy(frames.reshape(len(frames), FRAME_BYTES))
         start = int(position[0]) if len(frames) else 0
@@ -145,9 +145,9 @@ class FrameStore:
 class Replay:
     """The memory: rows of frame ids over a `FrameStore`, drawn uniformly.
 
-    Rows are numbered in the order in which they were added; row k lies at k % capacity. The valid rows
-    are `oldest <= k < newest`: a row is evicted when its place is needed or when a frame that it
-    refers to may have been overwritten.
+    Rows are numbered in the order in which they were added; row k lies at k % capacity. The valid
+    rows are `oldest <= k < newest`: a row is evicted when its place is needed or when a frame that
+    it refers to may have been overwritten.
     """
 
     def __init__(self, shape: ReplayShape, device: torch.device) -> None:

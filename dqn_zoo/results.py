@@ -26,7 +26,7 @@ def headline(session: Session) -> str:
     games = (
         f"games of {session.config.env} until {session.max_steps:,} steps are played"
         if session.num_games is None
-        else f"{session.num_games} games of {session.config.env}"
+        else f"{_count(session.num_games)} of {session.config.env}"
     )
     at_once = f", {session.num_envs} at a time" if session.num_envs > 1 else ""
     return (
@@ -59,7 +59,7 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
         low, high = summary.confidence_95
         interval = f"{low:,.1f} to {high:,.1f}"
     rows = [
-        ("games", f"{summary.num_games} of {game}"),
+        ("played", f"{_count(summary.num_games)} of {game}"),
         ("mean", f"{summary.mean:,.1f}"),
         ("std", f"{summary.std:,.1f}"),
         ("mean - std", f"{summary.mean_minus_std:,.1f}   ({course})"),
@@ -116,6 +116,10 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
         "games": [asdict(game) for game in games],
         **describe_machine(),
     }
+
+
+def _count(num_games: int) -> str:
+    return "1 game" if num_games == 1 else f"{num_games} games"
 
 
 def _rules(protocol: Protocol) -> str:

@@ -29,6 +29,7 @@ RUN_FORMAT = 1
 """Version of the layout above; a program refuses folders of a newer one."""
 
 LOCK_NAME = ".lock"
+CHECKPOINT_PREFIX = "step_"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,14 @@ class Run:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    def checkpoint(self, step: int) -> Path:
+        """Folder of the checkpoint at a step, whether it exists or not."""
+        return self.checkpoints / checkpoint_name(step)
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending, verified or not."""
+        return [_checkpoint_step(path) for path in checkpoint_folders(self.checkpoints)]
+
     @property
     def progress_file(self) -> Path:
         """One row per log interval."""
@@ -91,6 +100,21 @@ class Run:
     def tensorboard(self) -> Path:
         """Default folder of the TensorBoard events."""
         return self.path / "tensorboard"
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint's folder: `step_000100000`; names sort as steps do."""
+    return f"{CHECKPOINT_PREFIX}{step:09d}"
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Return the finished checkpoints in a folder, by step."""
+    found = [
+        path
+        for path in folder.glob(f"{CHECKPOINT_PREFIX}*")
+        if path.is_dir() and path.name.removeprefix(CHECKPOINT_PREFIX).isdecimal()
+    ]
+    return sorted(found, key=_checkpoint_step)
 
 
 def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | None = None) -> Run:
@@ -222,6 +246,10 @@ def find_run(
             f"{wanted} is ambiguous: {labels}; name one of them, or add --algo or --env"
         )
     return _checked(matches[0].path)
+
+
+def _checkpoint_step(path: Path) -> int:
+    return int(path.name.removeprefix(CHECKPOINT_PREFIX))
 
 
 def _check_exp_id(exp_id: int | None) -> None:

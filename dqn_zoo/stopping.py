@@ -1,4 +1,4 @@
-"""Requests to stop: signals and the time limit. They only set a flag; the loop stops between steps."""
+"""Requests to stop: signals and the time limit. They set a flag; the loop stops between steps."""
 
 import contextlib
 import os

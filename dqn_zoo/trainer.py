@@ -41,8 +41,8 @@ FRAMES_PER_STEP = 4
 class Counters:
     """What has been done so far.
 
-    What is *due* follows from `steps` alone (steps // period), so a period fires at the first vector
-    step whose count passes a multiple, and nothing depends on when a run was interrupted.
+    What is *due* follows from `steps` alone (steps // period), so a period fires at the first
+    vector step whose count passes a multiple, and nothing depends on when a run was interrupted.
     """
 
     steps: int = 0
@@ -117,7 +117,7 @@ class Trainer:
         self.observation = self.envs.reset()
         self.accumulator.reset(self.observation)
 
-    # --- Phase 1, sampling: act, and store what the emulator answers -------------------------------
+    # --- Sampling: act, and store what the emulators answer
 
     def current_epsilon(self) -> float:
         """Return the chance of a random action now: 1 until learning starts, then the schedule."""
@@ -141,7 +141,7 @@ class Trainer:
         self.counters.steps += self.envs.num_envs
         return self.statistics.add(step)
 
-    # --- Phase 2, training -----------------------------------------------------------------------
+    # --- Training: minibatches and updates
 
     def updates_due(self) -> int:
         """Return how many updates the steps so far are owed; any number of environments agrees."""
@@ -161,7 +161,7 @@ class Trainer:
             self.learner.update(batch, rate)
         self.counters.updates += num_updates
 
-    # --- Saving and restoring ----------------------------------------------------------------------
+    # --- Saving and restoring
 
     def note_best(self, score: float) -> None:
         """Keep the weights of now as the best."""

@@ -14,7 +14,13 @@ from dqn_zoo.display import Display, Heading, make_display
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import protocol_from_config, random_score
 from dqn_zoo.housekeeping import Housekeeper
-from dqn_zoo.manifest import Setup, append_invocation, end_invocation, write_manifest
+from dqn_zoo.manifest import (
+    Setup,
+    append_invocation,
+    end_invocation,
+    read_manifest,
+    write_manifest,
+)
 from dqn_zoo.metrics import RunLog
 from dqn_zoo.preparation import check_memory, complete
 from dqn_zoo.recipes import dump_config
@@ -34,7 +40,8 @@ class TrainOptions:
         until_steps: train to this step instead of `n_timesteps`; the schedules keep their horizon.
         time_limit_s: save and stop after so many seconds of this invocation.
         progress: live panel, plain lines, or (None) what the output can do.
-        tensorboard_folder: where the events go; None: into the run folder.
+        tensorboard_folder: where the events of a new run go, in a folder ALGO/RUN of it; None: into
+            the run folder. A resumed run goes on where it began.
         command: command line, for the manifest.
     """
 
@@ -76,6 +83,7 @@ def train(
     """
     options = options or TrainOptions()
     config = complete(config)
+    assert config.seed is not None, "complete draws it"
     check_memory(config)
     torch.set_num_threads(config.num_threads)
     with (
@@ -94,6 +102,7 @@ def train(
                     command=options.command,
                     seed=config.seed,
                     protocol=asdict(protocol_from_config(config)),
+                    tensorboard=_tensorboard_folder(run, options),
                 )
                 return _invoke(trainer, run, options, stop, checkpoint=None)
         except BaseException:
@@ -165,13 +174,14 @@ def _invoke(
         options.progress,
         Heading(name=run.name, n_timesteps=until_steps, random_score=random_score(config.env)),
     )
-    tensorboard_folder = options.tensorboard_folder or run.tensorboard
+    tensorboard_folder = Path(read_manifest(run)["tensorboard"] or run.tensorboard)
     with contextlib.closing(display):
         log = RunLog(run, tensorboard_folder=tensorboard_folder, warn=display.message)
         with contextlib.closing(log):
             if checkpoint is None:
                 trainer.start()
                 log.rollback({}, 0)
+                display.message(f"training in {run.path}")
             else:
                 log.rollback(_restore(trainer, checkpoint, run, display), trainer.counters.steps)
             keeper = Housekeeper(trainer, run, log, display, stop, previous=checkpoint)
@@ -185,6 +195,12 @@ def _invoke(
             replace_file(run.model_file, trainer.weights_bytes())
         end_invocation(run, reason, step=trainer.counters.steps)
     return Outcome(run, trainer.counters.steps, reason)
+
+
+def _tensorboard_folder(run: Run, options: TrainOptions) -> Path | None:
+    if options.tensorboard_folder is None:
+        return None
+    return options.tensorboard_folder / run.path.parent.name / run.name
 
 
 def _setup(config: Config) -> Setup:

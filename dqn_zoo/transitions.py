@@ -1,7 +1,7 @@
 """From environment steps to transitions: clip, discount, fold n steps into one.
 
 Everything that later stops would have to know about rewards, lives and the ends of games is decided
-here, once. What leaves this module is a `discount`: 0 where bootstrapping must stop, gamma**k elsewhere.
+here, once. What leaves this module is a `discount`: 0 where bootstrapping must stop, else gamma**k.
 """
 
 from collections.abc import Callable
@@ -52,9 +52,9 @@ class TransitionRule(NamedTuple):
 class TransitionAccumulator:
     """Turns a stream of `EnvStep` into transitions.
 
-    Per environment it keeps the ids of the current stack and the last `n_steps` steps that still wait
-    for their bootstrap. A step leaves when n rewards are summed, or at once when its game ends, its
-    observation starts anew, or (by the rule) a life is lost.
+    Per environment it keeps the ids of the current stack and the last `n_steps` steps that still
+    wait for their bootstrap. A step leaves when n rewards are summed, or at once when its game
+    ends, its observation starts anew, or (by the rule) a life is lost.
 
     Args:
         num_envs: environments in every `EnvStep`.
@@ -86,7 +86,7 @@ class TransitionAccumulator:
         return self._observation.copy()
 
     def reset(self, observation: NDArray[np.uint8]) -> None:
-        """Start with the first observation of every environment, uint8 [num_envs, stack, 84, 84]."""
+        """Start with the first observations, uint8 [num_envs, stack, 84, 84]."""
         every = np.ones(len(observation), np.bool_)
         self._start_stacks(every, observation)
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -222,25 +224,25 @@ def test_other_seeds_and_other_rows_play_other_games(build: Build) -> None:
 
 
 def test_an_environment_is_seeded_at_its_first_game_end_after_every_steps(build: Build) -> None:
-    asked: list[tuple[int, int]] = []
+    for every_steps, expected in ((40, [40, 80, 120]), (41, [60, 120])):  # games of 20 steps
+        asked: list[tuple[int, int]] = []
 
-    def seed_of(row: int, count: int) -> int:
-        asked.append((row, count))
-        return 10 * row + count
+        def seed_of(row: int, count: int, asked: list[tuple[int, int]] = asked) -> int:
+            asked.append((row, count))
+            return 10 * row + count
 
-    environments = build(reseed=ReseedPlan(seed_of, every_steps=60), max_frames=100)
-    environments.reset()
-    seeded_at = {0: [0], 1: [0]}
-    for number, step in enumerate(random_steps(environments, 200), start=1):
-        times = [entry["seeded_times"] for entry in environments.state()["environments"]]
-        for row in range(2):
-            if times[row] == len(seeded_at[row]):
-                assert step.restarted[row]
-                seeded_at[row].append(number)
-    gaps = {int(gap) for row in range(2) for gap in np.diff(seeded_at[row])}
-    assert min(gaps) >= 60
-    assert max(gaps) <= 60 + 24
-    assert {(row, count) for row in range(2) for count in range(2)} <= set(asked)
+        plan = ReseedPlan(seed_of, every_steps)
+        environments = build(reseed=plan, noop_max=0, max_frames=80)
+        environments.reset()
+        seeded_at = []
+        for number, step in enumerate(random_steps(environments, 130), start=1):
+            rows = environments.state()["environments"]
+            if {row["steps"] for row in rows} == {0}:
+                assert step.restarted.all()
+                assert [row["seeded_times"] for row in rows] == [len(seeded_at) + 1] * 2
+                seeded_at.append(number)
+        assert seeded_at == expected
+        assert set(asked) == {(row, count) for row in (0, 1) for count in range(len(expected) + 1)}
 
 
 def test_with_every_steps_zero_each_game_is_decided_by_its_own_seed(build: Build) -> None:
@@ -521,3 +523,11 @@ def test_the_name_of_the_game_implies_the_protocol() -> None:
 def test_impossible_settings_are_user_errors(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         make_envs("Breakout", **arguments)
+
+
+def test_the_examples_in_the_documentation_run() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "environments.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "environments.md", "exec"), {})

@@ -153,6 +153,13 @@ def test_epsilon_one_never_listens_to_the_agent() -> None:
     assert one != other
 
 
+def test_exploration_differs_from_game_to_game() -> None:
+    # The emulator has nothing to draw here, so only exploration can tell the games apart.
+    bare = settings(1.0, noop_max=0, max_frames=800)
+    games = evaluate(always(0), game=GAME, settings=bare, seeds=enjoy_seeds(0, 4), num_envs=2)
+    assert len({game.score for game in games}) > 1
+
+
 @pytest.mark.parametrize("backend", ["vector", "gymnasium"])
 def test_a_lost_life_does_not_end_a_game(backend: str) -> None:
     noop = settings(0.0, backend=backend)  # zoo: FIRE serves the ball, and nobody moves the bat

@@ -1,4 +1,4 @@
-"""Runs that were killed or stopped, any number of times, end with the bits of the undisturbed run."""
+"""Runs that were killed or stopped, however often, end with the bits of the undisturbed run."""
 
 import csv
 import json
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dqn_zoo.checkpoint import MANIFEST, checkpoint_steps
+from dqn_zoo.checkpoint import MANIFEST
 from dqn_zoo.metrics import TIMING_COLUMNS
+from dqn_zoo.runs import Run
 
 STEPS = 1_800
 SETTINGS = {
@@ -160,11 +161,11 @@ def check_kills(case: Case, folder: Path, expected: dict, seed: int) -> None:
     kill_at(process, folder, chance.randrange(500, 800, 100), signal.SIGKILL, chance.random() / 5)
     run = run_of(folder)
     process = start(["--resume", str(run), "--no-progress"])
-    at_least = checkpoint_steps(run / "checkpoints")[-1]
+    at_least = Run(run).checkpoint_steps()[-1]
     target = chance.randrange(1_100, 1_500, 100)
     output = kill_at(process, folder, target, signal.SIGKILL, chance.random() / 5)
     assert resumed_at(output) == at_least > 0
-    at_least = checkpoint_steps(run / "checkpoints")[-1]
+    at_least = Run(run).checkpoint_steps()[-1]
     output = finish(["--resume", str(run), "--no-progress"])
     assert resumed_at(output) == at_least >= 900
     assert everything(run) == expected
@@ -182,12 +183,12 @@ def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undis
     assert process.returncode == 143
     run = run_of(tmp_path)
     assert f"dqn-train --resume {run}" in output
-    stopped_at = checkpoint_steps(run / "checkpoints")[-1]
+    stopped_at = Run(run).checkpoint_steps()[-1]
     for target, number in ((800, signal.SIGTERM), (1_200, signal.SIGKILL)):
         process = start(["--resume", str(run), "--no-progress"])
         output = kill_at(process, tmp_path, target, number, 0.02)
         assert resumed_at(output) == stopped_at
-        stopped_at = checkpoint_steps(run / "checkpoints")[-1]
+        stopped_at = Run(run).checkpoint_steps()[-1]
     output = finish(["--resume", str(run), "--no-progress"])
     assert resumed_at(output) == stopped_at
     assert everything(run) == undisturbed(case)
@@ -197,7 +198,7 @@ def test_changing_one_weight_in_the_checkpoint_changes_the_end(tmp_path, undistu
     process = start(DQN_1.arguments(tmp_path))
     kill_at(process, tmp_path, 900, signal.SIGTERM, 0.0)
     run = run_of(tmp_path)
-    newest = run / "checkpoints" / f"step_{checkpoint_steps(run / 'checkpoints')[-1]:09d}"
+    newest = run / "checkpoints" / f"step_{Run(run).checkpoint_steps()[-1]:09d}"
     weights = load_file(newest / "model.safetensors")
     weights["torso.layers.0.weight"][0, 0, 0, 0] += 1e-3
     save_file(weights, newest / "model.safetensors")
@@ -247,7 +248,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(tmp_p
 def test_how_often_is_saved_changes_nothing(tmp_path, undisturbed):
     finish(RARE.arguments(tmp_path))
     run = run_of(tmp_path)
-    assert checkpoint_steps(run / "checkpoints") == [STEPS]
+    assert Run(run).checkpoint_steps() == [STEPS]
     assert everything(run) == undisturbed(DQN_1)
 
 
@@ -255,7 +256,7 @@ def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, undis
     process = start(DQN_1.arguments(tmp_path))
     kill_at(process, tmp_path, 1_000, signal.SIGTERM, 0.0)
     run = run_of(tmp_path)
-    older, newer = checkpoint_steps(run / "checkpoints")
+    older, newer = Run(run).checkpoint_steps()
     damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.pt"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -275,8 +276,9 @@ def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(tmp_pat
     finish(["--resume", str(run), "-n", "2200", "--no-progress"])
     again = tmp_path / "again"
     shutil.copytree(run, again / "dqn" / "Breakout_1")
-    assert rows(run / "progress.csv")[: len(undisturbed(DQN_1)["progress.csv"])] == (
-        undisturbed(DQN_1)["progress.csv"]
+    assert (
+        rows(run / "progress.csv")[: len(undisturbed(DQN_1)["progress.csv"])]
+        == (undisturbed(DQN_1)["progress.csv"])
     )
     assert rows(run / "progress.csv")[-1]["steps"] == "2200"
     # The schedule kept its horizon: epsilon stays where it had arrived at step 900.

@@ -159,9 +159,7 @@ def _play(
                 steps_played += len(turn.games)
                 for game in turn.finished:
                     games.append(game)
-                    progress.console.print(
-                        game_line(session, game), markup=False, highlight=False, soft_wrap=True
-                    )
+                    progress.console.print(game_line(session, game))
                 done = steps_played if session.num_games is None else len(games)
                 progress.update(progress.task_ids[0], completed=done, steps=steps_played)
     except KeyboardInterrupt:
@@ -203,6 +201,7 @@ def _report(session: "Session", games: "list[Game]", output: Path, was_interrupt
 
 
 def _progress_bar(arguments: argparse.Namespace, session: "Session") -> "Progress":
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     progress = Progress(
@@ -210,6 +209,7 @@ def _progress_bar(arguments: argparse.Namespace, session: "Session") -> "Progres
         TextColumn("{task.completed:,} of {task.total:,} {task.description}"),
         TextColumn("{task.fields[steps]:,} steps"),
         TimeElapsedColumn(),
+        console=Console(highlight=False, markup=False, soft_wrap=True),
         disable=not arguments.progress,
         transient=True,
     )

@@ -1,0 +1,37 @@
+# make train     own virtual environment, install, then train Space Invaders with a live display
+# make test      the same, then the test suite
+# make check     what contributors run: tests, lint, types, format
+# CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+ifdef CPU
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+
+.PHONY: install train test check lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: install
+	$(BIN)/dqn-train --env SpaceInvaders --algo laptop $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: test lint
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,97 @@
+"""Imports point one way: a stop on the way of a transition knows only the stops before it."""
+
+import ast
+from pathlib import Path
+
+import dqn_zoo
+
+PACKAGE = Path(dqn_zoo.__file__).parent
+
+# The stops in their order; files on one line belong to one stop and may know each other.
+STOPS = [
+    ["backends", "backend_vector", "backend_gymnasium", "atari_wrappers", "action_log",
+     "env_settings", "envs"],
+    ["transitions"],
+    ["replay"],
+    ["networks"],
+    ["value_learning"],
+    ["losses"],
+    ["learner"],
+    ["agent"],
+    ["checkpoint"],
+    ["evaluation", "video", "results", "enjoy"],
+    ["trainer", "preparation", "housekeeping", "training"],
+]  # fmt: skip
+BESIDE = [
+    ["errors"],
+    ["yaml_reader", "seeding", "exploration", "runs", "rates"],
+    ["config"],
+    ["games", "rl_zoo_keys", "recipe_files", "recipes"],
+    ["machine", "manifest", "logfiles", "metrics", "display", "stopping"],
+]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, `TYPE_CHECKING` ones left out."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "dqn_zoo":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dqn_zoo."):
+            found.add(str(node.module).removeprefix("dqn_zoo."))
+    return found
+
+
+def ranks() -> dict[str, int]:
+    return {name: rank for rank, names in enumerate(BESIDE + STOPS) for name in names}
+
+
+def test_every_module_has_a_place():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules == set(ranks())
+
+
+def test_no_module_imports_a_later_one():
+    rank = ranks()
+    wrong = [
+        f"{path.stem} imports {name}"
+        for path in PACKAGE.glob("*.py")
+        if path.stem != "__init__"
+        for name in imports_of(path)
+        if name in rank and rank[name] > rank[path.stem]
+    ]
+    assert wrong == []
+
+
+def test_nothing_but_the_commands_imports_the_commands():
+    assert not [
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        if any(name.startswith("cli") for name in imports_of(path))
+    ]
+
+
+def test_config_knows_nothing_of_the_project_but_its_errors():
+    assert imports_of(PACKAGE / "config.py") <= {"errors"}
+
+
+def test_the_names_of_variants_in_the_config_are_those_that_exist():
+    from typing import get_args
+
+    from dqn_zoo.config import Config
+    from dqn_zoo.games import PROTOCOLS
+    from dqn_zoo.learner import OPTIMIZERS
+    from dqn_zoo.losses import PENALTIES
+    from dqn_zoo.networks import TORSOS
+
+    for key, variants in {
+        "protocol": PROTOCOLS,
+        "network": TORSOS,
+        "loss": PENALTIES,
+        "optimizer": OPTIMIZERS,
+    }.items():
+        assert set(get_args(Config.model_fields[key].annotation)) == set(variants), key

@@ -1,0 +1,217 @@
+"""The loop: exact counts, phases that do not disturb each other, stops, full disks."""
+
+import csv
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.preparation import complete, estimate_seconds
+from dqn_zoo.recipes import resolve
+from dqn_zoo.trainer import Trainer
+from dqn_zoo.training import TrainOptions, train
+
+QUIET = TrainOptions(progress=False)
+SMALL = {
+    "n_timesteps": 240,
+    "learning_starts": 96,
+    "buffer_size": 200,
+    "batch_size": 4,
+    "target_update_interval": 40,
+    "log_interval": 40,
+    "eval_freq": 0,
+    "seed": 5,
+    "num_threads": 1,
+    "device": "cpu",
+}
+
+
+def config_of(**changes):
+    return resolve(env="Breakout", overrides=SMALL | changes).config
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("n_envs", [1, 3, 8])
+@pytest.mark.parametrize(("train_freq", "gradient_steps"), [(4, 1), (5, 2), (16, 3)])
+def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, gradient_steps):
+    changes = {"n_envs": n_envs, "train_freq": train_freq, "gradient_steps": gradient_steps}
+    trainer = Trainer(complete(config_of(**changes)))
+    made = []
+    trainer.learn = made.append  # what is due is the question; the updates themselves are slow
+    trainer.start()
+    while trainer.counters.steps < 240:
+        due = trainer.updates_due()
+        trainer.learn(due)
+        trainer.counters.updates += due
+        trainer.store(trainer.envs.step(trainer.choose_actions()))
+    trainer.learn(trainer.updates_due())
+    trainer.close()
+    assert sum(made) == (240 - 96) // train_freq * gradient_steps
+
+
+def test_no_update_is_lost_while_the_memory_is_still_empty():
+    trainer = Trainer(complete(config_of(learning_starts=0, n_steps=5, train_freq=1)))
+    trainer.start()
+    due = []
+    for _ in range(6):
+        due.append(trainer.updates_due())
+        trainer.store(trainer.envs.step(trainer.choose_actions()))
+    trainer.close()
+    assert due == [0, 0, 0, 0, 0, 5]
+
+
+def test_the_weights_do_not_move_before_learning_starts(tmp_path):
+    config = config_of(n_timesteps=100, learning_starts=97, exploration_fraction=1.0)
+    fresh = Trainer(complete(config))
+    fresh.close()
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    trained = outcome.run.model_file.read_bytes()
+    fresh.counters.steps = 100
+    assert trained == fresh.weights_bytes()
+
+
+def test_evaluations_change_nothing_in_the_training(tmp_path):
+    frequent = train(
+        config_of(eval_freq=80, eval_episodes=2, max_frames=400), log_folder=tmp_path, options=QUIET
+    )
+    never = train(config_of(max_frames=400), log_folder=tmp_path, options=QUIET)
+    assert len(rows(frequent.run.evaluations_file)) == 3
+    assert rows(never.run.evaluations_file) == []
+    assert frequent.run.model_file.read_bytes() == never.run.model_file.read_bytes()
+    assert frequent.run.best_model_file.exists()
+    assert not never.run.best_model_file.exists()
+
+
+def test_the_best_model_is_the_one_of_the_best_evaluation(tmp_path):
+    outcome = train(
+        config_of(eval_freq=40, eval_episodes=2, max_frames=400, learning_rate=0.05),
+        log_folder=tmp_path,
+        options=QUIET,
+    )
+    evaluations = rows(outcome.run.evaluations_file)
+    means = [float(row["mean"]) for row in evaluations]
+    best = [int(row["steps"]) for row in evaluations if row["is_best"] in ("True", "1")][-1]
+    assert best == int(evaluations[means.index(max(means))]["steps"])
+    header = outcome.run.best_model_file.read_bytes()[:400]
+    assert f'\\"steps\\": {best}'.encode() in header
+
+
+def test_progress_rows_count_steps_frames_updates_and_epsilon(tmp_path):
+    outcome = train(
+        config_of(exploration_fraction=0.5, exploration_final_eps=0.1),
+        log_folder=tmp_path,
+        options=QUIET,
+    )
+    table = rows(outcome.run.progress_file)
+    assert [int(row["steps"]) for row in table] == [40, 80, 120, 160, 200, 240]
+    assert [int(row["frames"]) for row in table] == [160, 320, 480, 640, 800, 960]
+    # The updates of a step are made during the next one.
+    assert [int(row["updates"]) for row in table] == [0, 0, 5, 15, 25, 35]
+    assert [float(row["epsilon"]) for row in table] == [1.0, 1.0, 0.1, 0.1, 0.1, 0.1]
+    assert [row["loss"] != "" for row in table] == [False, False, True, True, True, True]
+
+
+def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    second = train(
+        config_of(n_timesteps=100, learning_starts=99, exploration_fraction=1.0),
+        log_folder=tmp_path,
+        trained_agent=first.run.path,
+        options=QUIET,
+    )
+    assert second.run.path.name == "Breakout_2"
+    tail = 1_000_000  # bytes of weights, behind the header with the step
+    assert second.run.model_file.read_bytes()[-tail:] == first.run.model_file.read_bytes()[-tail:]
+
+
+def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    pong = resolve(env="Pong", overrides=SMALL).config
+    with pytest.raises(UserError, match="do not fit"):
+        train(pong, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    assert [path.name for path in (tmp_path / "dqn").iterdir()] == ["Breakout_1"]
+
+
+def test_a_run_that_diverges_is_stopped_with_a_hint(tmp_path):
+    config = config_of(learning_rate=1e30, loss="squared", train_freq=1)
+    with pytest.raises(UserError, match="diverged.*lower learning_rate"):
+        train(config, log_folder=tmp_path, options=QUIET)
+
+
+def test_cuda_without_a_gpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UserError, match="--device cpu"):
+        complete(config_of(device="cuda"))
+
+
+def test_what_is_left_open_is_settled_before_the_start():
+    config = complete(config_of(seed=None, num_threads=0, device="auto", precision="auto"))
+    assert config.seed is not None
+    assert config.num_threads >= 1
+    assert config.device in ("cpu", "cuda")
+    assert config.precision in ("float32", "bfloat16")
+    assert config.save_freq in (100_000, 1_000_000)
+    assert complete(config_of(seed=None)).seed != config.seed
+
+
+def test_the_estimate_grows_with_the_run():
+    short, long = (
+        estimate_seconds(complete(config_of(n_timesteps=steps))) for steps in (1_000, 1_000_000)
+    )
+    assert long > 50 * short > 0
+
+
+WAITING = """
+import time
+from dqn_zoo.stopping import stop_requests
+with stop_requests(None) as stop:
+    print("ready", flush=True)
+    while stop.reason() is None:
+        time.sleep(0.01)
+    print(stop.reason(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_interrupt_quits_at_once():
+    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    process.stdout.close()
+
+
+def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
+    settings = [f"--set={key}={value}" for key, value in (SMALL | {"save_freq": 40}).items()]
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Breakout", "--no-progress"]
+    subprocess.run([*command, "-f", str(tmp_path), *settings], check=True, capture_output=True)
+    run = tmp_path / "dqn" / "Breakout_1"
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    resume = [sys.executable, "-m", "dqn_zoo.cli.train", "--resume", str(run), "--no-progress"]
+    full = subprocess.run(
+        [*resume, "-n", "320"], preexec_fn=no_room, capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 2
+    assert "the one at step 240 is untouched" in full.stdout
+    assert "could not be written" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == before
+    after = subprocess.run([*resume, "-n", "320"], capture_output=True, text=True, check=True)
+    assert "resumed" in after.stdout
+    assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
