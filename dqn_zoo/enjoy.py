@@ -155,7 +155,7 @@ def play_session(
 def _checkpoint_weights(run: Run, step: int) -> Weights:
     file = find_weights(run, step)
     try:
-        pass
+        verify(file.parent)
     except DamagedError as error:
         raise UserError(
             f"{file.parent} is damaged ({error}): play another, {run.path} has "

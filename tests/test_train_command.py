@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from dqn_zoo.cli import train as command
-from dqn_zoo.cli.arguments import run_command
+from dqn_zoo.cli.train import main
 from dqn_zoo.runs import RUN_FORMAT
 
 SMALL = [
@@ -29,8 +28,7 @@ def call(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dqn-train", *arguments])
-        code = run_command(command._main)
+        code = main(arguments)
         captured = capfd.readouterr()
         return code, captured.out, captured.err
 

@@ -143,7 +143,7 @@ def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path):
 
 def test_a_run_that_diverges_is_stopped_with_a_hint(tmp_path):
     config = config_of(learning_rate=1e30, loss="squared", train_freq=1)
-    with pytest.raises(UserError, match="diverged.*lower learning_rate"):
+    with pytest.raises(UserError, match=r"diverged.*lower learning_rate"):
         train(config, log_folder=tmp_path, options=QUIET)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     from dqn_zoo.training import Outcome, TrainOptions
 
 
-def main() -> None:
-    """Run the command and exit with its code."""
-    sys.exit(run_command(_main))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-train and return its exit code; `training.EXIT_CODES` lists them."""
+    return run_command(lambda: _train(build_parser().parse_args(arguments)))
 
 
-def _main() -> int:
-    arguments = build_parser().parse_args()
+def _train(arguments: argparse.Namespace) -> int:
     check_resume_flags(arguments)
     outcome = _resume(arguments) if arguments.resume is not None else _start(arguments)
     return 0 if outcome is None else _report(outcome)
@@ -161,4 +160,4 @@ def _report(outcome: "Outcome") -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
