@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from ale_py.env import AtariEnv
 
-from dqn_zoo.backends import NOOP, SCREEN_SIZE, silence_emulator
+from dqn_zoo.backends import NOOP, SCREEN_SIZE
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import Protocol
 
@@ -53,7 +53,6 @@ def make_game(
         on_frame: called with every emulator frame, RGB uint8 [210, 160, 3].
         render_mode: "human" opens a window and slows the game down to true speed.
     """
-    silence_emulator()
     is_sb3 = protocol.name == "sb3"
     game: Game = AtariEnv(
         rom,

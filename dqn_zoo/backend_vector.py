@@ -11,7 +11,6 @@ from dqn_zoo.backends import (
     Mask,
     Observations,
     Seeds,
-    silence_emulator,
 )
 from dqn_zoo.games import Protocol
 
@@ -27,7 +26,6 @@ class VectorBackend:
     def __init__(
         self, rom: str, num_envs: int, *, protocol: Protocol, frame_stack: int, num_threads: int
     ) -> None:
-        silence_emulator()
         self._environment = AtariVectorEnv(
             rom,
             num_envs,

@@ -117,13 +117,6 @@ def make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: in
     )
 
 
-def silence_emulator() -> None:
-    """Keep the emulator from printing its banner for every environment; errors still show."""
-    from ale_py import ALEInterface, LoggerMode
-
-    ALEInterface.setLoggerMode(LoggerMode.Error)
-
-
 def _available_cores() -> int:
     try:
         return len(os.sched_getaffinity(0))

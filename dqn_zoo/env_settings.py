@@ -93,5 +93,5 @@ class ReseedPlan:
 
     @classmethod
     def for_training(cls, seed: int, every_steps: int = 20_000) -> "ReseedPlan":
-        """Return the plan of a training run; a replay of 20,000 steps takes seconds."""
+        """Return the plan of a training run; replaying 20,000 steps takes under a minute."""
         return cls(lambda row, count: stream_seed(seed, "environments", row, count), every_steps)

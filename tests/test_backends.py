@@ -13,6 +13,7 @@ import pytest
 from ale_py.env import AtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
+from dqn_zoo.atari_wrappers import RESTART_FRAME, Sb3Restarts
 from dqn_zoo.envs import Environments, EnvSettings, ReseedPlan, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import GAMES, PROTOCOLS
@@ -311,6 +312,44 @@ def test_protocol_sb3_sees_and_scores_what_sb3_does(
             np.testing.assert_array_equal(step.observation[0], seen)
     assert games >= games_at_least
     assert restarts >= 3 * games_at_least
+
+
+class ScriptedLives(gymnasium.Env[np.ndarray, int]):
+    """An emulator that loses lives on schedule, and ends its game with the script."""
+
+    def __init__(self, lives: list[int]) -> None:
+        self.lives = lives
+        self.actions: list[int] = []
+
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros((84, 84), np.uint8), {"lives": self.lives[0]}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.actions.append(action)
+        now = len(self.actions)
+        over = now == len(self.lives) - 1
+        return np.full((84, 84), now, np.uint8), 10.0**now, over, False, {"lives": self.lives[now]}
+
+
+def test_a_life_lost_inside_a_restart_is_answered_by_one_noop_as_in_sb3() -> None:
+    emulator = ScriptedLives([5, 5, 5, 4, 4, 3, 3, 2, 2, 2, 0])
+    game = Sb3Restarts(emulator, (1, 2), restart_on_life_loss=True)
+    game.reset()
+    _, reward, _, _, info = game.step(3)
+    assert emulator.actions == [1, 2, 3, 0, 1, 0, 2, 0]
+    assert reward == 10 + 100 + 1_000  # the opening and the step
+    assert info[RESTART_FRAME][0, 0] == 7  # of action 2, not of the no-op after it
+    assert game.step(3)[1] == 10**4 + 10**5 + 10**6 + 10**7 + 10**8 + 10**9
+
+
+def test_a_restart_that_ends_the_game_is_reported_by_the_step_that_lost_the_life() -> None:
+    game = Sb3Restarts(ScriptedLives([3, 3, 3, 2, 2, 0]), (1, 2), restart_on_life_loss=True)
+    game.reset()
+    frame, reward, terminated, truncated, info = game.step(3)
+    assert (terminated, truncated) == (True, False)
+    assert RESTART_FRAME not in info
+    assert frame[0, 0] == 3
+    assert reward == 10 + 100 + 1_000 + 10_000 + 100_000
 
 
 def test_protocol_sb3_plays_on_without_a_restart_where_life_loss_does_not_count() -> None:

@@ -376,7 +376,7 @@ def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> No
         lines += process.stdout.readlines()
         errors = process.stderr.read()
     assert process.returncode == 130
-    assert errors == ""
+    assert "Traceback" not in errors
     finished = sum(line.startswith("game") for line in lines)
     assert f"  played         {finished} games of Breakout\n" in lines
     assert any(line.startswith("interrupted: ") for line in lines)

@@ -1,0 +1,72 @@
+"""Measure the replay memory: milliseconds per minibatch, and bytes.
+
+    python scripts/benchmark_replay.py --sizes 50_000 1_000_000
+
+Frames are random bytes, written through the same path as in training.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from dqn_zoo.machine import process_memory_bytes
+from dqn_zoo.replay import Replay, ReplayShape
+from dqn_zoo.transitions import Transition
+
+STACK = 4
+ROWS = 1_000  # transitions written at once
+
+
+def fill(replay: Replay, generator: np.random.Generator) -> None:
+    """Write as many transitions as fit, each observation made of the four frames before it."""
+    last = np.zeros(STACK, np.int32)
+    for _ in range(replay.shape.capacity // ROWS):
+        frames = generator.integers(0, 256, (ROWS, 84, 84), dtype=np.uint8)
+        ids = np.concatenate([last, replay.frames.append(frames)])
+        stacks = np.lib.stride_tricks.sliding_window_view(ids, STACK).copy()
+        last = ids[-STACK:]
+        replay.add(
+            Transition(
+                observation=stacks[:-1],
+                action=generator.integers(0, 6, ROWS),
+                reward=np.ones(ROWS, np.float32),
+                discount=np.full(ROWS, 0.99, np.float32),
+                next_observation=stacks[1:],
+            )
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 1_000_000])
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--draws", type=int, default=2_000)
+    parser.add_argument("--num-threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.num_threads)
+    for size in arguments.sizes:
+        generator = np.random.default_rng(0)
+        before = process_memory_bytes() or 0
+        replay = Replay(ReplayShape(size, 1, 1, STACK), torch.device("cpu"))
+        fill(replay, generator)
+        occupied = (process_memory_bytes() or 0) - before
+        milliseconds = []
+        for _ in range(arguments.draws):
+            began = time.perf_counter()
+            replay.sample(arguments.batch_size, generator)
+            milliseconds.append(1e3 * (time.perf_counter() - began))
+        low, middle, high = (float(np.quantile(milliseconds, q)) for q in (0.05, 0.5, 0.95))
+        print(
+            f"{len(replay):,} transitions: {occupied / 1e9:.2f} GB measured, "
+            f"{replay.shape.num_bytes / 1e9:.2f} GB computed; a batch of {arguments.batch_size} "
+            f"takes {middle:.3f} ms (5 % {low:.3f}, 95 % {high:.3f}, "
+            f"mean {statistics.fmean(milliseconds):.3f})"
+        )
+        del replay
+
+
+if __name__ == "__main__":
+    main()
