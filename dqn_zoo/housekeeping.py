@@ -75,7 +75,7 @@ class Housekeeper:
             config.save_freq
             and counters.steps // config.save_freq > self._tried_at // config.save_freq
         ):
-            self._save()
+            self.save()
         if self._display.due():
             self._show()
 
@@ -94,7 +94,7 @@ class Housekeeper:
         """
         steps = self._trainer.counters.steps
         if self._saved_at != steps and self._tried_at != steps:
-            self._save()
+            self.save()
         self._show()
         if self._saved_at != steps:
             raise UserError(
@@ -201,7 +201,7 @@ class Housekeeper:
                 "the best weights are part of the next checkpoint"
             )
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write a checkpoint and the last weights; a failure is a warning until the next is due."""
         steps = self._tried_at = self._trainer.counters.steps
         self._show("saving")

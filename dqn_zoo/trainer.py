@@ -87,6 +87,7 @@ class Trainer:
         self.epsilon = epsilon_schedule(config)
         self.learning_rate = learning_rate_schedule(config)
         self.observation: NDArray[np.uint8] | None = None
+        self.has_given_weights = False
 
     @property
     def elapsed_s(self) -> float:
@@ -111,6 +112,7 @@ class Trainer:
                 f"the given weights do not fit this game's network: {reason}"
             ) from error
         self.learner.sync_target()
+        self.has_given_weights = True
 
     def start(self) -> None:
         """Reset the environments; the run begins at step 0."""

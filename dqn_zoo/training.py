@@ -185,6 +185,8 @@ def _invoke(
             else:
                 log.rollback(_restore(trainer, checkpoint, run, display), trainer.counters.steps)
             keeper = Housekeeper(trainer, run, log, display, stop, previous=checkpoint)
+            if checkpoint is None and trainer.has_given_weights:
+                keeper.save()  # a resume from step 0 must not depend on a file elsewhere
             _training_loop(trainer, keeper, stop, until_steps=until_steps)
             keeper.save_at_the_end()
         reason: Reason = "finished"

@@ -2,6 +2,7 @@
 
 import csv
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import torch
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.preparation import complete, estimate_seconds
-from dqn_zoo.recipes import resolve
+from dqn_zoo.recipes import load_config, resolve
 from dqn_zoo.trainer import Trainer
-from dqn_zoo.training import TrainOptions, train
+from dqn_zoo.training import TrainOptions, resume, train
 
 QUIET = TrainOptions(progress=False)
 SMALL = {
@@ -131,6 +132,18 @@ def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_pat
     assert second.run.path.name == "Breakout_2"
     tail = 1_000_000  # bytes of weights, behind the header with the step
     assert second.run.model_file.read_bytes()[-tail:] == first.run.model_file.read_bytes()[-tail:]
+
+
+def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = config_of(n_timesteps=200, learning_starts=150, max_frames=300)
+    whole = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    killed = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    shutil.rmtree(killed.run.checkpoint(200))
+    assert killed.run.checkpoint_steps() == [0]
+    again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
+    assert again.steps == 200
+    assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()
 
 
 def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path):
