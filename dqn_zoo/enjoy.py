@@ -133,7 +133,7 @@ def play_session(
     settings = session.settings
     listeners: list[OnFrame] = [] if film is None else [film.on_frame]
     if session.has_window:
-        listeners.append(_true_speed())
+        listeners.append(true_speed())
         settings = replace(settings, render_mode="human")
     if listeners:
         settings = replace(settings, on_frame=_to_all(listeners))
@@ -150,6 +150,22 @@ def play_session(
         if session.has_window and "SDL" in str(error):
             raise UserError(f"no window can be opened ({error}): use --no-render") from error
         raise
+
+
+def true_speed() -> OnFrame:
+    """Return a listener to frames that waits until environment 0 has earned its next one.
+
+    The emulator's own window shows frames as fast as the machine can.
+    """
+    due = time.monotonic()
+
+    def on_frame(environment: int, frame: Any) -> None:
+        nonlocal due
+        if environment == 0:
+            due = max(due + 1 / FRAMES_PER_SECOND, time.monotonic() - 1 / FRAMES_PER_SECOND)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    return on_frame
 
 
 def _checkpoint_weights(run: Run, step: int) -> Weights:
@@ -177,18 +193,5 @@ def _to_all(listeners: Sequence[OnFrame]) -> OnFrame:
     def on_frame(environment: int, frame: Any) -> None:
         for listener in listeners:
             listener(environment, frame)
-
-    return on_frame
-
-
-def _true_speed() -> OnFrame:
-    """Return a listener that waits; the emulator's window alone shows frames as fast as it can."""
-    due = time.monotonic()
-
-    def on_frame(environment: int, frame: Any) -> None:
-        nonlocal due
-        if environment == 0:
-            due = max(due + 1 / FRAMES_PER_SECOND, time.monotonic() - 1 / FRAMES_PER_SECOND)
-            time.sleep(max(0.0, due - time.monotonic()))
 
     return on_frame

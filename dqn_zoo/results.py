@@ -15,8 +15,10 @@ from dqn_zoo.machine import describe_machine
 from dqn_zoo.video import FRAMES_PER_SECOND
 
 COURSE_GAME = "SpaceInvaders"
+COURSE_GAMES = 10
 COURSE_PASS_MARK = 200.0
-"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders."""
+"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders, as
+RL-Zoo measures it when it uploads an agent: in ten games."""
 
 
 def headline(session: Session) -> str:
@@ -52,8 +54,10 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     game, protocol = session.config.env, session.protocol
     course = "the result as the Hugging Face course counts it"
     if game == COURSE_GAME:
-        passes = summary.mean_minus_std >= COURSE_PASS_MARK
-        course += f"; {COURSE_PASS_MARK:g} passes: {'passed' if passes else 'not passed'}"
+        course += f"; {COURSE_PASS_MARK:g} in {COURSE_GAMES} games passes"
+        if summary.num_games >= COURSE_GAMES:
+            has_passed = summary.mean_minus_std >= COURSE_PASS_MARK
+            course += ": passed" if has_passed else ": not passed"
     interval = "needs two games"
     if summary.confidence_95 is not None:
         low, high = summary.confidence_95

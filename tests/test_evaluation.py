@@ -57,10 +57,10 @@ def without_place(game: Game) -> Game:
 
 
 def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
-    short = settings(0.1, max_frames=1200)
+    short = settings(0.1, max_frames=900)
     seeds = enjoy_seeds(3, 5)
     alone = evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=1)
-    for num_envs, num_threads in ((2, 1), (5, 2), (9, 0)):
+    for num_envs, num_threads in ((2, 1), (9, 0)):
         together = evaluate(
             seeing,
             game=GAME,
@@ -88,14 +88,14 @@ def test_a_recorded_seed_plays_its_game_again(backend: str) -> None:
 def test_an_environment_with_short_games_plays_no_more_games_than_the_others() -> None:
     random_play = settings(1.0)
     games = evaluate(
-        always(0), game=GAME, settings=random_play, seeds=evaluation_seeds(1, 0, 6), num_envs=6
+        always(0), game=GAME, settings=random_play, seeds=evaluation_seeds(1, 0, 4), num_envs=4
     )
     by_length = sorted(games, key=lambda game: game.length_steps)
-    short, long = by_length[:3], by_length[3:]
+    short, long = by_length[:2], by_length[2:]
     seeds = [game.seed for pair in zip(short, long, strict=True) for game in pair]
     turns = list(play(always(0), game=GAME, settings=random_play, seeds=seeds, num_envs=2))
     played = [{turn.games[row].index for turn in turns if row in turn.games} for row in (0, 1)]
-    assert played == [{0, 2, 4}, {1, 3, 5}]
+    assert played == [{0, 2}, {1, 3}]
     # There was time for another short game, and it was not played.
     idle_steps = sum(0 not in turn.games for turn in turns)
     assert idle_steps > short[0].length_steps

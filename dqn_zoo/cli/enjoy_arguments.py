@@ -37,8 +37,7 @@ def build_parser() -> Parser:
     _add_play(parser.add_argument_group("games"))
     _add_machine(parser.add_argument_group("machine"))
     _add_output(parser.add_argument_group("what is shown and written"))
-    own = {flag for action in parser._actions for flag in action.option_strings}
-    add_refused_flags(parser, {flag: why for flag, why in REFUSED_ENJOY.items() if flag not in own})
+    add_refused_flags(parser, REFUSED_ENJOY)
     return parser
 
 
