@@ -1,14 +1,17 @@
 """What is left when training is over: a network that knows its game and how it was trained."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from dqn_zoo.config import Config
@@ -18,7 +21,7 @@ from dqn_zoo.networks import QNetwork, build_network
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run, find_run
 
-WEIGHTS_NOTE = "dqn_zoo"  # entry of the file's header: JSON with env, algo, protocol and steps
+WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
 Which = Literal["best", "last"]
 
 
@@ -114,6 +117,27 @@ def find_weights(run: Run, which: Which | int) -> Path:
             f"checkpoint; train it on with dqn-train --resume {run.path}"
         )
     return run.model_file
+
+
+def weights_bytes(weights: dict[str, Tensor], note: Mapping[str, str | int]) -> bytes:
+    """Return a safetensors file of weights on the CPU.
+
+    Args:
+        weights: by name.
+        note: what they are; it becomes one entry of the header, because safetensors writes several
+            in random order and equal runs shall give equal files.
+    """
+    return save_tensors(weights, metadata={WEIGHTS_NOTE: json.dumps(note)})
+
+
+def weights_note(file: Path) -> dict[str, Any]:
+    """Return what `weights_bytes` noted in a file: env, algo, protocol, steps; {} where nothing."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            note = json.loads((tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}"))
+    except (OSError, ValueError, SafetensorError):  # reading the tensors will say what is wrong
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

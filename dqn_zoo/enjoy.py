@@ -1,14 +1,11 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
-from dqn_zoo.agent import find_weights
+from dqn_zoo.agent import find_weights, weights_note
 from dqn_zoo.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.config import Config
 from dqn_zoo.envs import EnvSettings
@@ -16,9 +13,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.evaluation import QValues, Turn, enjoy_seeds, play
 from dqn_zoo.games import Protocol
 from dqn_zoo.runs import Run
-from dqn_zoo.video import FRAMES_PER_SECOND, Film
-
-OnFrame = Callable[[int, Any], None]
+from dqn_zoo.video import Film
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the
@@ -131,12 +126,10 @@ def play_session(
         UserError: if no window can be opened, or the agent does not fit the game.
     """
     settings = session.settings
-    listeners: list[OnFrame] = [] if film is None else [film.on_frame]
     if session.has_window:
-        listeners.append(true_speed())
         settings = replace(settings, render_mode="human")
-    if listeners:
-        settings = replace(settings, on_frame=_to_all(listeners))
+    if film is not None:
+        settings = replace(settings, on_frame=film.on_frame)
     try:
         yield from play(
             q_values,
@@ -152,22 +145,6 @@ def play_session(
         raise
 
 
-def true_speed() -> OnFrame:
-    """Return a listener to frames that waits until environment 0 has earned its next one.
-
-    The emulator's own window shows frames as fast as the machine can.
-    """
-    due = time.monotonic()
-
-    def on_frame(environment: int, frame: Any) -> None:
-        nonlocal due
-        if environment == 0:
-            due = max(due + 1 / FRAMES_PER_SECOND, time.monotonic() - 1 / FRAMES_PER_SECOND)
-            time.sleep(max(0.0, due - time.monotonic()))
-
-    return on_frame
-
-
 def _checkpoint_weights(run: Run, step: int) -> Weights:
     file = find_weights(run, step)
     try:
@@ -181,17 +158,4 @@ def _checkpoint_weights(run: Run, step: int) -> Weights:
 
 
 def _weights(file: Path, name: str) -> Weights:
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            steps = (tensors.metadata() or {}).get("steps", "")
-    except (OSError, SafetensorError):  # reading the tensors will say what is wrong
-        steps = ""
-    return Weights(file, name, int(steps) if steps.isdecimal() else None)
-
-
-def _to_all(listeners: Sequence[OnFrame]) -> OnFrame:
-    def on_frame(environment: int, frame: Any) -> None:
-        for listener in listeners:
-            listener(environment, frame)
-
-    return on_frame
+    return Weights(file, name, weights_note(file).get("steps"))

@@ -93,6 +93,21 @@ def default_num_threads(cores: int) -> int:
     return max(1, min(cores, MAX_DEFAULT_THREADS))
 
 
+def choose_device(asked: str) -> str:
+    """Return `cpu` or `cuda` for auto, cpu or cuda.
+
+    Raises:
+        UserError: cuda is asked for and there is none.
+    """
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
 def supports_bfloat16() -> bool:
     """Return whether this processor multiplies in bfloat16, so that it is faster than float32.
 

@@ -8,7 +8,6 @@ import torch
 
 from dqn_zoo import machine
 from dqn_zoo.config import Config
-from dqn_zoo.errors import UserError
 from dqn_zoo.replay import Batch
 from dqn_zoo.trainer import build_learner, replay_shape
 
@@ -22,11 +21,7 @@ def complete(config: Config) -> Config:
     Raises:
         UserError: if the device is cuda and there is none.
     """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    device = machine.choose_device(config.device)
     precision = config.precision
     if precision == "auto":
         fast = device == "cuda" or machine.supports_bfloat16()

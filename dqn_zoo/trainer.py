@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from dqn_zoo.agent import WEIGHTS_NOTE
+from dqn_zoo.agent import weights_bytes
 from dqn_zoo.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.config import Config
 from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
@@ -180,8 +180,7 @@ class Trainer:
     def _weights_bytes(self, weights: dict[str, torch.Tensor], steps: int) -> bytes:
         config = self.config
         about = {"env": config.env, "algo": config.algo, "protocol": config.protocol}
-        # One entry: safetensors writes several in random order, and equal runs give equal files.
-        return save_tensors(weights, metadata={WEIGHTS_NOTE: json.dumps(about | {"steps": steps})})
+        return weights_bytes(weights, about | {"steps": steps})
 
     def _state_bytes(self, log_offsets: dict[str, int]) -> bytes:
         """Return everything small that a checkpoint keeps; floats survive JSON exactly."""

@@ -82,13 +82,8 @@ def _session(
     import torch
 
     from dqn_zoo.enjoy import Session, choose_weights
-    from dqn_zoo.machine import default_num_threads, usable_cores
+    from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
 
-    device = arguments.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
     asked = arguments.num_threads
     torch.set_num_threads(asked if asked > 0 else default_num_threads(usable_cores()))
     num_games = arguments.episodes
@@ -104,7 +99,7 @@ def _session(
         num_games=num_games,
         max_steps=arguments.n_timesteps,
         num_envs=num_envs if num_games is None else min(num_envs, num_games),
-        device=device,
+        device=choose_device(arguments.device),
         has_window=has_window,
         is_filmed=arguments.record is not None,
     )
