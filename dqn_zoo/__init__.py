@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from dqn_zoo.errors import UserError
     from dqn_zoo.evaluation import evaluate
     from dqn_zoo.recipes import resolve
-    from dqn_zoo.training import resume, train
+    from dqn_zoo.training import TrainOptions, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
     "Agent",
+    "TrainOptions",
     "UserError",
     "evaluate",
     "load_agent",
@@ -25,6 +26,7 @@ __all__ = [
 
 _HOMES = {
     "Agent": "agent",
+    "TrainOptions": "training",
     "UserError": "errors",
     "evaluate": "evaluation",
     "load_agent": "agent",

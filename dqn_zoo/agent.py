@@ -53,7 +53,7 @@ class Agent:
                 f"observation must be uint8 [batch, {', '.join(map(str, expected))}], "
                 f"got {observation.dtype} {list(observation.shape)}"
             )
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             values = self.network.q_values(torch.from_numpy(batch).to(self.device)).cpu().numpy()
         return values[0] if observation.ndim == 3 else values
 
@@ -68,14 +68,17 @@ class Agent:
         Args:
             observation: as in `q_values`; a single one gives an array of one action.
             epsilon: chance of a random action.
-            generator: needed where epsilon is above 0.
+            generator: of the random actions; None: a fresh one, different every time.
         """
         q_values = np.atleast_2d(self.q_values(observation))
         if epsilon == 0.0:
             return np.asarray(q_values.argmax(axis=1), np.int64)
-        if generator is None:
-            raise UserError("act with epsilon > 0 needs generator=np.random.default_rng(SEED)")
-        return epsilon_greedy(q_values, epsilon, generator)
+        return epsilon_greedy(q_values, epsilon, generator or np.random.default_rng())
+
+    def _autocast(self) -> torch.autocast:
+        """Multiply as in training, so that an agent is judged by the numbers it learned with."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def load_agent(

@@ -8,13 +8,14 @@ checked. Nor does it decide when a game starts, except that in the protocol `sb3
 itself after a lost life.
 """
 
-import os
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from dqn_zoo.env_settings import EnvSettings
+from dqn_zoo.errors import UserError
+from dqn_zoo.machine import usable_cores
 
 Actions = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
@@ -95,14 +96,20 @@ def make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: in
         UserError: settings that do not go together, or a library that does not load.
     """
     if settings.choose_backend() == "vector":
-        from dqn_zoo.backend_vector import VectorBackend
+        try:
+            from dqn_zoo.backend_vector import VectorBackend
+        except ImportError as error:
+            raise UserError(
+                f"this build of ale-py has no vector environment ({error}); use "
+                "--backend gymnasium, or install ale-py from a wheel"
+            ) from error
 
         return VectorBackend(
             rom,
             num_envs,
             protocol=settings.protocol,
             frame_stack=settings.frame_stack,
-            num_threads=num_threads or min(_available_cores(), num_envs),
+            num_threads=num_threads or min(usable_cores(), num_envs),
         )
     from dqn_zoo.backend_gymnasium import GymnasiumBackend
 
@@ -115,10 +122,3 @@ def make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: in
         on_frame=settings.on_frame,
         render_mode=settings.render_mode,
     )
-
-
-def _available_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows
-        return os.cpu_count() or 1

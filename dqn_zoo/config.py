@@ -232,7 +232,7 @@ def warnings(config: Config) -> list[str]:
 
 
 def _doubts(config: Config) -> Iterator[str]:
-    exploration_end = round(config.exploration_fraction * config.n_timesteps)
+    exploration_end = int(config.exploration_fraction * config.n_timesteps)
     if exploration_end <= config.learning_starts:
         yield (
             f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, before "

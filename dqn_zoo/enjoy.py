@@ -108,7 +108,7 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
             f"{run.path} has no finished model yet: play its checkpoint of step {steps[-1]:,} with "
             "--load-last-checkpoint"
         )
-    name = "best model" if wants_best else "final model"
+    name = "best model" if wants_best else "last model"
     return _weights(find_weights(run, "best" if wants_best else "last"), name)
 
 

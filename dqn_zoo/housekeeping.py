@@ -69,15 +69,20 @@ class Housekeeper:
         if counters.steps // config.log_interval > counters.log_rows:
             counters.log_rows = counters.steps // config.log_interval
             self._log_progress()
-        if config.eval_freq and counters.steps // config.eval_freq > counters.evaluations:
+        if self.owes_evaluation():
             self._evaluate()
         if (
             config.save_freq
             and counters.steps // config.save_freq > self._tried_at // config.save_freq
         ):
-            self.save()
+            self._save()
         if self._display.due():
             self._show()
+
+    def owes_evaluation(self) -> bool:
+        """Return whether an evaluation is due: also one that a stop interrupted."""
+        config, counters = self._trainer.config, self._trainer.counters
+        return config.eval_freq > 0 and counters.steps // config.eval_freq > counters.evaluations
 
     def log_games(self, games: list[FinishedEpisode]) -> None:
         """Write the training games that ended in this vector step."""
@@ -94,12 +99,12 @@ class Housekeeper:
         """
         steps = self._trainer.counters.steps
         if self._saved_at != steps and self._tried_at != steps:
-            self.save()
+            self._save()
         self._show()
         if self._saved_at != steps:
             raise UserError(
                 f"the last checkpoint of {self._run.path} could not be written; free some room, "
-                f"then dqn-train --resume {self._run.path} goes on from step {self._saved_at:,}"
+                f"then dqn-train --resume {self._run.path} goes on from the one before"
             )
 
     def _log_progress(self) -> None:
@@ -201,21 +206,25 @@ class Housekeeper:
                 "the best weights are part of the next checkpoint"
             )
 
-    def save(self) -> None:
+    def _save(self) -> None:
         """Write a checkpoint and the last weights; a failure is a warning until the next is due."""
         steps = self._tried_at = self._trainer.counters.steps
         self._show("saving")
+        previous, self._previous = self._previous, None  # after a failure every chunk is written
+        if previous is not None and not previous.path.exists():
+            previous = None  # somebody made room
         try:
-            files = self._trainer.files(self._log.offsets(), self._previous)
+            files = self._trainer.files(self._log.offsets(), previous)
             self._previous = write_checkpoint(
-                self._run.checkpoints, steps, files, previous=self._previous
+                self._run.checkpoints, steps, files, previous=previous
             )
             self._saved_at = steps
             replace_file(self._run.model_file, self._trainer.weights_bytes())
         except OSError as error:
+            what = "model.safetensors" if self._saved_at == steps else "the checkpoint"
+            older = "" if previous is None else f"; the one at step {previous.step:,} is untouched"
             self._display.message(
-                f"warning: the checkpoint at step {steps:,} could not be written "
-                f"({error.strerror}); the one at step {self._saved_at:,} is untouched"
+                f"warning: {what} at step {steps:,} could not be written ({error.strerror}){older}"
             )
 
     def _show(self, phase: str = "") -> None:

@@ -131,8 +131,12 @@ def _adam(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
 
 
 def _rmsprop(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
-    """Centred RMSProp with decay 0.95, as in Mnih et al. (2015), extended data table 1."""
-    return RMSprop(parameters, alpha=0.95, eps=epsilon, centered=True)
+    """RMSProp with the decay of Mnih et al. (2015), extended data table 1.
+
+    Deviation: not centred. With a small epsilon rounding makes the centred variance negative, and
+    its root NaN.
+    """
+    return RMSprop(parameters, alpha=0.95, eps=epsilon)
 
 
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], Optimizer]] = {

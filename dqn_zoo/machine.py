@@ -17,7 +17,15 @@ from typing import Any
 
 from dqn_zoo.errors import UserError
 
-PACKAGES = ("dqn-zoo-atari", "torch", "numpy", "gymnasium", "ale-py", "safetensors")
+PACKAGES = (
+    "dqn-zoo-atari",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "ale-py",
+    "opencv-python",
+    "safetensors",
+)
 """Distributions whose versions are recorded; the bits of a run depend on them."""
 
 MAX_DEFAULT_THREADS = 8

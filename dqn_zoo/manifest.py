@@ -42,6 +42,7 @@ def write_manifest(
     command: Sequence[str],
     seed: int,
     protocol: Mapping[str, Any],
+    until_steps: int,
     tensorboard: Path | None = None,
 ) -> None:
     """Write the manifest of a new run, with its first invocation.
@@ -52,6 +53,7 @@ def write_manifest(
         command: The command line, word by word.
         seed: Seed of the run.
         protocol: The protocol with all of its values.
+        until_steps: Steps that the run is to reach.
         tensorboard: Folder of the run's events, where it is not in the run folder.
 
     Raises:
@@ -65,28 +67,31 @@ def write_manifest(
         **vars(setup),
         **describe_machine(),
         "command": shlex.join(command),
-        "invocations": [_invocation(command, None, [])],
+        "invocations": [_invocation(command, None, until_steps, [])],
     }
     _write(run, manifest)
 
 
 def append_invocation(
-    run: Run, setup: Setup, *, command: Sequence[str], resumed_from_step: int
+    run: Run, setup: Setup, *, command: Sequence[str], resumed_from_step: int, until_steps: int
 ) -> list[str]:
     """Record that a run is resumed.
 
     Returns:
-        What differs from the machine and the setup the run started with, as in
-        `torch: 2.13.0 before, 2.14.0 now`; where anything does, the resume is not bit-exact.
+        What differs, now or at an earlier resume, from the machine and the setup the run started
+        with, as in `torch: 2.13.0 before, 2.14.0 now`; where anything does, the run is not
+        bit-exact.
 
     Raises:
         UserError: The manifest cannot be read or written.
     """
     manifest = read_manifest(run)
     changes = _differences(manifest, {**vars(setup), **describe_machine()})
-    manifest["invocations"].append(_invocation(command, resumed_from_step, changes))
+    earlier = [change for entry in manifest["invocations"] for change in entry["changes"]]
+    invocation = _invocation(command, resumed_from_step, until_steps, changes)
+    manifest["invocations"].append(invocation)
     _write(run, manifest)
-    return changes
+    return changes or [f"an earlier resume had {change}" for change in dict.fromkeys(earlier)]
 
 
 def end_invocation(run: Run, reason: str, *, step: int) -> None:
@@ -119,13 +124,28 @@ def read_manifest(run: Run) -> dict[str, Any]:
     return manifest
 
 
+def goal_steps(manifest: Mapping[str, Any]) -> int:
+    """Return the steps that a run is to reach: the largest that any invocation was given."""
+    return max(int(entry["until_steps"]) for entry in manifest["invocations"])
+
+
+def has_finished(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run has reached its goal, its last evaluation and weights included."""
+    goal = goal_steps(manifest)
+    return any(
+        entry["end_reason"] == "finished" and entry["end_step"] >= goal
+        for entry in manifest["invocations"]
+    )
+
+
 def _invocation(
-    command: Sequence[str], resumed_from_step: int | None, changes: list[str]
+    command: Sequence[str], resumed_from_step: int | None, until_steps: int, changes: list[str]
 ) -> dict[str, Any]:
     return {
         "started": _now(),
         "command": shlex.join(command),
         "resumed_from_step": resumed_from_step,
+        "until_steps": until_steps,
         "changes": changes,
         "ended": None,
         "end_reason": None,
@@ -155,7 +175,8 @@ def _write(run: Run, manifest: Mapping[str, Any]) -> None:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     def bits(machine: Mapping[str, Any]) -> dict[str, Any]:
         keys = ("device", "num_threads", "precision", "python", "machine", "cpu")
-        revision = (machine.get("git") or {}).get("revision")
+        git = machine.get("git") or {}
+        revision = f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
         return {
             **{key: machine.get(key) for key in keys},
             **machine.get("versions", {}),

@@ -9,7 +9,7 @@ import torch
 from dqn_zoo import machine
 from dqn_zoo.config import Config
 from dqn_zoo.replay import Batch
-from dqn_zoo.trainer import build_learner, replay_shape
+from dqn_zoo.trainer import build_learner, replay_shape, updates_owed
 
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
 MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
@@ -64,7 +64,7 @@ def estimate_seconds(config: Config) -> float:
     update_s = _fastest_of_3(lambda: learner.update(batch, 1e-9))
     act_s = _fastest_of_3(lambda: learner.q_values(observation)) / len(observation)
     learning_steps = max(0, config.n_timesteps - config.learning_starts)
-    updates = learning_steps // config.train_freq * config.gradient_steps
+    updates = updates_owed(config, config.n_timesteps)
     return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
 
 

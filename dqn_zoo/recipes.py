@@ -119,19 +119,19 @@ def dump_config(config: Config) -> str:
 
 
 def load_config(path: Path) -> Config:
-    """Read what `dump_config` wrote, strictly: every key, no other.
+    """Read what `dump_config` wrote.
+
+    A key that a later version added takes its built-in default, which has to mean what the program
+    did before the key existed.
 
     Raises:
-        UserError: not readable, a missing or unknown key, a value that is not accepted.
+        UserError: not readable, an unknown key, a value that is not accepted.
     """
     entries = read_entries(path, name=str(path))
-    missing = [key for key in Config.model_fields if key not in entries]
     config = build_config(
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},
     )
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: it is damaged or from another version")
     check(config)
     return config
 

@@ -130,10 +130,10 @@ class FrameStore:
                 changed = stop > low or start <= high
             yield number, changed
 
-    def read_chunk(self, number: int) -> bytes:
-        """Return the pixels of one chunk."""
+    def read_chunk(self, number: int) -> memoryview:
+        """Return the pixels of one chunk; on a CPU they are not copied."""
         start = number * CHUNK_FRAMES
-        return self._frames[start : start + CHUNK_FRAMES].cpu().numpy().tobytes()
+        return self._frames[start : start + CHUNK_FRAMES].cpu().numpy().data.cast("B")
 
     def write_chunk(self, number: int, pixels: bytes) -> None:
         """Put back what `read_chunk` returned."""
@@ -182,7 +182,11 @@ class Replay:
         self._evict()
 
     def sample(self, batch_size: int, generator: np.random.Generator) -> Batch:
-        """Draw transitions uniformly, with replacement.
+        """Draw transitions and gather them."""
+        return self.gather(self.draw(batch_size, generator))
+
+    def draw(self, batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """Draw places of transitions uniformly, with replacement: int64 [batch].
 
         Raises:
             ValueError: if the memory is empty.
@@ -190,12 +194,15 @@ class Replay:
         if len(self) == 0:
             raise ValueError("cannot sample from an empty replay memory")
         drawn = generator.integers(self._oldest, self._newest, size=batch_size)
-        rows = drawn % self.shape.capacity
+        return drawn % self.shape.capacity
+
+    def gather(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the transitions at these places with their pixels."""
         place = torch.from_numpy(rows).to(self._device)
         columns = {name: values.index_select(0, place) for name, values in self._rows.items()}
         columns["observation"] = self.frames.gather(columns["observation"])
         columns["next_observation"] = self.frames.gather(columns["next_observation"])
-        weight = torch.ones(batch_size, device=self._device)
+        weight = torch.ones(len(rows), device=self._device)
         return Batch(**columns, weight=weight, rows=rows)
 
     def _evict(self) -> None:

@@ -64,6 +64,11 @@ class Run:
         return self.path / "best_model.safetensors"
 
     @property
+    def initial_model_file(self) -> Path:
+        """The weights that the run was started from, where it was started from any."""
+        return self.path / "initial_model.safetensors"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -33,7 +33,8 @@ class Stop:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; the second interrupt quits at once, saving nothing."""
         if number == signal.SIGINT and self._signal == "SIGINT":
-            os.write(1, SHOW_CURSOR)  # a live display may have hidden it
+            with contextlib.suppress(OSError):
+                os.write(1, SHOW_CURSOR)  # a live display may have hidden it
             os._exit(130)
         self._signal = "SIGINT" if number == signal.SIGINT else "SIGTERM"
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,13 +19,14 @@ from safetensors.torch import save as save_tensors
 
 from dqn_zoo.agent import weights_bytes
 from dqn_zoo.checkpoint import Checkpoint, DamagedError
-from dqn_zoo.config import Config
+from dqn_zoo.config import Config, initial_learning_rate
 from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
 from dqn_zoo.games import protocol_from_config
 from dqn_zoo.learner import Learner, OptimizerSettings
 from dqn_zoo.losses import TDLoss
+from dqn_zoo.machine import usable_cores
 from dqn_zoo.metrics import EpisodeStatistics, FinishedEpisode
 from dqn_zoo.networks import build_network
 from dqn_zoo.replay import Replay, ReplayShape
@@ -34,6 +34,7 @@ from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.transitions import TransitionAccumulator, TransitionRule
 
 FRAMES_FILE = "frames_{:05d}.z"
+MOST_COMPRESSORS = 8
 FRAMES_PER_STEP = 4
 
 
@@ -87,7 +88,6 @@ class Trainer:
         self.epsilon = epsilon_schedule(config)
         self.learning_rate = learning_rate_schedule(config)
         self.observation: NDArray[np.uint8] | None = None
-        self.has_given_weights = False
 
     @property
     def elapsed_s(self) -> float:
@@ -112,7 +112,6 @@ class Trainer:
                 f"the given weights do not fit this game's network: {reason}"
             ) from error
         self.learner.sync_target()
-        self.has_given_weights = True
 
     def start(self) -> None:
         """Reset the environments; the run begins at step 0."""
@@ -147,20 +146,17 @@ class Trainer:
 
     def updates_due(self) -> int:
         """Return how many updates the steps so far are owed; any number of environments agrees."""
-        config = self.config
-        learning_steps = max(0, self.counters.steps - config.learning_starts)
-        owed = learning_steps // config.train_freq * config.gradient_steps
+        owed = updates_owed(self.config, self.counters.steps)
         return owed - self.counters.updates if len(self.replay) > 0 else 0
 
     def learn(self, num_updates: int) -> None:
         """Make some updates; all minibatches are drawn before the first."""
         rate = self.learning_rate(self.counters.steps)
         draws = [
-            self.replay.sample(self.config.batch_size, self.replay_draws)
-            for _ in range(num_updates)
+            self.replay.draw(self.config.batch_size, self.replay_draws) for _ in range(num_updates)
         ]
-        for batch in draws:
-            self.learner.update(batch, rate)
+        for rows in draws:
+            self.learner.update(self.replay.gather(rows), rate)
         self.counters.updates += num_updates
 
     # --- Saving and restoring
@@ -222,7 +218,8 @@ class Trainer:
         def compressed(number: int, changed: bool) -> bytes | None:
             return zlib.compress(frames.read_chunk(number), 1) if changed else None
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib releases the interpreter lock
+        # zlib releases the interpreter lock.
+        with ThreadPoolExecutor(min(usable_cores(), MOST_COMPRESSORS)) as pool:
             contents = pool.map(compressed, *zip(*chunks, strict=True)) if chunks else iter(())
             for (number, _), content in zip(chunks, contents, strict=True):
                 yield FRAMES_FILE.format(number), content
@@ -283,6 +280,12 @@ def replay_shape(config: Config) -> ReplayShape:
     return ReplayShape(config.buffer_size, config.n_envs, config.n_steps, config.frame_stack)
 
 
+def updates_owed(config: Config, steps: int) -> int:
+    """Return the updates that so many steps call for."""
+    learning_steps = max(0, steps - config.learning_starts)
+    return learning_steps // config.train_freq * config.gradient_steps
+
+
 def epsilon_schedule(config: Config) -> LinearSchedule:
     """Return epsilon as a function of the step (Mnih et al., 2015, Methods)."""
     horizon = int(config.exploration_fraction * config.n_timesteps)
@@ -291,10 +294,9 @@ def epsilon_schedule(config: Config) -> LinearSchedule:
 
 def learning_rate_schedule(config: Config) -> LinearSchedule:
     """Return the learning rate as a function of the step: a constant, or `lin_X` falling to 0."""
-    rate = config.learning_rate
-    if isinstance(rate, str):
-        return LinearSchedule(float(rate.removeprefix("lin_")), 0.0, config.n_timesteps)
-    return LinearSchedule(rate, rate, 0)
+    rate = initial_learning_rate(config)
+    falls = isinstance(config.learning_rate, str)
+    return LinearSchedule(rate, 0.0 if falls else rate, config.n_timesteps)
 
 
 def _build_envs(config: Config) -> Environments:

@@ -1,6 +1,7 @@
 """Training: the loop, and how a run is started and resumed."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from dqn_zoo.manifest import (
     Setup,
     append_invocation,
     end_invocation,
+    goal_steps,
+    has_finished,
     read_manifest,
     write_manifest,
 )
@@ -94,17 +97,20 @@ def train(
             trainer.take_weights(load_weights(trained_agent))
         run = claim_run(log_folder, config.algo, config.env, exp_id=exp_id)
         try:
-            with lock(run):
-                run.config_file.write_text(dump_config(config), encoding="utf-8")
+            with lock(run), _writing(run):
+                if trained_agent is not None:  # a resume must not depend on a file elsewhere
+                    replace_file(run.initial_model_file, trainer.weights_bytes())
+                replace_file(run.config_file, dump_config(config).encode())
                 write_manifest(
                     run,
                     _setup(config),
                     command=options.command,
                     seed=config.seed,
                     protocol=asdict(protocol_from_config(config)),
+                    until_steps=config.n_timesteps,
                     tensorboard=_tensorboard_folder(run, options),
                 )
-                return _invoke(trainer, run, options, stop, checkpoint=None)
+                return _invoke(trainer, run, options, stop, config.n_timesteps)
         except BaseException:
             discard_run(run)  # keeps the folder once something was trained
             raise
@@ -125,25 +131,24 @@ def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> 
     config = complete(config)
     torch.set_num_threads(config.num_threads)
     with lock(run), stop_requests(options.time_limit_s) as stop:
+        until_steps = _goal(run, options)
         checkpoint = _find_checkpoint(run)
-        until_steps = options.until_steps or config.n_timesteps
-        if checkpoint is not None and checkpoint.step >= until_steps:
-            raise UserError(
-                f"{run.path} is at step {checkpoint.step:,} and was to reach {until_steps:,}; to "
-                f"train on, give a larger -n: dqn-train --resume {run.path} "
-                f"-n {2 * checkpoint.step}"
-            )
         check_memory(config)
         changes = append_invocation(
             run,
             _setup(config),
             command=options.command,
             resumed_from_step=0 if checkpoint is None else checkpoint.step,
+            until_steps=until_steps,
         )
+        if config.device == "cuda":
+            changes.append("a GPU may add in another order")
         if changes:
             print("not bit-exact: " + "; ".join(changes))
-        with contextlib.closing(Trainer(config)) as trainer:
-            return _invoke(trainer, run, options, stop, checkpoint=checkpoint)
+        with contextlib.closing(Trainer(config)) as trainer, _writing(run):
+            if checkpoint is None and run.initial_model_file.exists():
+                trainer.take_weights(load_weights(run.initial_model_file))
+            return _invoke(trainer, run, options, stop, until_steps, checkpoint=checkpoint)
 
 
 def _training_loop(trainer: Trainer, keeper: Housekeeper, stop: Stop, *, until_steps: int) -> None:
@@ -165,14 +170,22 @@ def _training_loop(trainer: Trainer, keeper: Housekeeper, stop: Stop, *, until_s
 
 
 def _invoke(
-    trainer: Trainer, run: Run, options: TrainOptions, stop: Stop, *, checkpoint: Checkpoint | None
+    trainer: Trainer,
+    run: Run,
+    options: TrainOptions,
+    stop: Stop,
+    until_steps: int,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Run the loop once, from a fresh start or from a checkpoint, to its end or to a stop."""
-    config = trainer.config
-    until_steps = options.until_steps or config.n_timesteps
     display = make_display(
         options.progress,
-        Heading(name=run.name, n_timesteps=until_steps, random_score=random_score(config.env)),
+        Heading(
+            name=run.name,
+            n_timesteps=until_steps,
+            random_score=random_score(trainer.config.env),
+        ),
     )
     tensorboard_folder = Path(read_manifest(run)["tensorboard"] or run.tensorboard)
     with contextlib.closing(display):
@@ -181,22 +194,58 @@ def _invoke(
             if checkpoint is None:
                 trainer.start()
                 log.rollback({}, 0)
+                run.best_model_file.unlink(missing_ok=True)  # of an attempt that was killed
                 display.message(f"training in {run.path}")
             else:
                 log.rollback(_restore(trainer, checkpoint, run, display), trainer.counters.steps)
             keeper = Housekeeper(trainer, run, log, display, stop, previous=checkpoint)
-            if checkpoint is None and trainer.has_given_weights:
-                keeper.save()  # a resume from step 0 must not depend on a file elsewhere
             _training_loop(trainer, keeper, stop, until_steps=until_steps)
             keeper.save_at_the_end()
         reason: Reason = "finished"
-        if trainer.counters.steps < until_steps:
+        if trainer.counters.steps < until_steps or keeper.owes_evaluation():
             reason = stop.reason() or "finished"
         else:
             trainer.learn(trainer.updates_due())  # those of the last vector step
             replace_file(run.model_file, trainer.weights_bytes())
-        end_invocation(run, reason, step=trainer.counters.steps)
+        try:
+            end_invocation(run, reason, step=trainer.counters.steps)
+        except UserError as error:  # everything that matters is saved
+            display.message(f"warning: {error}")
     return Outcome(run, trainer.counters.steps, reason)
+
+
+@contextlib.contextmanager
+def _writing(run: Run) -> Iterator[None]:
+    """Turn a disk that refuses into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or run.path} cannot be written ({error.strerror}); make room or make "
+            f"it writable, then dqn-train --resume {run.path} if the run had begun"
+        ) from error
+
+
+def _goal(run: Run, options: TrainOptions) -> int:
+    """Return the steps to train to: those of before, or more if the user asks for more.
+
+    Raises:
+        UserError: if fewer are asked for, or the run has reached them.
+    """
+    manifest = read_manifest(run)
+    goal = goal_steps(manifest)
+    asked = options.until_steps
+    if asked is not None and asked < goal:
+        raise UserError(
+            f"-n {asked} is below the {goal:,} steps that {run.path} is to reach: a resumed run "
+            "takes only a larger -n; --time-limit stops it earlier"
+        )
+    if has_finished(manifest) and (asked is None or asked == goal):
+        raise UserError(
+            f"{run.path} has finished its {goal:,} steps; to train on, give a larger -n: "
+            f"dqn-train --resume {run.path} -n {2 * goal}"
+        )
+    return goal if asked is None else asked
 
 
 def _tensorboard_folder(run: Run, options: TrainOptions) -> Path | None:
@@ -206,7 +255,10 @@ def _tensorboard_folder(run: Run, options: TrainOptions) -> Path | None:
 
 
 def _setup(config: Config) -> Setup:
-    return Setup(device=config.device, num_threads=config.num_threads, precision=config.precision)
+    device: str = config.device
+    if device == "cuda":
+        device = f"cuda ({torch.cuda.get_device_name()})"
+    return Setup(device=device, num_threads=config.num_threads, precision=config.precision)
 
 
 def _restore(

@@ -78,7 +78,7 @@ def make_run(folder: Path, game: str = "Breakout", **overrides: Any) -> Run:
     run = claim_run(folder, "dqn", game=game)
     run.config_file.write_text(dump_config(config))
     setup = Setup(device="cpu", num_threads=1, precision="float32")
-    write_manifest(run, setup, command=["dqn-train"], seed=1, protocol={})
+    write_manifest(run, setup, command=["dqn-train"], seed=1, protocol={}, until_steps=1)
     return run
 
 
@@ -248,7 +248,7 @@ def test_without_a_best_model_the_final_one_is_played(
 ) -> None:
     run.best_model_file.unlink()
     assert play("--episodes", "1") == 0
-    assert "final model (3,000 steps" in capsys.readouterr().out
+    assert "last model (3,000 steps" in capsys.readouterr().out
     assert play("--episodes", "1", "--load-best") == 2
     assert "has no best model" in capsys.readouterr().err
 

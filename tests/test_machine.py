@@ -23,6 +23,8 @@ from dqn_zoo.manifest import (
     Setup,
     append_invocation,
     end_invocation,
+    goal_steps,
+    has_finished,
     read_manifest,
     write_manifest,
 )
@@ -213,7 +215,14 @@ def run(tmp_path: Path) -> Run:
     run = claim_run(tmp_path, "dqn", "Pong")
     run.config_file.write_text("env: Pong\n")
     command = ["dqn-train", "--env", "Pong", "--set", "crop=[1, 2, 3, 4]"]
-    write_manifest(run, SETUP, command=command, seed=17, protocol={"name": "zoo", "noop_max": 30})
+    write_manifest(
+        run,
+        SETUP,
+        command=command,
+        seed=17,
+        protocol={"name": "zoo", "noop_max": 30},
+        until_steps=900,
+    )
     return run
 
 
@@ -238,7 +247,10 @@ def test_the_manifest_records_how_a_run_was_made(run: Run, tmp_path: Path) -> No
 def test_every_resume_is_recorded_with_why_the_last_one_ended(run: Run) -> None:
     end_invocation(run, "SIGTERM", step=4321)
     command = ["dqn-train", "--resume", "Pong_1"]
-    assert append_invocation(run, SETUP, command=command, resumed_from_step=4000) == []
+    assert (
+        append_invocation(run, SETUP, command=command, until_steps=900, resumed_from_step=4000)
+        == []
+    )
     first, second = read_manifest(run)["invocations"]
     assert (first["end_reason"], first["end_step"]) == ("SIGTERM", 4321)
     assert (second["end_reason"], second["resumed_from_step"]) == (None, 4000)
@@ -252,7 +264,9 @@ def test_a_resume_on_another_machine_says_what_differs(run: Run) -> None:
     manifest["platform"] = "another kernel does not change the bits"
     run.manifest_file.write_text(json.dumps(manifest))
     setup = Setup(device="cpu", num_threads=5, precision="float32")
-    changes = append_invocation(run, setup, command=["dqn-train"], resumed_from_step=1)
+    changes = append_invocation(
+        run, setup, command=["dqn-train"], until_steps=900, resumed_from_step=1
+    )
     torch = describe_machine()["versions"]["torch"]
     assert changes == ["num_threads: 2 before, 5 now", f"torch: 1.0 before, {torch} now"]
     assert read_manifest(run)["invocations"][1]["changes"] == changes
@@ -283,3 +297,23 @@ def test_a_full_disk_keeps_the_old_manifest(run: Run) -> None:
     assert "manifest.json cannot be written: File too large" in output
     assert run.manifest_file.read_bytes() == before
     assert sorted(path.name for path in run.path.iterdir()) == ["config.yml", "manifest.json"]
+
+
+def test_an_earlier_resume_on_another_setup_is_not_forgotten(run: Run) -> None:
+    resumed = {"command": ["dqn-train"], "until_steps": 900, "resumed_from_step": 1}
+    other = Setup(device="cpu", num_threads=5, precision="float32")
+    append_invocation(run, other, **resumed)
+    found = append_invocation(run, SETUP, **resumed)
+    assert found == ["an earlier resume had num_threads: 2 before, 5 now"]
+    assert read_manifest(run)["invocations"][-1]["changes"] == []
+
+
+def test_a_run_has_finished_when_it_reached_the_largest_goal_it_was_given(run: Run) -> None:
+    assert not has_finished(read_manifest(run))
+    end_invocation(run, "finished", step=900)
+    assert has_finished(read_manifest(run))
+    append_invocation(run, SETUP, command=["dqn-train"], until_steps=2_000, resumed_from_step=900)
+    assert goal_steps(read_manifest(run)) == 2_000
+    assert not has_finished(read_manifest(run))
+    end_invocation(run, "time_limit", step=1_500)
+    assert not has_finished(read_manifest(run))

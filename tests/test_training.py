@@ -1,6 +1,7 @@
 """The loop: exact counts, phases that do not disturb each other, stops, full disks."""
 
 import csv
+import json
 import resource
 import shutil
 import signal
@@ -11,9 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from dqn_zoo.checkpoint import newest_checkpoint
+from dqn_zoo.display import Heading, make_display
 from dqn_zoo.errors import UserError
+from dqn_zoo.housekeeping import Housekeeper
+from dqn_zoo.metrics import RunLog
 from dqn_zoo.preparation import complete, estimate_seconds
 from dqn_zoo.recipes import load_config, resolve
+from dqn_zoo.stopping import Stop
 from dqn_zoo.trainer import Trainer
 from dqn_zoo.training import TrainOptions, resume, train
 
@@ -134,13 +140,85 @@ def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_pat
     assert second.run.model_file.read_bytes()[-tail:] == first.run.model_file.read_bytes()[-tail:]
 
 
+def forget_the_end(run):
+    """Make a run look as if it had been killed: no invocation says how it ended."""
+    manifest = json.loads(run.manifest_file.read_text())
+    manifest["invocations"][-1] |= {"ended": None, "end_reason": None, "end_step": None}
+    run.manifest_file.write_text(json.dumps(manifest))
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_last_weights_can_be_resumed(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    weights = outcome.run.model_file.read_bytes()
+    forget_the_end(outcome.run)
+    outcome.run.model_file.unlink()
+    again = resume(outcome.run, load_config(outcome.run.config_file), options=QUIET)
+    assert again.reason == "finished"
+    assert outcome.run.model_file.read_bytes() == weights
+
+
+def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
+    config = config_of(eval_freq=240, eval_episodes=1, max_frames=400)
+    whole = train(config, log_folder=tmp_path, options=QUIET)
+    asked = 0
+
+    def stop_when_asked_late(self):
+        nonlocal asked
+        asked += 1
+        return "SIGTERM" if asked > 242 else None  # once per step, then in the evaluation
+
+    monkeypatch.setattr("dqn_zoo.stopping.Stop.reason", stop_when_asked_late)
+    stopped = train(config, log_folder=tmp_path, options=QUIET)
+    monkeypatch.undo()
+    assert (stopped.steps, stopped.reason) == (240, "SIGTERM")
+    assert rows(stopped.run.evaluations_file) == []
+    again = resume(stopped.run, config, options=QUIET)
+    assert again.reason == "finished"
+    assert len(rows(stopped.run.evaluations_file)) == 1
+    for name in ("model.safetensors", "best_model.safetensors"):
+        assert (stopped.run.path / name).read_bytes() == (whole.run.path / name).read_bytes()
+
+
+def test_a_larger_n_is_remembered_and_a_smaller_one_refused(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = load_config(outcome.run.config_file)
+    with pytest.raises(UserError, match="only a larger -n"):
+        resume(outcome.run, config, options=TrainOptions(until_steps=100, progress=False))
+    with pytest.raises(UserError, match="give a larger -n"):
+        resume(outcome.run, config, options=QUIET)
+    further = TrainOptions(until_steps=100_000, time_limit_s=1.5, progress=False)
+    stopped = resume(outcome.run, config, options=further)
+    assert stopped.reason == "time_limit"
+    again = resume(outcome.run, config, options=TrainOptions(time_limit_s=1.0, progress=False))
+    assert again.reason == "time_limit"
+    assert again.steps > stopped.steps > 240
+
+
+def test_checkpoints_that_were_removed_during_a_run_are_written_anew(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = load_config(outcome.run.config_file)
+    trainer = Trainer(complete(config))
+    checkpoint, _ = newest_checkpoint(outcome.run.checkpoints)
+    trainer.restore(checkpoint)
+    log = RunLog(outcome.run, tensorboard_folder=None, warn=print)
+    display = make_display(False, Heading(name="run", n_timesteps=240))
+    keeper = Housekeeper(trainer, outcome.run, log, display, Stop(None), previous=checkpoint)
+    shutil.rmtree(outcome.run.checkpoints)
+    trainer.counters.steps += 1
+    keeper.save_at_the_end()
+    trainer.close()
+    log.close()
+    verified, _ = newest_checkpoint(outcome.run.checkpoints)
+    assert verified.step == 241
+
+
 def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_path):
     first = train(config_of(), log_folder=tmp_path, options=QUIET)
     config = config_of(n_timesteps=200, learning_starts=150, max_frames=300)
     whole = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
     killed = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
-    shutil.rmtree(killed.run.checkpoint(200))
-    assert killed.run.checkpoint_steps() == [0]
+    forget_the_end(killed.run)
+    shutil.rmtree(killed.run.checkpoints)
     again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
     assert again.steps == 200
     assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()

@@ -225,7 +225,7 @@ def test_a_restored_memory_and_accumulator_go_on_identically(num_envs, n_steps):
     copy, accumulator_copy = build(num_envs, n_steps, 50)
     copy.restore(replay.state(), replay.rows())
     for number, _ in copy.frames.chunks(0):
-        copy.frames.write_chunk(number, replay.frames.read_chunk(number))
+        copy.frames.write_chunk(number, replay.frames.read_chunk(number).tobytes())
     accumulator_copy.restore(accumulator.state())
     assert len(copy) == len(replay)
     for _ in range(40):
@@ -252,7 +252,7 @@ def test_changed_chunks_are_exactly_those_whose_bytes_changed():
         ids = 1 + position % (places - 1)
         store._frames[torch.from_numpy(ids), 0] = round_number + 1
         store.frames_written += count
-        found = {number: store.read_chunk(number) for number, _ in store.chunks(0)}
+        found = {number: store.read_chunk(number).tobytes() for number, _ in store.chunks(0)}
         marked = {number for number, changed in store.chunks(written_before) if changed}
         different = {number for number, data in found.items() if known.get(number) != data}
         assert different <= marked

@@ -70,7 +70,7 @@ def _add_whom(group: argparse._ArgumentGroup) -> None:
 def _add_weights(group: argparse._MutuallyExclusiveGroup) -> None:
     for flag, weights, text in (
         ("--load-best", "best", "the model of the best evaluation (default, where there was one)"),
-        ("--load-last", "last", "the final model"),
+        ("--load-last", "last", "the last model"),
         ("--load-last-checkpoint", "last_checkpoint", "the newest checkpoint"),
     ):
         group.add_argument(flag, dest="weights", action="store_const", const=weights, help=text)

@@ -1,6 +1,8 @@
 """`dqn-train`: start a run or resume one."""
 
 import argparse
+import contextlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -65,6 +67,7 @@ def _start(arguments: argparse.Namespace) -> "Outcome | None":
 
 def _resume(arguments: argparse.Namespace) -> "Outcome":
     """Continue a run with its own settings."""
+    from dqn_zoo.config import build_config
     from dqn_zoo.recipes import load_config
     from dqn_zoo.runs import find_run
 
@@ -78,7 +81,9 @@ def _resume(arguments: argparse.Namespace) -> "Outcome":
         for key in ("device", "num_threads")
         if getattr(arguments, key) is not None
     }
-    return resume(run, config.model_copy(update=changes), options=_options(arguments))
+    flags = {key: "--" + key.replace("_", "-") for key in changes}
+    config = build_config(config.model_dump() | changes, flags)
+    return resume(run, config, options=_options(arguments))
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":
@@ -97,12 +102,11 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
     from dqn_zoo.games import protocol_from_config
     from dqn_zoo.preparation import estimate_seconds
-    from dqn_zoo.trainer import FRAMES_PER_STEP, replay_shape
+    from dqn_zoo.trainer import FRAMES_PER_STEP, epsilon_schedule, replay_shape, updates_owed
 
     protocol = protocol_from_config(config)
-    learning_steps = max(0, config.n_timesteps - config.learning_starts)
-    updates = learning_steps // config.train_freq * config.gradient_steps
-    fall = int(config.exploration_fraction * config.n_timesteps)
+    updates = updates_owed(config, config.n_timesteps)
+    fall = epsilon_schedule(config).horizon_steps
     double = ", Double DQN" if config.double_q else ""
     seconds = estimate_seconds(config)
     end = datetime.now() + timedelta(seconds=seconds)
@@ -150,12 +154,14 @@ def _report(outcome: "Outcome") -> int:
     from dqn_zoo.training import EXIT_CODES
 
     path = outcome.run.path
-    if outcome.reason == "finished":
-        print(f"finished {path} at step {outcome.steps:,}")
-        print(f"watch it: dqn-enjoy --run {path}")
-    else:
-        print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}); everything is saved")
-        print(f"resume it: dqn-train --resume {path}")
+    quoted = shlex.quote(str(path))
+    with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
+        if outcome.reason == "finished":
+            print(f"finished {path} at step {outcome.steps:,}")
+            print(f"watch it: dqn-enjoy --run {quoted}")
+        else:
+            print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), saved")
+            print(f"resume it: dqn-train --resume {quoted}")
     return EXIT_CODES[outcome.reason]
 
 
