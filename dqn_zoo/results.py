@@ -116,6 +116,7 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
         "n_envs": session.num_envs,
         "backend": session.settings.choose_backend(),
         "device": session.device,
+        "precision": config.precision,
         "num_threads": torch.get_num_threads(),
         "games": [asdict(game) for game in games],
         **describe_machine(),

@@ -145,6 +145,8 @@ def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> 
             changes.append("a GPU may add in another order")
         if changes:
             print("not bit-exact: " + "; ".join(changes))
+        if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
+            print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
         with contextlib.closing(Trainer(config)) as trainer, _writing(run):
             if checkpoint is None and run.initial_model_file.exists():
                 trainer.take_weights(load_weights(run.initial_model_file))
