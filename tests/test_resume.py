@@ -56,7 +56,7 @@ DOUBLE_3 = Case("double-3-envs-n3", algo="double-dqn", extra={"n_envs": 3, "n_st
 DQN_3_STICKY = Case(
     "dqn-3-envs-n1-sticky", save_freq=333, extra={"n_envs": 3, "action_repeat_probability": 0.25}
 )
-DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=1_000, extra={"n_steps": 3})
+DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=450, extra={"n_steps": 3})
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
 CORE = [DQN_1, DOUBLE_3]
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
