@@ -176,7 +176,9 @@ class Housekeeper:
             return
         summary = summarize([game.score for game in games])
         self._last_evaluation = summary.mean
-        is_best = trainer.best.score is None or summary.mean > trainer.best.score
+        # An untrained network that repeats one action can score high in a few games.
+        learns = counters.updates > 0
+        is_best = learns and (trainer.best.score is None or summary.mean > trainer.best.score)
         if is_best:
             trainer.note_best(summary.mean)
             self._try_to_write_best()

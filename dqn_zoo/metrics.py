@@ -96,7 +96,7 @@ EVALUATIONS = (
     Metric("max", "highest raw score"),
     Metric("epsilon", "chance of a uniformly random action in the evaluation"),
     Metric("seconds", "seconds that the evaluation took", timing=True),
-    Metric("is_best", "whether mean is above that of every earlier evaluation"),
+    Metric("is_best", "whether mean is above every earlier one since learning began"),
 )
 
 PROGRESS_COLUMNS = tuple(metric.name for metric in PROGRESS)
