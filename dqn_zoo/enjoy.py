@@ -58,7 +58,7 @@ class Session:
 
     @property
     def settings(self) -> EnvSettings:
-        """Return the rules, with the epsilon of this session, and what the agent sees.
+        """Return the rules, with the epsilon they are played with, and what the agent sees.
 
         A window or a film needs the gymnasium backend, whichever the run was trained on.
         """

@@ -27,8 +27,11 @@ class QNetwork(nn.Module):
         Returns:
             float32 [batch, num_actions].
         """
-        q_values: Tensor = self.head(self.torso(observation.float() / 255.0))
-        return q_values.float()
+        features = self.torso(observation.float() / 255.0)
+        # bfloat16 has steps of 0.03 at a value of 5, more than many actions differ by.
+        with torch.autocast(features.device.type, enabled=False):
+            q_values: Tensor = self.head(features.float())
+        return q_values
 
 
 class NatureTorso(nn.Module):

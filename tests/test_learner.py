@@ -188,6 +188,17 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(double_q):
         assert float(similarity) > 0.97, name
 
 
+def test_action_values_keep_float32_resolution_in_bfloat16():
+    network = build_network("nature", num_actions=4, frame_stack=4, seed=1)
+    with torch.no_grad():
+        network.head.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
+    learner = Learner(network, HUBER, ADAM, bfloat16=True)
+    frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8).numpy()
+    values = learner.q_values(frames)
+    rounded = torch.from_numpy(values).bfloat16().float().numpy()
+    assert (values != rounded).mean() > 0.8
+
+
 def chain_batch(generator: torch.Generator, size: int = 32) -> Batch:
     """Three states in a row; action 1 walks right, 0 and 2 stay; leaving the last one pays 1.
 
