@@ -17,7 +17,8 @@ from torch import Tensor
 from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import epsilon_greedy
-from dqn_zoo.networks import QNetwork, build_network
+from dqn_zoo.heads import count_actions
+from dqn_zoo.networks import NetworkSettings, QNetwork, build_network, with_current_names
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run, find_run
 
@@ -151,7 +152,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     file = find_weights(find_run(path.parent, run=str(path)), "best") if path.is_dir() else path
     try:
-        return load_tensors(file.read_bytes())
+        return with_current_names(load_tensors(file.read_bytes()))
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist; expected a run folder or weights") from error
     except (OSError, SafetensorError) as error:
@@ -161,17 +162,16 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
     """Build the network of `config` and fill it from a file, names and shapes checked."""
     weights = load_weights(weights_file)
-    bias = weights.get("head.bias")
-    if bias is None or bias.dim() != 1:
-        raise UserError(f"{weights_file} holds no head.bias: not the weights of this network")
-    network = build_network(
-        config.network, num_actions=len(bias), frame_stack=config.frame_stack, seed=0
-    )
+    settings = NetworkSettings.from_config(config)
+    num_actions = count_actions(settings.head, weights)
+    if num_actions is None:
+        raise UserError(f"{weights_file} does not hold the weights of a network like its run's")
+    network = build_network(settings, num_actions=num_actions, seed=0)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if expected != found:
         different = sorted(set(expected.items()) ^ set(found.items()))[0]
         raise UserError(f"{weights_file} does not fit the network of its run: {different}")
     network.load_state_dict(weights)
-    network.requires_grad_(False).eval().to(device)
-    return Agent(network, config, num_actions=len(bias), device=torch.device(device))
+    network.requires_grad_(False).to(device)
+    return Agent(network, config, num_actions=num_actions, device=torch.device(device))

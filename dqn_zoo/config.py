@@ -4,9 +4,9 @@ YAML keys keep the names of RL-Zoo where RL-Zoo has one. A *step* is one decisio
 one environment (4 emulator frames); every step count here is summed over environments.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -27,12 +27,12 @@ Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margins = Annotated[tuple[Count, Count, Count, Count], BeforeValidator(_list_as_tuple)]
 LinearSchedule = Annotated[str, Field(pattern=r"^lin_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")]
 
 ProtocolName = Literal["zoo", "machado", "sb3"]
-
-SCREEN_ROWS, SCREEN_COLUMNS = 210, 160
 
 
 class Config(BaseModel):
@@ -83,21 +83,94 @@ class Config(BaseModel):
     # Replay
     buffer_size: PositiveInt = Field(default=100_000, description="transitions kept")
     batch_size: PositiveInt = Field(default=32, description="transitions in one update")
+    replay: Literal["uniform", "prioritized"] = Field(
+        default="uniform", description="how transitions are drawn"
+    )
+    priority_exponent: NonNegativeFloat = Field(
+        default=0.5, description="alpha: 0 draws uniformly; replay prioritized"
+    )
+    priority_weight_initial: Fraction = Field(
+        default=0.4,
+        description="beta at step 0: share of the bias that weights undo; replay prioritized",
+    )
+    priority_weight_final: Fraction = Field(
+        default=1.0, description="beta at n_timesteps, reached linearly; replay prioritized"
+    )
+    priority_floor: PositiveFloat = Field(
+        default=1e-6, description="added to every priority; replay prioritized"
+    )
     n_steps: PositiveInt = Field(default=1, description="rewards summed before the bootstrap")
     gamma: Fraction = Field(default=0.99, description="discount per step")
 
-    # Network and learning rule
-    network: Literal["nature"] = Field(default="nature", description="torso of the network")
-    double_q: bool = Field(
-        default=False, description="Double DQN: the online network picks the next action"
+    # Network
+    network: Literal["nature", "small", "impala"] = Field(
+        default="nature", description="torso of the network"
     )
-    loss: Literal["huber", "squared"] = Field(default="huber", description="loss of the TD error")
+    network_width: PositiveInt = Field(
+        default=1, description="factor on the channels of the impala torso"
+    )
+    network_pool: PositiveInt | None = Field(
+        default=None, description="side of an adaptive max-pool behind the impala torso; null: none"
+    )
+    layer_norm: bool = Field(
+        default=False, description="layer normalisation in an impala network and its head"
+    )
+    spectral_norm: bool = Field(
+        default=False, description="spectral normalisation of the impala torso's residual blocks"
+    )
+    dueling: bool = Field(
+        default=False, description="dueling network: a stream for the state, one for the actions"
+    )
+    noisy_sigma: NonNegativeFloat | None = Field(
+        default=None, description="initial noise of noisy layers in the head; null: plain layers"
+    )
+
+    # Learning rule
+    bootstrap: Literal["greedy", "double", "soft"] = Field(
+        default="greedy",
+        description="next action in the target: the target network's best, the online network's "
+        "best (Double DQN), or a softmax with Munchausen's bonus",
+    )
+    munchausen_alpha: Fraction = Field(
+        default=0.9, description="share of the log-policy added to the reward; bootstrap soft"
+    )
+    munchausen_temperature: PositiveFloat = Field(
+        default=0.03, description="temperature of the softmax; bootstrap soft"
+    )
+    munchausen_clip: Annotated[float, Field(le=0.0, allow_inf_nan=False)] = Field(
+        default=-1.0, description="lowest log-policy term, before its share; bootstrap soft"
+    )
+    loss: Literal["huber", "squared", "c51", "qrdqn", "iqn"] = Field(
+        default="huber", description="what is learned: values, or their distribution"
+    )
+    num_atoms: Annotated[int, Field(ge=2), BeforeValidator(_whole_number)] = Field(
+        default=51, description="equally spaced returns of the distribution; loss c51"
+    )
+    v_min: Finite = Field(default=-10.0, description="smallest of those returns; loss c51")
+    v_max: Finite = Field(default=10.0, description="largest of those returns; loss c51")
+    num_quantiles: PositiveInt = Field(
+        default=200, description="quantiles learned in an update; losses qrdqn and iqn"
+    )
+    num_target_quantiles: PositiveInt = Field(
+        default=64, description="quantiles of the target; loss iqn"
+    )
+    num_acting_quantiles: PositiveInt = Field(
+        default=32, description="quantiles averaged to choose an action; loss iqn"
+    )
+    num_cosines: PositiveInt = Field(
+        default=64, description="cosines that embed a quantile fraction; loss iqn"
+    )
+    huber_kappa: NonNegativeFloat = Field(
+        default=1.0, description="where the quantile loss turns linear; losses qrdqn and iqn"
+    )
     optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="optimizer")
     learning_rate: PositiveFloat | LinearSchedule = Field(
         default=1e-4, description="step size; 'lin_1e-4' falls linearly to 0 over n_timesteps"
     )
     optimizer_eps: PositiveFloat = Field(default=1e-8, description="epsilon in the optimizer")
-    max_grad_norm: PositiveFloat = Field(default=10.0, description="gradients are clipped to it")
+    max_grad_norm: PositiveFloat | None = Field(
+        default=10.0, description="gradients are clipped to this norm; null: not clipped"
+    )
 
     # Exploration
     exploration_fraction: Fraction = Field(
@@ -133,7 +206,8 @@ class Config(BaseModel):
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="arithmetic of the networks; auto: bfloat16 where the CPU multiplies in it",
+        description="arithmetic of the networks; auto: bfloat16 on a GPU, and where the CPU "
+        "multiplies in it",
     )
 
 
@@ -179,105 +253,6 @@ def initial_learning_rate(config: Config) -> float:
     return config.learning_rate
 
 
-class Finding(NamedTuple):
-    """Settings that do not go together: the keys involved and what is wrong with them."""
-
-    keys: tuple[str, ...]
-    text: str
-
-
-def contradictions(config: Config) -> Iterator[Finding]:
-    """Yield the combinations that cannot run."""
-    if config.learning_starts >= config.n_timesteps:
-        yield Finding(
-            ("learning_starts", "n_timesteps"),
-            f"learning_starts must be below n_timesteps, got {config.learning_starts:,} of "
-            f"{config.n_timesteps:,} steps: the run would end before it learns; lower "
-            "learning_starts or raise n_timesteps",
-        )
-    if config.batch_size > config.buffer_size:
-        yield Finding(
-            ("batch_size", "buffer_size"),
-            f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
-            f"{config.buffer_size:,} transitions; raise buffer_size",
-        )
-    if not 0.0 < initial_learning_rate(config) < float("inf"):
-        yield Finding(
-            ("learning_rate",),
-            f"learning_rate must start above 0 and finite, got {config.learning_rate}",
-        )
-    if config.backend == "vector" and config.protocol == "sb3":
-        yield Finding(
-            ("backend", "protocol"),
-            "protocol sb3 plays with the gymnasium backend, got backend vector; "
-            "set backend to auto or gymnasium",
-        )
-    if config.crop is not None:
-        yield from _crop_contradictions(config, config.crop)
-
-
-def check(config: Config) -> None:
-    """Refuse settings that contradict each other.
-
-    Raises:
-        UserError: the first contradiction.
-    """
-    for finding in contradictions(config):
-        raise UserError(finding.text)
-
-
-def warnings(config: Config) -> list[str]:
-    """Return one line for each combination that runs but is probably not meant."""
-    return list(_doubts(config))
-
-
-def _doubts(config: Config) -> Iterator[str]:
-    exploration_end = int(config.exploration_fraction * config.n_timesteps)
-    if exploration_end <= config.learning_starts:
-        yield (
-            f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, before "
-            f"learning starts at step {config.learning_starts:,}: the whole fall is spent on "
-            "random play; raise exploration_fraction or lower learning_starts"
-        )
-    if config.exploration_final_eps > config.exploration_initial_eps:
-        yield (
-            f"epsilon rises from {config.exploration_initial_eps:g} to "
-            f"{config.exploration_final_eps:g}: exploration_initial_eps is usually the larger"
-        )
-    if config.buffer_size < config.learning_starts:
-        yield (
-            f"buffer_size {config.buffer_size:,} is below learning_starts "
-            f"{config.learning_starts:,}: the first transitions are overwritten before any update"
-        )
-    if config.learning_starts < config.batch_size:
-        yield (
-            f"learning_starts {config.learning_starts:,} is below batch_size "
-            f"{config.batch_size:,}: the first updates repeat a few transitions"
-        )
-    if config.learning_starts + config.target_update_interval > config.n_timesteps:
-        yield (
-            f"target_update_interval {config.target_update_interval:,} leaves no copy to the "
-            f"target network between learning_starts {config.learning_starts:,} and the end of "
-            f"the run at step {config.n_timesteps:,}"
-        )
-
-
-def _crop_contradictions(config: Config, crop: tuple[int, int, int, int]) -> Iterator[Finding]:
-    top, bottom, left, right = crop
-    if top + bottom >= SCREEN_ROWS or left + right >= SCREEN_COLUMNS:
-        yield Finding(
-            ("crop",),
-            f"crop must leave rows and columns of a screen of {SCREEN_ROWS} x {SCREEN_COLUMNS}, "
-            f"got {list(crop)} ([top, bottom, left, right])",
-        )
-    if config.backend == "vector":
-        yield Finding(
-            ("backend", "crop"),
-            "crop is served by the gymnasium backend, got backend vector; "
-            "set backend to auto or gymnasium",
-        )
-
-
 def _in_words(schema: dict[str, Any]) -> str:
     """Put one JSON schema of a plain value into words."""
     if "enum" in schema:
@@ -301,11 +276,16 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 def _range_in_words(schema: dict[str, Any]) -> str:
-    if "exclusiveMinimum" in schema:
-        return f" above {schema['exclusiveMinimum']:g}"
-    if "maximum" in schema:
-        return f" from {schema['minimum']:,g} to {schema['maximum']:,.10g}"
-    return f" of at least {schema['minimum']:g}"
+    match schema:
+        case {"exclusiveMinimum": bound}:
+            return f" above {bound:g}"
+        case {"minimum": low, "maximum": high}:
+            return f" from {low:,g} to {high:,.10g}"
+        case {"minimum": low}:
+            return f" of at least {low:g}"
+        case {"maximum": high}:
+            return f" of at most {high:g}"
+    return ""
 
 
 def _shown(value: object) -> str:

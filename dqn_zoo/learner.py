@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.replay import Batch
+from dqn_zoo.seeding import generator_state, restore_generator
 
 METRICS = ("loss", "q_mean", "grad_norm")
 
@@ -25,12 +26,12 @@ class OptimizerSettings(NamedTuple):
     Attributes:
         name: a key of `OPTIMIZERS`.
         epsilon: added to the denominator.
-        max_grad_norm: the global norm of the gradient is clipped to it.
+        max_grad_norm: the global norm of the gradient is clipped to it; None: it is not clipped.
     """
 
     name: str
     epsilon: float
-    max_grad_norm: float
+    max_grad_norm: float | None
 
 
 class Learner:
@@ -40,17 +41,26 @@ class Learner:
         network: trained in place, already on its device.
         loss: judges a batch.
         optimizer: see `OptimizerSettings`.
+        generator: of the noise of noisy layers and of random quantile fractions.
         bfloat16: multiply in bfloat16 (autocast); weights and optimizer stay float32.
     """
 
     def __init__(
-        self, network: QNetwork, loss: Loss, optimizer: OptimizerSettings, *, bfloat16: bool
+        self,
+        network: QNetwork,
+        loss: Loss,
+        optimizer: OptimizerSettings,
+        *,
+        generator: np.random.Generator,
+        bfloat16: bool,
     ) -> None:
-        self.online = network
+        self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.device = next(network.parameters()).device
         self._loss = loss
-        self._max_grad_norm = optimizer.max_grad_norm
+        self._generator = generator
+        limit = optimizer.max_grad_norm
+        self._max_grad_norm = math.inf if limit is None else limit
         self._optimizer = OPTIMIZERS[optimizer.name](list(network.parameters()), optimizer.epsilon)
         self._bfloat16 = bfloat16
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
@@ -60,9 +70,14 @@ class Learner:
         """Take one gradient step and return the priorities, float32 [batch]."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
+        for network in (self.online, self.target):
+            network.reset_noise(self._generator)
+        self.online.train()  # only here do spectral norms follow the weights
         with self._autocast():
-            output = self._loss(self.online, self.target, batch)
+            output = self._loss(self.online, self.target, batch, self._generator)
             loss = (batch.weight * output.per_example).mean()
+        self.online.eval()
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         grad_norm = nn.utils.clip_grad_norm_(self.online.parameters(), self._max_grad_norm)
@@ -76,12 +91,21 @@ class Learner:
         """Copy the online weights to the target network."""
         self.target.load_state_dict(self.online.state_dict())
 
+    def noisy_q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return values to explore with: `q_values` under new noise, if there are noisy layers."""
+        self.online.reset_noise(self._generator)
+        return self._q_values(observation)
+
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the online network's values: float32 [batch, num_actions].
+        """Return the online network's values without noise: float32 [batch, num_actions].
 
         Args:
             observation: uint8 [batch, stack, 84, 84].
         """
+        self.online.remove_noise()
+        return self._q_values(observation)
+
+    def _q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), self._autocast():
             frames = torch.from_numpy(observation).to(self.device)
             return self.online.q_values(frames).cpu().numpy()
@@ -97,7 +121,11 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside the weights and the optimizer, as JSON."""
-        return {"sums": self._sums.tolist(), "num_summed": self._num_summed}
+        return {
+            "sums": self._sums.tolist(),
+            "num_summed": self._num_summed,
+            "generator": generator_state(self._generator),
+        }
 
     def optimizer_bytes(self) -> bytes:
         """Return the state of the optimizer; it holds tensors and numbers only."""
@@ -120,6 +148,8 @@ class Learner:
         self._optimizer.load_state_dict(saved)
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._num_summed = state["num_summed"]
+        if "generator" in state:  # absent where no loss or network was random yet
+            restore_generator(self._generator, state["generator"])
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)

@@ -1,13 +1,20 @@
-"""Losses: small frozen dataclasses that wire networks to the equations of `value_learning`."""
+"""Losses: small frozen dataclasses that wire networks to the equations of `value_learning`.
+
+Two choices are independent: the bootstrap says what the next observation is worth, the loss says
+what of that worth is learned and how an error counts.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dqn_zoo import value_learning
+from dqn_zoo.config import Config
+from dqn_zoo.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.replay import Batch
 
@@ -29,9 +36,116 @@ class LossOutput(NamedTuple):
 class Loss(Protocol):
     """Anything that judges a batch with the online and the target network."""
 
-    def __call__(self, online: QNetwork, target: QNetwork, batch: Batch) -> LossOutput:
-        """Return the loss of every row of `batch`."""
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        generator: np.random.Generator,
+    ) -> LossOutput:
+        """Return the loss of every row of `batch`; what is random comes from `generator`."""
         ...
+
+
+# --- Bootstraps: what the next observation is worth
+
+
+class Backup(NamedTuple):
+    """How next values become targets: reward + discount * (sum_a policy(a) value(a) + bonus).
+
+    Attributes:
+        policy: float32 [batch, num_actions], over the next actions.
+        reward: float32 [batch], that of the batch and what the bootstrap adds to it.
+        bonus: float32 [batch], what it adds to the next value.
+    """
+
+    policy: Tensor
+    reward: Tensor
+    bonus: Tensor
+
+
+class Bootstrap(Protocol):
+    """Anything that says how the next observation is valued."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup.
+
+        Args:
+            next_q_target: float32 [batch, num_actions], target network on the next observation.
+            online: network that learns.
+            target: its older copy.
+            batch: transitions.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyBootstrap:
+    """The target network's best action (DQN)."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of `value_learning.greedy_policy`."""
+        policy = value_learning.greedy_policy(next_q_target)
+        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleBootstrap:
+    """The online network's best action, valued by the target network (Double DQN)."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of `value_learning.greedy_policy` of the online network."""
+        policy = value_learning.greedy_policy(online.q_values(batch.next_observation))
+        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftBootstrap:
+    """A softmax policy with its entropy, and Munchausen's bonus for the action taken.
+
+    Vieillard et al. (2020), equation 1, https://arxiv.org/abs/2007.14430: both policies are those
+    of the target network, as in the paper; the code of Clark et al. (2024) takes the online one's
+    for the bonus. With n steps the bonus is that of the first action alone.
+
+    Attributes:
+        alpha: share of the bonus; 0 leaves soft DQN.
+        temperature: of the softmax.
+        clip: lowest value of temperature * log policy in the bonus.
+    """
+
+    alpha: float
+    temperature: float
+    clip: float
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of the softmax policy."""
+        next_log_policy = value_learning.log_softmax_policy(next_q_target, self.temperature)
+        log_policy = value_learning.log_softmax_policy(
+            target.q_values(batch.observation), self.temperature
+        )
+        munchausen = value_learning.munchausen_bonus(
+            log_policy,
+            batch.action,
+            alpha=self.alpha,
+            temperature=self.temperature,
+            clip=self.clip,
+        )
+        return Backup(
+            policy=next_log_policy.exp(),
+            reward=batch.reward + munchausen,
+            bonus=self.temperature * value_learning.entropy(next_log_policy),
+        )
+
+
+# --- Losses: what is learned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,33 +153,225 @@ class TDLoss:
     """Q-learning on the temporal-difference error.
 
     Attributes:
-        double_q: the online network picks the next action (Double DQN).
-        penalty: a key of `PENALTIES`.
+        bootstrap: values the next observation.
+        penalty: of an error.
     """
 
-    double_q: bool
-    penalty: str
+    bootstrap: Bootstrap
+    penalty: Callable[[Tensor], Tensor]
 
-    def __call__(self, online: QNetwork, target: QNetwork, batch: Batch) -> LossOutput:
-        """Return the penalised TD error of every row."""
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        generator: np.random.Generator,
+    ) -> LossOutput:
+        """Return the penalised TD error of every row; priorities are absolute errors."""
         with torch.no_grad():
-            q_target = target.q_values(batch.next_observation)
-            if self.double_q:
-                q_online = online.q_values(batch.next_observation)
-                next_value = value_learning.double_value(q_target, q_online)
-            else:
-                next_value = value_learning.greedy_value(q_target)
-        q_values = online.q_values(batch.observation)
-        q_selected = value_learning.select(q_values, batch.action)
-        error = value_learning.td_error(q_selected, batch.reward, batch.discount, next_value)
+            next_q = target.q_values(batch.next_observation)
+            backup = self.bootstrap(next_q, online, target, batch)
+            next_value = value_learning.expectation(backup.policy, next_q) + backup.bonus
+            td_target = value_learning.td_target(backup.reward, batch.discount, next_value)
+        q_selected = value_learning.select(online.q_values(batch.observation), batch.action)
+        error = value_learning.td_error(q_selected, td_target)
         return LossOutput(
-            per_example=PENALTIES[self.penalty](error),
+            per_example=self.penalty(error),
             priority=error.detach().abs(),
             metrics={"q_mean": q_selected.detach().mean()},
         )
 
 
-PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "huber": value_learning.huber,
-    "squared": value_learning.squared,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoricalLoss:
+    """C51: the probabilities of fixed returns (Bellemare et al., 2017).
+
+    Attributes:
+        bootstrap: values the next observation; greedy or double, since a softmax policy's entropy
+            has no counterpart in the paper.
+    """
+
+    bootstrap: Bootstrap
+
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        generator: np.random.Generator,
+    ) -> LossOutput:
+        """Return the cross-entropy of every row.
+
+        Priorities are KL divergences (Hessel et al., 2018, "Prioritized replay"): the
+        cross-entropy itself would stay high where the outcome is random but well predicted.
+        """
+        online_head = _head(online, CategoricalHead)
+        target_head = _head(target, CategoricalHead)
+        with torch.no_grad():
+            next_log = target_head.log_probabilities(target.features(batch.next_observation))
+            next_q = (next_log.exp() * target_head.support).sum(dim=-1)
+            backup = self.bootstrap(next_q, online, target, batch)
+            next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
+            support = target_head.support.expand(len(batch.action), -1)
+            atoms = value_learning.td_target(backup.reward, batch.discount, support)
+            projected = value_learning.categorical_projection(
+                atoms, next_probabilities, target_head.support
+            )
+        log_probabilities = value_learning.select(
+            online_head.log_probabilities(online.features(batch.observation)), batch.action
+        )
+        detached = log_probabilities.detach()
+        return LossOutput(
+            per_example=value_learning.cross_entropy(projected, log_probabilities),
+            priority=value_learning.kl_divergence(projected, detached).clamp(min=0.0),
+            metrics={"q_mean": (detached.exp() * online_head.support).sum(dim=-1).mean()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantileLoss:
+    """QR-DQN: quantiles at equally spaced fractions (Dabney et al., 2018a).
+
+    Attributes:
+        bootstrap: values the next observation.
+        kappa: of the Huber loss.
+    """
+
+    bootstrap: Bootstrap
+    kappa: float
+
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        generator: np.random.Generator,
+    ) -> LossOutput:
+        """Return the quantile Huber loss of every row, which is its priority, too."""
+        with torch.no_grad():
+            next_quantiles = _head(target, QuantileHead).quantiles(
+                target.features(batch.next_observation)
+            )
+            backup = self.bootstrap(next_quantiles.mean(dim=-1), online, target, batch)
+            targets = _quantile_targets(backup, batch, next_quantiles)
+        head = _head(online, QuantileHead)
+        quantiles = value_learning.select(
+            head.quantiles(online.features(batch.observation)), batch.action
+        )
+        return _quantile_output(quantiles, targets, head.fractions, self.kappa)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImplicitQuantileLoss:
+    """IQN: quantiles at random fractions (Dabney et al., 2018b).
+
+    Attributes:
+        bootstrap: values the next observation.
+        kappa: of the Huber loss.
+        num_quantiles: fractions drawn for the prediction, N in the paper.
+        num_target_quantiles: fractions drawn for the target, N' in the paper.
+    """
+
+    bootstrap: Bootstrap
+    kappa: float
+    num_quantiles: int
+    num_target_quantiles: int
+
+    def __call__(
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        generator: np.random.Generator,
+    ) -> LossOutput:
+        """Return the quantile Huber loss of every row, which is its priority, too."""
+        batch_size = len(batch.action)
+        online_head = _head(online, ImplicitQuantileHead)
+        target_head = _head(target, ImplicitQuantileHead)
+
+        def draw_fractions(number: int) -> Tensor:
+            fractions = generator.random((batch_size, number), np.float32)
+            return torch.from_numpy(fractions).to(batch.reward.device)
+
+        with torch.no_grad():
+            next_features = target.features(batch.next_observation)
+            backup = self.bootstrap(target_head.q_values(next_features), online, target, batch)
+            next_quantiles = target_head.quantiles(
+                next_features, draw_fractions(self.num_target_quantiles)
+            )
+            targets = _quantile_targets(backup, batch, next_quantiles)
+        fractions = draw_fractions(self.num_quantiles)
+        quantiles = value_learning.select(
+            online_head.quantiles(online.features(batch.observation), fractions), batch.action
+        )
+        return _quantile_output(quantiles, targets, fractions, self.kappa)
+
+
+def _quantile_targets(backup: Backup, batch: Batch, next_quantiles: Tensor) -> Tensor:
+    """Return float32 [batch, n] for next quantiles [batch, num_actions, n]."""
+    next_value = value_learning.expectation(backup.policy, next_quantiles)
+    return value_learning.td_target(
+        backup.reward, batch.discount, next_value + backup.bonus.unsqueeze(1)
+    )
+
+
+def _quantile_output(
+    quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa: float
+) -> LossOutput:
+    per_example = value_learning.quantile_huber(quantiles, targets, fractions, kappa)
+    return LossOutput(
+        per_example=per_example,
+        priority=per_example.detach(),
+        metrics={"q_mean": quantiles.detach().mean()},
+    )
+
+
+HeadT = TypeVar("HeadT", bound=nn.Module)
+
+
+def _head(network: QNetwork, kind: type[HeadT]) -> HeadT:
+    """Return the head, which `build_loss` and `build_network` made for each other."""
+    head = network.head
+    assert isinstance(head, kind), f"this loss needs a {kind.__name__}"
+    return head
+
+
+# --- From names to objects
+
+
+def build_loss(config: Config) -> Loss:
+    """Build the loss of a run with its bootstrap."""
+    return LOSSES[config.loss](config, BOOTSTRAPS[config.bootstrap](config))
+
+
+def _soft(config: Config) -> Bootstrap:
+    return SoftBootstrap(
+        alpha=config.munchausen_alpha,
+        temperature=config.munchausen_temperature,
+        clip=config.munchausen_clip,
+    )
+
+
+def _implicit_quantiles(config: Config, bootstrap: Bootstrap) -> Loss:
+    return ImplicitQuantileLoss(
+        bootstrap=bootstrap,
+        kappa=config.huber_kappa,
+        num_quantiles=config.num_quantiles,
+        num_target_quantiles=config.num_target_quantiles,
+    )
+
+
+BOOTSTRAPS: dict[str, Callable[[Config], Bootstrap]] = {
+    "greedy": lambda config: GreedyBootstrap(),
+    "double": lambda config: DoubleBootstrap(),
+    "soft": _soft,
+}
+LOSSES: dict[str, Callable[[Config, Bootstrap], Loss]] = {
+    "huber": lambda config, bootstrap: TDLoss(bootstrap=bootstrap, penalty=value_learning.huber),
+    "squared": lambda config, bootstrap: TDLoss(
+        bootstrap=bootstrap, penalty=value_learning.squared
+    ),
+    "c51": lambda config, bootstrap: CategoricalLoss(bootstrap=bootstrap),
+    "qrdqn": lambda config, bootstrap: QuantileLoss(bootstrap=bootstrap, kappa=config.huber_kappa),
+    "iqn": _implicit_quantiles,
 }

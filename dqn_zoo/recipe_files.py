@@ -83,6 +83,13 @@ def available_recipes() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yml"))}
 
 
+def describe_recipe(path: Path) -> str:
+    """Return what the first line of a recipe, a comment, says about it."""
+    with path.open(encoding="utf-8") as file:
+        line = file.readline().strip()
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
 def packaged_folder() -> Path:
     """Return the folder of the packaged recipes: in the package, or beside it in a checkout."""
     package = Path(__file__).parent

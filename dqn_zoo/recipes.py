@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dqn_zoo.config import Config, build_config, check, contradictions, warnings
+from dqn_zoo.config import Config, build_config
+from dqn_zoo.config_checks import check, contradictions, warnings
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import parse_game
 from dqn_zoo.recipe_files import (
@@ -28,6 +29,7 @@ from dqn_zoo.recipe_files import (
     refuse_run_names,
     validated,
 )
+from dqn_zoo.rl_zoo_keys import translate
 from dqn_zoo.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
@@ -122,12 +124,12 @@ def load_config(path: Path) -> Config:
     """Read what `dump_config` wrote.
 
     A key that a later version added takes its built-in default, which has to mean what the program
-    did before the key existed.
+    did before the key existed; one that a later version renamed is translated.
 
     Raises:
         UserError: not readable, an unknown key, a value that is not accepted.
     """
-    entries = read_entries(path, name=str(path))
+    entries, _ = translate(read_entries(path, name=str(path)))
     config = build_config(
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},

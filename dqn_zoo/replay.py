@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dqn_zoo.sampling import Draw, Sampler
 from dqn_zoo.transitions import Transition
 
 FRAME_SHAPE = (84, 84)
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     discount: Tensor
     next_observation: Tensor
     weight: Tensor
-    rows: NDArray[np.int64]
+    rows: Tensor
 
 
 class ReplayShape(NamedTuple):
@@ -49,12 +50,14 @@ class ReplayShape(NamedTuple):
         num_envs: environments that write.
         n_steps: steps folded into one transition.
         stack: frames in one observation.
+        prioritized: rows have priorities.
     """
 
     capacity: int
     num_envs: int
     n_steps: int
     stack: int
+    prioritized: bool = False
 
     @property
     def margin(self) -> int:
@@ -75,6 +78,7 @@ class ReplayShape(NamedTuple):
     def num_bytes(self) -> int:
         """Memory that the full buffer occupies."""
         row_bytes = 2 * 4 * self.stack + 8 + 4 + 4 + 8  # ids, action, reward, discount, written_at
+        row_bytes += 9 if self.prioritized else 0  # a float64 leaf and its share of the sums
         return (self.ring_size + 1) * FRAME_BYTES + self.capacity * row_bytes
 
 
@@ -143,15 +147,16 @@ class FrameStore:
 
 
 class Replay:
-    """The memory: rows of frame ids over a `FrameStore`, drawn uniformly.
+    """The memory: rows of frame ids over a `FrameStore`; a sampler says which are drawn.
 
     Rows are numbered in the order in which they were added; row k lies at k % capacity. The valid
     rows are `oldest <= k < newest`: a row is evicted when its place is needed or when a frame that
     it refers to may have been overwritten.
     """
 
-    def __init__(self, shape: ReplayShape, device: torch.device) -> None:
+    def __init__(self, shape: ReplayShape, sampler: Sampler, device: torch.device) -> None:
         self.shape = shape
+        self._sampler = sampler
         self.frames = FrameStore(shape.ring_size, device)
         self._device = device
         self._oldest = 0
@@ -173,40 +178,58 @@ class Replay:
     def add(self, rows: Transition) -> None:
         """Append transitions; call it after every `FrameStore.append`, also with no rows at all."""
         count = len(rows.action)
-        place = np.arange(self._newest, self._newest + count) % self.shape.capacity
+        place = self._places(self._newest, self._newest + count)
         target = torch.from_numpy(place).to(self._device)
         for name, values in rows._asdict().items():
             self._rows[name][target] = torch.from_numpy(values).to(self._device)
         self._written_at[place] = self.frames.frames_written
         self._newest += count
+        if count:
+            self._sampler.add(target)
         self._evict()
 
-    def sample(self, batch_size: int, generator: np.random.Generator) -> Batch:
+    def sample(self, batch_size: int, generator: np.random.Generator, *, step: int = 0) -> Batch:
         """Draw transitions and gather them."""
-        return self.gather(self.draw(batch_size, generator))
+        return self.gather(self.draw(batch_size, generator, step=step))
 
-    def draw(self, batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """Draw places of transitions uniformly, with replacement: int64 [batch].
+    def draw(self, batch_size: int, generator: np.random.Generator, *, step: int = 0) -> Draw:
+        """Draw places of transitions, with replacement.
+
+        Args:
+            batch_size: how many.
+            generator: of the choice.
+            step: of the run; the sampler's schedules follow it.
 
         Raises:
             ValueError: if the memory is empty.
         """
         if len(self) == 0:
             raise ValueError("cannot sample from an empty replay memory")
-        drawn = generator.integers(self._oldest, self._newest, size=batch_size)
-        return drawn % self.shape.capacity
+        numbers = range(self._oldest, self._newest)
+        return self._sampler.draw(numbers, batch_size, generator, step=step)
 
-    def gather(self, rows: NDArray[np.int64]) -> Batch:
-        """Return the transitions at these places with their pixels."""
-        place = torch.from_numpy(rows).to(self._device)
-        columns = {name: values.index_select(0, place) for name, values in self._rows.items()}
+    def gather(self, draw: Draw) -> Batch:
+        """Return the drawn transitions with their pixels."""
+        columns = {name: values.index_select(0, draw.rows) for name, values in self._rows.items()}
         columns["observation"] = self.frames.gather(columns["observation"])
         columns["next_observation"] = self.frames.gather(columns["next_observation"])
-        weight = torch.ones(len(rows), device=self._device)
-        return Batch(**columns, weight=weight, rows=rows)
+        return Batch(**columns, weight=draw.weight, rows=draw.rows)
+
+    def update_priorities(self, rows: Tensor, priority: Tensor) -> None:
+        """Tell the sampler how surprising rows were; nothing may be added since they were drawn.
+
+        Args:
+            rows: int64 [batch], places.
+            priority: float32 [batch], >= 0.
+        """
+        self._sampler.update(rows, priority)
+
+    def _places(self, start: int, stop: int) -> NDArray[np.int64]:
+        return np.arange(start, stop) % self.shape.capacity
 
     def _evict(self) -> None:
-        self._oldest = max(self._oldest, self._newest - self.shape.capacity)
+        # Rows whose place was taken are gone; the sampler knows the new ones there.
+        self._oldest = first = max(self._oldest, self._newest - self.shape.capacity)
         alive = self.shape.ring_size - self.shape.margin
         written = self.frames.frames_written
         while (
@@ -214,6 +237,9 @@ class Replay:
             and written - self._written_at[self._oldest % self.shape.capacity] > alive
         ):
             self._oldest += 1
+        if self._oldest > first:
+            evicted = torch.from_numpy(self._places(first, self._oldest))
+            self._sampler.evict(evicted.to(self._device))
 
     def state(self) -> dict[str, Any]:
         """Return the counters that a checkpoint keeps, as JSON."""
@@ -221,13 +247,15 @@ class Replay:
             "oldest": self._oldest,
             "newest": self._newest,
             "frames_written": self.frames.frames_written,
+            "sampler": self._sampler.state(),
         }
 
     def rows(self) -> dict[str, Tensor]:
         """Return the columns of all places that were ever written, on the CPU."""
         used = min(self._newest, self.shape.capacity)
         columns = {name: values[:used].cpu() for name, values in self._rows.items()}
-        return columns | {"written_at": torch.from_numpy(self._written_at[:used])}
+        columns["written_at"] = torch.from_numpy(self._written_at[:used])
+        return columns | self._sampler.columns(used)
 
     def restore(self, state: dict[str, Any], rows: dict[str, Tensor]) -> None:
         """Continue from `state` and `rows`; the frames come through `FrameStore.write_chunk`."""
@@ -236,3 +264,4 @@ class Replay:
         for name, values in self._rows.items():
             values[: len(rows[name])] = rows[name].to(self._device)
         self._written_at[: len(rows["written_at"])] = rows["written_at"].numpy()
+        self._sampler.restore(state.get("sampler", {}), rows)

@@ -194,6 +194,12 @@ def _gradient_steps(value: object) -> Meaning:
     return Meaning({"gradient_steps": value})
 
 
+def _double_q(value: object) -> Meaning:
+    if not isinstance(value, bool):
+        raise UserError(f"must be true or false, got {value!r}")
+    return Meaning({"bootstrap": "double" if value else "greedy"})
+
+
 def _env_kwargs(value: object) -> Meaning:
     arguments = _as_mapping(value)
     settings = {}
@@ -255,6 +261,7 @@ _MEANINGS: dict[str, Callable[[object], Meaning]] = {
     "tau": _tau,
     "train_freq": _train_freq,
     "gradient_steps": _gradient_steps,
+    "double_q": _double_q,  # of the zoo before Stable-Baselines3, and of this project's first runs
     "optimize_memory_usage": _no_effect("every frame is stored once anyway"),
     "monitor_kwargs": _no_effect("episodes.csv has every game"),
     "stats_window_size": _no_effect("means are over 100 games"),

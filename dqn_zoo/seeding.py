@@ -4,8 +4,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stream = Literal["network", "environments", "exploration", "replay", "evaluation"]
-STREAMS: tuple[Stream, ...] = ("network", "environments", "exploration", "replay", "evaluation")
+Stream = Literal["network", "environments", "exploration", "replay", "evaluation", "learner"]
+# The place of a stream is part of its seed: new ones go to the end.
+STREAMS: tuple[Stream, ...] = (
+    "network",
+    "environments",
+    "exploration",
+    "replay",
+    "evaluation",
+    "learner",
+)
 
 
 def stream_seed(seed: int, stream: Stream, *numbers: int) -> int:

@@ -25,11 +25,12 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
 from dqn_zoo.games import protocol_from_config
 from dqn_zoo.learner import Learner, OptimizerSettings
-from dqn_zoo.losses import TDLoss
+from dqn_zoo.losses import build_loss
 from dqn_zoo.machine import usable_cores
 from dqn_zoo.metrics import EpisodeStatistics, FinishedEpisode
-from dqn_zoo.networks import build_network
+from dqn_zoo.networks import NetworkSettings, build_network, with_current_names
 from dqn_zoo.replay import Replay, ReplayShape
+from dqn_zoo.sampling import build_sampler
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.transitions import TransitionAccumulator, TransitionRule
 
@@ -78,7 +79,9 @@ class Trainer:
         self._began = time.monotonic()
         self.envs = _build_envs(config)
         self.learner = build_learner(config, num_actions=self.envs.num_actions)
-        self.replay = Replay(replay_shape(config), self.learner.device)
+        self.replay = Replay(
+            replay_shape(config), build_sampler(config, self.learner.device), self.learner.device
+        )
         self.accumulator = TransitionAccumulator(
             config.n_envs, config.frame_stack, _transition_rule(config), self.replay.frames.append
         )
@@ -132,7 +135,7 @@ class Trainer:
             # The values play no part before learning starts; the draws are the same as ever.
             q_values = np.zeros((self.envs.num_envs, self.envs.num_actions), np.float32)
         else:
-            q_values = self.learner.q_values(self.observation)
+            q_values = self.learner.noisy_q_values(self.observation)
         return epsilon_greedy(q_values, self.current_epsilon(), self.exploration)
 
     def store(self, step: EnvStep) -> list[FinishedEpisode]:
@@ -150,13 +153,16 @@ class Trainer:
         return owed - self.counters.updates if len(self.replay) > 0 else 0
 
     def learn(self, num_updates: int) -> None:
-        """Make some updates; all minibatches are drawn before the first."""
-        rate = self.learning_rate(self.counters.steps)
+        """Make updates: first all minibatches are drawn, at the end all priorities are set."""
+        steps = self.counters.steps
+        rate = self.learning_rate(steps)
         draws = [
-            self.replay.draw(self.config.batch_size, self.replay_draws) for _ in range(num_updates)
+            self.replay.draw(self.config.batch_size, self.replay_draws, step=steps)
+            for _ in range(num_updates)
         ]
-        for rows in draws:
-            self.learner.update(self.replay.gather(rows), rate)
+        priorities = [self.learner.update(self.replay.gather(draw), rate) for draw in draws]
+        for draw, priority in zip(draws, priorities, strict=True):
+            self.replay.update_priorities(draw.rows, priority)
         self.counters.updates += num_updates
 
     # --- Saving and restoring
@@ -242,11 +248,11 @@ class Trainer:
         self._began = time.monotonic()
         self.best = Best(**state["best"])
         if self.best.score is not None:
-            self.best.weights = load_tensors(checkpoint.read("best.safetensors"))
+            self.best.weights = _weights(checkpoint, "best.safetensors")
         self.learner.restore(
             state["learner"],
-            online=load_tensors(checkpoint.read("model.safetensors")),
-            target=load_tensors(checkpoint.read("target.safetensors")),
+            online=_weights(checkpoint, "model.safetensors"),
+            target=_weights(checkpoint, "target.safetensors"),
             optimizer=checkpoint.read("optimizer.pt"),
         )
         self.replay.restore(
@@ -277,7 +283,13 @@ class Trainer:
 
 def replay_shape(config: Config) -> ReplayShape:
     """Return what decides the size of the memory."""
-    return ReplayShape(config.buffer_size, config.n_envs, config.n_steps, config.frame_stack)
+    return ReplayShape(
+        config.buffer_size,
+        config.n_envs,
+        config.n_steps,
+        config.frame_stack,
+        prioritized=config.replay == "prioritized",
+    )
 
 
 def updates_owed(config: Config, steps: int) -> int:
@@ -313,15 +325,16 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
     """Build the networks and the optimizer of a run, on its device."""
     assert config.seed is not None
     network = build_network(
-        config.network,
+        NetworkSettings.from_config(config),
         num_actions=num_actions,
-        frame_stack=config.frame_stack,
         seed=stream_seed(config.seed, "network"),
     )
-    optimizer = OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm)
-    loss = TDLoss(double_q=config.double_q, penalty=config.loss)
     return Learner(
-        network.to(config.device), loss, optimizer, bfloat16=config.precision == "bfloat16"
+        network.to(config.device),
+        build_loss(config),
+        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
+        generator=stream_generator(config.seed, "learner"),
+        bfloat16=config.precision == "bfloat16",
     )
 
 
@@ -332,6 +345,10 @@ def _transition_rule(config: Config) -> TransitionRule:
         clip_reward=config.clip_reward,
         terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
     )
+
+
+def _weights(checkpoint: Checkpoint, name: str) -> dict[str, torch.Tensor]:
+    return with_current_names(load_tensors(checkpoint.read(name)))
 
 
 def _on_cpu(network: torch.nn.Module) -> dict[str, torch.Tensor]:

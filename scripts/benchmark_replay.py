@@ -1,8 +1,9 @@
 """Measure the replay memory: milliseconds per minibatch, and bytes.
 
-    python scripts/benchmark_replay.py --sizes 50_000 1_000_000
+    python scripts/benchmark_replay.py --sizes 50_000 1_000_000 --replay prioritized
 
-Frames are random bytes, written through the same path as in training.
+Frames are random bytes, written through the same path as in training; priorities are random, and
+set anew after every minibatch, outside of the time that is shown.
 """
 
 import argparse
@@ -12,10 +13,14 @@ import time
 import numpy as np
 import torch
 
+from dqn_zoo.config import Config
 from dqn_zoo.machine import process_memory_bytes
-from dqn_zoo.replay import Replay, ReplayShape
+from dqn_zoo.replay import Replay
+from dqn_zoo.sampling import SAMPLERS, build_sampler
+from dqn_zoo.trainer import replay_shape
 from dqn_zoo.transitions import Transition
 
+CPU = torch.device("cpu")
 STACK = 4
 ROWS = 1_000  # transitions written at once
 
@@ -42,6 +47,7 @@ def fill(replay: Replay, generator: np.random.Generator) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 1_000_000])
+    parser.add_argument("--replay", choices=sorted(SAMPLERS), default="uniform")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--draws", type=int, default=2_000)
     parser.add_argument("--num-threads", type=int, default=2)
@@ -50,17 +56,20 @@ def main() -> None:
     for size in arguments.sizes:
         generator = np.random.default_rng(0)
         before = process_memory_bytes() or 0
-        replay = Replay(ReplayShape(size, 1, 1, STACK), torch.device("cpu"))
+        config = Config(buffer_size=size, replay=arguments.replay)
+        replay = Replay(replay_shape(config), build_sampler(config, CPU), CPU)
         fill(replay, generator)
         occupied = (process_memory_bytes() or 0) - before
         milliseconds = []
         for _ in range(arguments.draws):
             began = time.perf_counter()
-            replay.sample(arguments.batch_size, generator)
+            batch = replay.sample(arguments.batch_size, generator)
             milliseconds.append(1e3 * (time.perf_counter() - began))
+            priority = torch.from_numpy(generator.random(arguments.batch_size))
+            replay.update_priorities(batch.rows, priority)
         low, middle, high = (float(np.quantile(milliseconds, q)) for q in (0.05, 0.5, 0.95))
         print(
-            f"{len(replay):,} transitions: {occupied / 1e9:.2f} GB measured, "
+            f"{len(replay):,} transitions, {arguments.replay}: {occupied / 1e9:.2f} GB measured, "
             f"{replay.shape.num_bytes / 1e9:.2f} GB computed; a batch of {arguments.batch_size} "
             f"takes {middle:.3f} ms (5 % {low:.3f}, 95 % {high:.3f}, "
             f"mean {statistics.fmean(milliseconds):.3f})"

@@ -4,14 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dqn_zoo.config import (
-    Config,
-    accepted_values,
-    build_config,
-    check,
-    initial_learning_rate,
-    warnings,
-)
+from dqn_zoo.config import Config, accepted_values, build_config, initial_learning_rate
+from dqn_zoo.config_checks import NEEDS, check, warnings, without_effect
 from dqn_zoo.errors import UserError
 from dqn_zoo.recipes import resolve
 from dqn_zoo.yaml_reader import parse_value
@@ -44,10 +38,15 @@ def test_a_whole_number_is_taken_for_a_float():
         ("gamma", 1.01, "gamma must be a number from 0 to 1, got 1.01"),
         ("gamma", float("nan"), "gamma must be a number from 0 to 1, got nan"),
         ("gamma", False, "gamma must be a number from 0 to 1, got false"),
-        ("max_grad_norm", 0, "max_grad_norm must be a number above 0, got 0"),
+        ("max_grad_norm", 0, "max_grad_norm must be a number above 0, or null, got 0"),
         ("optimizer_eps", float("inf"), "optimizer_eps must be a number above 0, got inf"),
-        ("double_q", "yes", "double_q must be true or false, got 'yes'"),
-        ("double_q", 1, "double_q must be true or false, got 1"),
+        ("dueling", "yes", "dueling must be true or false, got 'yes'"),
+        ("dueling", 1, "dueling must be true or false, got 1"),
+        ("bootstrap", True, "bootstrap must be one of greedy, double, soft, got true"),
+        ("num_atoms", 1, "num_atoms must be a whole number of at least 2, got 1"),
+        ("munchausen_clip", 0.5, "munchausen_clip must be a number of at most 0, got 0.5"),
+        ("v_min", "low", "v_min must be a number, got 'low'"),
+        ("noisy_sigma", -1, "noisy_sigma must be a number of at least 0, or null, got -1"),
         ("protocol", "zo", "protocol must be one of zoo, machado, sb3, got 'zo'"),
         ("noop_max", -1, "noop_max must be a whole number of at least 0, or null, got -1"),
         ("seed", -1, "seed must be a whole number from 0 to 4,294,967,295, or null, got -1"),
@@ -96,6 +95,19 @@ def test_the_initial_learning_rate_is_that_of_the_schedule():
         ({"crop": [0, 0, 8, 8], "backend": "vector"}, "crop is served by the gymnasium backend"),
         ({"crop": [100, 110, 0, 0]}, "crop must leave rows and columns"),
         ({"crop": [0, 0, 80, 80]}, "crop must leave rows and columns"),
+        (
+            {"loss": "c51", "bootstrap": "soft"},
+            "loss c51 does not go with bootstrap soft: Munchausen's update is defined for values",
+        ),
+        ({"loss": "c51", "v_min": 3, "v_max": 3}, "v_min must be below v_max, got 3 and 3"),
+        ({"network_width": 2}, "network_width is a part of the network impala, got network nature"),
+        (
+            {"network": "small", "network_pool": 6},
+            "network_pool is a part of the network impala, got network small; "
+            "set network to impala, or network_pool to its default",
+        ),
+        ({"layer_norm": True}, "layer_norm is a part of the network impala"),
+        ({"spectral_norm": True}, "spectral_norm is a part of the network impala"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
@@ -112,6 +124,15 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
         {"protocol": "sb3"},
         {"crop": [100, 109, 80, 79]},
         {"crop": [0, 0, 8, 8], "backend": "gymnasium"},
+        {"loss": "c51", "bootstrap": "double"},
+        {"loss": "iqn", "bootstrap": "soft", "v_min": 3, "v_max": 3},
+        {
+            "network": "impala",
+            "network_width": 2,
+            "network_pool": 6,
+            "layer_norm": True,
+            "spectral_norm": True,
+        },
     ],
 )
 def test_settings_at_the_edge_of_a_contradiction_are_accepted(changes):
@@ -135,12 +156,34 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
         ({"learning_starts": 31}, "learning_starts 31 is below batch_size 32"),
         ({"exploration_initial_eps": 0.0}, "epsilon rises from 0 to 0.05"),
         ({"target_update_interval": 1_990_001}, "target_update_interval 1,990,001 leaves no copy"),
+        (
+            {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0},
+            "nothing explores: epsilon is 0 and noisy_sigma is null",
+        ),
+        ({"loss": "c51", "clip_reward": False}, "c51 takes every return beyond v_min -10"),
+        ({"loss": "c51", "v_max": 2.5, "n_steps": 3}, "n_steps 3 rewards alone can leave c51's"),
+        (
+            {"loss": "qrdqn", "num_quantiles": 51, "num_cosines": 32, "priority_exponent": 0.6},
+            "without effect here: priority_exponent (for replay prioritized), "
+            "num_cosines (for loss iqn)",
+        ),
     ],
 )
 def test_settings_that_make_little_sense_together_are_a_warning(changes, message):
     assert warnings(sound()) == []
     [warning] = warnings(sound(**changes))
     assert warning.startswith(message)
+
+
+def test_noisy_networks_explore_without_epsilon():
+    quiet = {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0}
+    assert warnings(sound(**quiet, noisy_sigma=0.5)) == []
+
+
+def test_keys_of_parts_that_are_not_there_are_without_effect():
+    assert set(NEEDS) == set(without_effect(Config()))
+    everything = Config(network="impala", replay="prioritized", bootstrap="soft", loss="iqn")
+    assert without_effect(everything) == ["num_atoms", "v_min", "v_max"]
 
 
 def test_every_key_says_what_it_accepts_and_what_it_means():

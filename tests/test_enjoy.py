@@ -29,7 +29,7 @@ from dqn_zoo.enjoy import Session, Weights, play_session
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.evaluation import enjoy_seeds, evaluate, summarize
 from dqn_zoo.manifest import Setup, write_manifest
-from dqn_zoo.networks import build_network
+from dqn_zoo.networks import NetworkSettings, build_network
 from dqn_zoo.recipes import dump_config, load_config, resolve
 from dqn_zoo.results import summary_lines
 from dqn_zoo.runs import Run, claim_run
@@ -68,7 +68,8 @@ RL_ZOO_FLAGS = {
 
 
 def weights_of(seed: int, steps: int, num_actions: int = BREAKOUT_ACTIONS) -> bytes:
-    network = build_network("nature", num_actions=num_actions, frame_stack=4, seed=seed)
+    settings = NetworkSettings.from_config(Config())
+    network = build_network(settings, num_actions=num_actions, seed=seed)
     return weights_bytes(network.state_dict(), {"steps": steps})
 
 
@@ -392,7 +393,8 @@ def break_weights(run: Run) -> None:
 
 
 def other_network(run: Run) -> None:
-    network = build_network("nature", num_actions=4, frame_stack=2, seed=0)
+    settings = NetworkSettings.from_config(Config(frame_stack=2))
+    network = build_network(settings, num_actions=4, seed=0)
     run.best_model_file.write_bytes(save(network.state_dict()))
 
 

@@ -12,7 +12,9 @@ STOPS = [
     ["backends", "backend_vector", "backend_gymnasium", "atari_wrappers", "action_log",
      "env_settings", "envs"],
     ["transitions"],
+    ["sampling"],
     ["replay"],
+    ["heads"],
     ["networks"],
     ["value_learning"],
     ["losses"],
@@ -26,6 +28,7 @@ BESIDE = [
     ["errors"],
     ["yaml_reader", "seeding", "exploration", "runs", "rates"],
     ["config"],
+    ["config_checks"],
     ["games", "rl_zoo_keys", "recipe_files", "recipes"],
     ["machine", "manifest", "logfiles", "metrics", "display", "stopping"],
 ]
@@ -84,14 +87,19 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
 
     from dqn_zoo.config import Config
     from dqn_zoo.games import PROTOCOLS
+    from dqn_zoo.heads import HEADS
     from dqn_zoo.learner import OPTIMIZERS
-    from dqn_zoo.losses import PENALTIES
+    from dqn_zoo.losses import BOOTSTRAPS, LOSSES
     from dqn_zoo.networks import TORSOS
+    from dqn_zoo.sampling import SAMPLERS
 
     for key, variants in {
         "protocol": PROTOCOLS,
         "network": TORSOS,
-        "loss": PENALTIES,
+        "loss": LOSSES,
+        "bootstrap": BOOTSTRAPS,
+        "replay": SAMPLERS,
         "optimizer": OPTIMIZERS,
     }.items():
         assert set(get_args(Config.model_fields[key].annotation)) == set(variants), key
+    assert set(HEADS) == set(LOSSES)

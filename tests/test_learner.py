@@ -1,4 +1,4 @@
-"""Losses and updates: against a plain reference, and on a chain whose values are known."""
+"""Updates: their mechanics, exact resume, and learning on a chain whose values are known."""
 
 import copy
 import math
@@ -7,110 +7,56 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
+from tiny import random_batch, small_config, small_network
 from torch import nn
 
+from dqn_zoo.config import Config
+from dqn_zoo.heads import HeadSettings
 from dqn_zoo.learner import Learner, OptimizerSettings
-from dqn_zoo.losses import PENALTIES, TDLoss
-from dqn_zoo.networks import QNetwork, build_network
-from dqn_zoo.replay import Batch
+from dqn_zoo.losses import LOSSES, GreedyBootstrap, Loss, TDLoss, build_loss
+from dqn_zoo.networks import NetworkSettings, build_network
+from dqn_zoo.value_learning import huber, squared
 
 ADAM = OptimizerSettings("adam", 1e-8, 10.0)
-HUBER = TDLoss(double_q=False, penalty="huber")
+HUBER = TDLoss(bootstrap=GreedyBootstrap(), penalty=huber)
+SQUARED = TDLoss(bootstrap=GreedyBootstrap(), penalty=squared)
 
 
-def small_network(seed: int = 0) -> QNetwork:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        torso = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU())
-        return QNetwork(torso, nn.Linear(16, 3))
+def small_learner(
+    loss: Loss = HUBER,
+    optimizer: OptimizerSettings = ADAM,
+    *,
+    config: Config | None = None,
+    seed: int = 0,
+) -> Learner:
+    network = small_network(config or small_config("huber"), seed=seed)
+    return Learner(network, loss, optimizer, generator=np.random.default_rng(seed), bfloat16=False)
 
 
-def opposed_network() -> QNetwork:
-    """Return a network that likes best what `small_network` likes least."""
-    network = small_network()
-    with torch.no_grad():
-        network.head.weight.neg_()
-        network.head.bias.neg_()
-    return network
+# --- Mechanics
 
 
-def random_batch(seed: int = 0, size: int = 32) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-
-    def pixels() -> torch.Tensor:
-        return torch.randint(0, 256, (size, 1, 2, 3), generator=generator, dtype=torch.uint8)
-
-    return Batch(
-        observation=pixels(),
-        action=torch.randint(0, 3, (size,), generator=generator),
-        reward=torch.randn(size, generator=generator) * 3,
-        discount=torch.where(torch.arange(size) % 3 == 0, 0.0, 0.9),
-        next_observation=pixels(),
-        weight=torch.rand(size, generator=generator) + 0.5,
-        rows=np.arange(size),
-    )
-
-
-def reference_loss(online: QNetwork, target: QNetwork, batch: Batch, loss: TDLoss) -> torch.Tensor:
-    """Compute the weighted loss row by row, in Python numbers wherever possible."""
-    total = torch.tensor(0.0)
-    for row in range(len(batch.action)):
-        following = batch.next_observation[row : row + 1]
-        next_target = target.q_values(following)[0].tolist()
-        next_online = online.q_values(following)[0].tolist()
-        chooser = next_online if loss.double_q else next_target
-        bootstrap = next_target[chooser.index(max(chooser))]
-        goal = float(batch.reward[row]) + float(batch.discount[row]) * bootstrap
-        value = online.q_values(batch.observation[row : row + 1])[0, int(batch.action[row])]
-        error = goal - value
-        if loss.penalty == "squared":
-            penalty = error**2
-        elif abs(error.item()) <= 1.0:
-            penalty = 0.5 * error**2
-        else:
-            penalty = error.abs() - 0.5
-        total = total + batch.weight[row] * penalty
-    return total / len(batch.action)
-
-
-@pytest.mark.parametrize("double_q", [False, True])
-@pytest.mark.parametrize("penalty", sorted(PENALTIES))
-def test_update_equals_a_reference_computed_row_by_row(double_q, penalty):
-    loss = TDLoss(double_q=double_q, penalty=penalty)
-    learner = Learner(small_network(), loss, ADAM, bfloat16=False)
-    twin, target = small_network(), opposed_network()
-    learner.target.load_state_dict(target.state_dict())
-    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01, eps=1e-8)
-    for seed in range(5):
+def test_updates_are_clipped_steps_of_the_optimizer_with_the_given_learning_rates():
+    learner = small_learner(SQUARED, OptimizerSettings("adam", 1e-8, 2.0))
+    twin = copy.deepcopy(learner.online)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=99.0, eps=1e-8)
+    for seed, rate in enumerate([0.01, 0.02, 0.005]):
         batch = random_batch(seed)
-        learner.update(batch, 0.01)
+        learner.update(batch, rate)
+        output = SQUARED(twin, learner.target, batch, np.random.default_rng(0))
         optimizer.zero_grad()
-        reference_loss(twin, target, batch, loss).backward()
-        nn.utils.clip_grad_norm_(twin.parameters(), 10.0)
+        (batch.weight * output.per_example).mean().backward()
+        assert nn.utils.clip_grad_norm_(twin.parameters(), 2.0) > 2.0
+        optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-    for name, value in twin.state_dict().items():
-        torch.testing.assert_close(learner.online.state_dict()[name], value, atol=1e-5, rtol=1e-4)
-    for name, value in target.state_dict().items():
-        assert torch.equal(learner.target.state_dict()[name], value)
-
-
-def test_double_and_greedy_targets_differ_on_these_batches():
-    online, target = small_network(), opposed_network()
-    batch = random_batch()
-    losses = [
-        TDLoss(double_q=double_q, penalty="huber")(online, target, batch).per_example
-        for double_q in (False, True)
-    ]
-    assert not torch.allclose(*losses)
+    for own, other in zip(learner.online.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_are_clipped_to_the_norm():
     norms = []
     for limit in (1e-3, 1e9):
-        learner = Learner(
-            small_network(), TDLoss(double_q=False, penalty="squared"),
-            OptimizerSettings("adam", 1e-8, limit), bfloat16=False,
-        )  # fmt: skip
+        learner = small_learner(SQUARED, OptimizerSettings("adam", 1e-8, limit))
         learner.update(random_batch(), 1e-3)
         gradients = torch.cat([p.grad.flatten() for p in learner.online.parameters()])
         norms.append(float(gradients.norm()))
@@ -119,18 +65,19 @@ def test_gradients_are_clipped_to_the_norm():
 
 
 def test_the_target_network_changes_only_when_it_is_copied():
-    learner = Learner(small_network(), HUBER, ADAM, bfloat16=False)
+    learner = small_learner()
+    name = "head.layers.stream.output.weight"
     before = copy.deepcopy(learner.target.state_dict())
     learner.update(random_batch(), 0.01)
     assert all(torch.equal(before[name], v) for name, v in learner.target.state_dict().items())
-    assert not torch.equal(before["head.weight"], learner.online.state_dict()["head.weight"])
+    assert not torch.equal(before[name], learner.online.state_dict()[name])
     learner.sync_target()
     for name, value in learner.online.state_dict().items():
         assert torch.equal(value, learner.target.state_dict()[name])
 
 
 def test_metrics_are_means_since_the_last_reading():
-    learner = Learner(small_network(), HUBER, ADAM, bfloat16=False)
+    learner = small_learner()
     assert all(math.isnan(value) for value in learner.take_metrics().values())
     singles = []
     for seed in (1, 2):
@@ -145,17 +92,40 @@ def test_metrics_are_means_since_the_last_reading():
     assert math.isnan(learner.take_metrics()["loss"])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_saved_and_restored_between_updates_ends_with_the_same_bits(optimizer):
-    settings = OptimizerSettings(optimizer, 1e-4, 10.0)
-    whole = Learner(small_network(), HUBER, settings, bfloat16=False)
-    first = Learner(small_network(), HUBER, settings, bfloat16=False)
-    for seed in range(4):
-        whole.update(random_batch(seed), 0.01)
-        first.update(random_batch(seed), 0.01)
-    first.sync_target()
-    whole.sync_target()
-    second = Learner(small_network(seed=3), HUBER, settings, bfloat16=False)
+def test_every_update_draws_new_noise_for_each_network_and_acting_has_its_own():
+    config = small_config("huber", noisy_sigma=0.5)
+    seen = []
+
+    def look(online, target, batch, generator):
+        seen.append([network.q_values(batch.observation) for network in (online, target)])
+        return HUBER(online, target, batch, generator)
+
+    learner = small_learner(look, config=config)
+    observation = random_batch().observation
+    plain = learner.q_values(observation.numpy())
+    for _ in range(2):  # a learning rate of almost 0: only the noise differs
+        learner.update(random_batch(), 1e-12)
+    (first, first_target), (second, second_target) = seen
+    explored = [torch.from_numpy(learner.noisy_q_values(observation.numpy())) for _ in range(2)]
+    values = [first, first_target, second, second_target, *explored, torch.from_numpy(plain)]
+    for index, one in enumerate(values):
+        for other in values[:index]:
+            assert (one - other).abs().max() > 0.01
+    assert np.abs(learner.q_values(observation.numpy()) - plain).max() < 1e-5
+
+
+# --- Resume
+
+
+def assert_resumes_with_the_same_bits(loss, optimizer, config):
+    """Save after four updates, restore into a learner that shares nothing, compare after eight."""
+    whole, first = (small_learner(loss, optimizer, config=config) for _ in range(2))
+    for learner in (whole, first):
+        for seed in range(4):
+            learner.update(random_batch(seed), 0.01)
+            if seed == 1:
+                learner.sync_target()
+    second = small_learner(loss, optimizer, config=config, seed=3)
     second.restore(
         first.state(),
         online=load(save(first.online.state_dict())),
@@ -163,24 +133,43 @@ def test_saved_and_restored_between_updates_ends_with_the_same_bits(optimizer):
         optimizer=first.optimizer_bytes(),
     )
     for seed in range(4, 8):
-        whole.update(random_batch(seed), 0.01)
-        second.update(random_batch(seed), 0.01)
-    for name, value in whole.online.state_dict().items():
-        assert torch.equal(value, second.online.state_dict()[name])
+        priorities = [each.update(random_batch(seed), 0.01) for each in (whole, second)]
+        assert torch.equal(*priorities)
+    for one, other in [(whole.online, second.online), (whole.target, second.target)]:
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+    assert whole.state() == second.state()
     assert whole.take_metrics() == second.take_metrics()
+    observation = random_batch().observation.numpy()
+    assert np.array_equal(whole.noisy_q_values(observation), second.noisy_q_values(observation))
 
 
-@pytest.mark.parametrize("double_q", [False, True])
-def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(double_q):
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_saved_and_restored_between_updates_ends_with_the_same_bits(optimizer):
+    settings = OptimizerSettings(optimizer, 1e-4, 10.0)
+    assert_resumes_with_the_same_bits(HUBER, settings, small_config("huber"))
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_noise_and_random_fractions_continue_where_they_were_saved(loss):
+    config = small_config(loss, noisy_sigma=0.5, dueling=True)
+    assert_resumes_with_the_same_bits(build_loss(config), ADAM, config)
+
+
+# --- bfloat16
+
+
+@pytest.mark.parametrize(("loss", "bootstrap"), [(n, "greedy") for n in LOSSES] + [("iqn", "soft")])
+def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(loss, bootstrap):
+    config = small_config(loss, bootstrap, network="small")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 4, 84, 84), dtype=np.uint8)
+    observation, following = torch.from_numpy(frames)
+    batch = random_batch(size=16)._replace(observation=observation, next_observation=following)
     gradients = []
     for bfloat16 in (False, True):
-        network = build_network("nature", num_actions=4, frame_stack=4, seed=1)
-        learner = Learner(
-            network, TDLoss(double_q=double_q, penalty="huber"), ADAM, bfloat16=bfloat16
-        )
-        generator = torch.Generator().manual_seed(0)
-        frames = torch.randint(0, 256, (2, 16, 4, 84, 84), generator=generator, dtype=torch.uint8)
-        batch = random_batch(size=16)._replace(observation=frames[0], next_observation=frames[1])
+        network = build_network(NetworkSettings.from_config(config), num_actions=4, seed=1)
+        generator = np.random.default_rng(0)
+        learner = Learner(network, build_loss(config), ADAM, generator=generator, bfloat16=bfloat16)
         learner.update(batch, 1e-4)
         gradients.append({n: p.grad.flatten() for n, p in learner.online.named_parameters()})
     for name, exact in gradients[0].items():
@@ -189,59 +178,13 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(double_q):
 
 
 def test_action_values_keep_float32_resolution_in_bfloat16():
-    network = build_network("nature", num_actions=4, frame_stack=4, seed=1)
+    settings = NetworkSettings(torso="nature", frame_stack=4, head=HeadSettings(loss="huber"))
+    network = build_network(settings, num_actions=4, seed=1)
     with torch.no_grad():
-        network.head.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
-    learner = Learner(network, HUBER, ADAM, bfloat16=True)
+        network.head.layers.stream.output.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
+    generator = np.random.default_rng(0)
+    learner = Learner(network, HUBER, ADAM, generator=generator, bfloat16=True)
     frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8).numpy()
     values = learner.q_values(frames)
     rounded = torch.from_numpy(values).bfloat16().float().numpy()
     assert (values != rounded).mean() > 0.8
-
-
-def chain_batch(generator: torch.Generator, size: int = 32) -> Batch:
-    """Three states in a row; action 1 walks right, 0 and 2 stay; leaving the last one pays 1.
-
-    With discount 0.9 the value of walking is 0.81, 0.9 and 1; of staying 0.9 times the
-    value of the state.
-    """
-    state = torch.randint(0, 3, (size,), generator=generator)
-    action = torch.randint(0, 3, (size,), generator=generator)
-    walks = action == 1
-    leaves = walks & (state == 2)
-    following = torch.where(walks, state + 1, state).clamp(max=2)
-
-    def pixels(states: torch.Tensor) -> torch.Tensor:
-        one_hot = nn.functional.one_hot(states, 6) * 255
-        return one_hot.to(torch.uint8).view(size, 1, 2, 3)
-
-    return Batch(
-        observation=pixels(state),
-        action=action,
-        reward=leaves.float(),
-        discount=torch.where(leaves, 0.0, 0.9),
-        next_observation=pixels(following),
-        weight=torch.ones(size),
-        rows=np.arange(size),
-    )
-
-
-@pytest.mark.parametrize("double_q", [False, True])
-@pytest.mark.parametrize("penalty", sorted(PENALTIES))
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_the_chain_is_solved_to_its_known_values(double_q, penalty, optimizer):
-    loss = TDLoss(double_q=double_q, penalty=penalty)
-    learner = Learner(
-        small_network(), loss, OptimizerSettings(optimizer, 1e-5, 10.0), bfloat16=False
-    )
-    generator = torch.Generator().manual_seed(0)
-    for update in range(1_500):
-        rate = 3e-3 if update < 1_000 else 3e-4
-        learner.update(chain_batch(generator), rate)
-        if update % 20 == 0:
-            learner.sync_target()
-    states = (torch.eye(3, 6) * 255).to(torch.uint8).view(3, 1, 2, 3)
-    values = learner.q_values(states.numpy())
-    walking = np.array([0.81, 0.9, 1.0])
-    expected = np.stack([0.9 * walking, walking, 0.9 * walking], axis=1)
-    assert np.abs(values - expected).max() < 0.02

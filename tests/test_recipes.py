@@ -6,6 +6,7 @@ import pytest
 
 from dqn_zoo import recipe_files
 from dqn_zoo.config import Config
+from dqn_zoo.config_checks import check, without_effect
 from dqn_zoo.errors import UserError
 from dqn_zoo.recipes import dump_config, format_config, load_config, resolve
 from dqn_zoo.rl_zoo_keys import parse_dict_text
@@ -190,7 +191,7 @@ def test_a_recipe_of_the_working_folder_may_have_a_new_name():
     [
         ("dnq", "did you mean dqn?"),
         ("doubledqn", "did you mean double-dqn?"),
-        ("ppo", "unknown algorithm 'ppo': there are double-dqn, dqn, laptop"),
+        ("ppo", "unknown algorithm 'ppo': there are btr, c51, double-dqn, dqn,"),
         ("my.yml", "a file is given with -c"),
         ("../dqn", "a file is given with -c"),
     ],
@@ -371,7 +372,7 @@ def test_anchors_aliases_and_merge_keys_work():
         ("atari:\n  gamma: !!python/name:os.system x\n", "line 2: the tag !!python/name:os.system"),
         ("atari:\n  gamma: .nan\n", "my.yml, line 2: gamma must be a number from 0 to 1, got nan"),
         ("atari:\n\n  gamma: 2\n", "my.yml, line 3: gamma must be a number from 0 to 1, got 2"),
-        ("atari:\n  double_q: yes\n", "my.yml, line 2: double_q must be true or false, got 'yes'"),
+        ("atari:\n  dueling: yes\n", "my.yml, line 2: dueling must be true or false, got 'yes'"),
         ("atari:\n  batch_sise: 8\n", "line 2: unknown key 'batch_sise'; did you mean batch_size?"),
         ("Pong: {gamma: 0.5}\npong: {gamma: 0.6}\n", "line 2: pong is the second block for Pong"),
         ("SpaceInvader: {gamma: 0.5}\n", "did you mean SpaceInvaders?"),
@@ -541,32 +542,106 @@ def recipe_text(name):
     return (recipe_files.packaged_folder() / f"{name}.yml").read_text()
 
 
-def test_double_dqn_is_dqn_with_double_q_and_no_other_change():
-    changed = [
-        (old, new)
-        for old, new in zip(
-            recipe_text("dqn").splitlines(), recipe_text("double-dqn").splitlines(), strict=True
-        )
-        if old.partition("#")[0] != new.partition("#")[0]
-    ]
-    [(old, new)] = changed
-    assert old.split()[:2] == ["double_q:", "false"]
-    assert new.split()[:2] == ["double_q:", "true"]
+ALGOS = sorted(recipe_files.available_recipes())
+COMPLETE = [name for name in ALGOS if name != "laptop"]
+
+
+def settings_of(name):
+    return read_entries(recipe_files.packaged_folder() / f"{name}.yml", name=name)["atari"].value
+
+
+def test_the_recipes_are_those_that_were_promised():
+    assert set(ALGOS) == {
+        "dqn", "double-dqn", "dueling-dqn", "per-dqn", "dqn-adam", "c51", "qrdqn", "iqn",
+        "rainbow", "rainbow-lite", "munchausen-dqn", "munchausen-iqn", "iqn-impala", "btr",
+        "laptop",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_recipe_loads_without_warnings_and_survives_writing_and_reading(algo, tmp_path):
+    resolved = resolve(algo=algo, env="Pong")
+    assert resolved.warnings == ()
+    check(resolved.config)
+    file = tmp_path / "config.yml"
+    file.write_text(dump_config(resolved.config))
+    assert load_config(file) == resolved.config
+
+
+@pytest.mark.parametrize("algo", COMPLETE)
+def test_every_recipe_sets_every_key_that_has_an_effect_in_it_and_no_other(algo):
+    expected = set(Config.model_fields) - {"env", "algo"}
+    expected -= set(without_effect(resolve(algo=algo).config))
+    assert set(settings_of(algo)) == expected
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_recipe_introduces_itself_and_comments_every_key(algo):
+    text = recipe_text(algo)
+    introduction = recipe_files.describe_recipe(recipe_files.packaged_folder() / f"{algo}.yml")
+    assert 20 < len(introduction) <= 95
+    header = text.partition("\natari:")[0]
+    assert "steps" in header
+    assert algo == "laptop" or resolve(algo=algo).config.protocol in header
+    settings = [line for line in text.splitlines() if re.match(r"  \w+:", line)]
+    assert len(settings) == len(settings_of(algo))
+    assert algo == "laptop" or all(" # " in line for line in settings)
+
+
+def test_double_dqn_is_dqn_with_another_bootstrap_and_no_other_change():
     double = resolve(algo="double-dqn").config
-    assert double.model_copy(update={"algo": "dqn", "double_q": False}) == resolve().config
+    assert double.bootstrap == "double"
+    assert double.model_copy(update={"algo": "dqn", "bootstrap": "greedy"}) == resolve().config
 
 
-def test_the_dqn_recipe_sets_every_key_and_comments_it():
-    entries = read_entries(recipe_files.packaged_folder() / "dqn.yml", name="dqn.yml")
-    assert set(entries["atari"].value) == set(Config.model_fields) - {"env", "algo"}
-    settings = [line for line in recipe_text("dqn").splitlines() if re.match(r"  \w+:", line)]
-    assert all(" # " in line for line in settings)
+@pytest.mark.parametrize(
+    ("algo", "pieces"),
+    [
+        ("dueling-dqn", {"dueling": True, "bootstrap": "double", "loss": "huber"}),
+        ("per-dqn", {"replay": "prioritized", "bootstrap": "double", "priority_exponent": 0.6}),
+        ("dqn-adam", {"loss": "squared", "learning_rate": 6.25e-5, "optimizer_eps": 1.5e-4}),
+        ("c51", {"loss": "c51", "num_atoms": 51, "v_min": -10.0, "v_max": 10.0, "n_steps": 1}),
+        ("qrdqn", {"loss": "qrdqn", "num_quantiles": 200, "n_steps": 3, "replay": "prioritized"}),
+        ("iqn", {"loss": "iqn", "num_quantiles": 64, "num_acting_quantiles": 32, "n_steps": 3}),
+        (
+            "rainbow",
+            {"loss": "c51", "bootstrap": "double", "dueling": True, "noisy_sigma": 0.5,
+             "replay": "prioritized", "n_steps": 3, "exploration_initial_eps": 0.0},
+        ),
+        ("rainbow-lite", {"loss": "c51", "n_steps": 3, "replay": "prioritized", "dueling": False}),
+        ("munchausen-dqn", {"bootstrap": "soft", "munchausen_temperature": 0.03, "n_steps": 1}),
+        ("munchausen-iqn", {"bootstrap": "soft", "loss": "iqn", "munchausen_alpha": 0.9}),
+        (
+            "iqn-impala",
+            {"loss": "iqn", "network": "impala", "network_pool": 6, "batch_size": 256},
+        ),
+        (
+            "btr",
+            {"loss": "iqn", "bootstrap": "soft", "network": "impala", "network_width": 2,
+             "spectral_norm": True, "dueling": True, "noisy_sigma": 0.5, "replay": "prioritized",
+             "n_steps": 3, "gamma": 0.997},
+        ),
+    ],
+)  # fmt: skip
+def test_a_recipe_is_made_of_the_pieces_of_its_paper(algo, pieces):
+    config = resolve(algo=algo).config
+    assert {key: getattr(config, key) for key in pieces} == pieces
+
+
+def test_the_settings_of_a_first_run_still_load(tmp_path):
+    file = tmp_path / "config.yml"
+    for value, bootstrap in (("true", "double"), ("false", "greedy")):
+        file.write_text(f"env: Pong\nalgo: dqn\ndouble_q: {value}\nseed: 4\n")
+        assert load_config(file) == Config(env="Pong", bootstrap=bootstrap, seed=4)
+    assert with_settings("double_q: true").config.bootstrap == "double"
+    file.write_text("double_q: 1\n")
+    assert "line 1: double_q: must be true or false, got 1" in error_of(load_config, file)
 
 
 def test_the_laptop_recipe_is_plain_dqn_without_warnings():
     resolved = resolve(algo="laptop")
     assert resolved.warnings == ()
-    assert resolved.config.double_q is False
+    assert resolved.config.bootstrap == "greedy"
     assert resolved.config.network == "nature"
     horizon = resolved.config.exploration_fraction * resolved.config.n_timesteps
     assert horizon == pytest.approx(60_000)

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from dqn_zoo.checkpoint import MANIFEST
 from dqn_zoo.metrics import TIMING_COLUMNS
+from dqn_zoo.recipe_files import available_recipes
+from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import Run
 
 STEPS = 1_800
@@ -58,8 +60,28 @@ DQN_3_STICKY = Case(
 )
 DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=450, extra={"n_steps": 3})
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
-CORE = [DQN_1, DOUBLE_3]
+# Noise, priorities and a distribution at once.
+RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "network": "small"})
+CORE = [DQN_1, DOUBLE_3, RAINBOW_3]
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
+
+
+def recipe_case(algo: str) -> Case:
+    """Return a run of a recipe with its own pieces, on networks and at rates for seconds."""
+    small: dict = {"n_envs": 2, "train_freq": 20, "gradient_steps": 2, "precision": "float32"}
+    config = resolve(algo=algo).config
+    if config.network == "impala":
+        small |= {"network_width": 1, "train_freq": 100, "batch_size": 4}
+    else:
+        small |= {"network": "small"}
+    if config.loss in ("qrdqn", "iqn"):
+        small |= {"num_quantiles": 8}
+    if config.loss == "iqn":
+        small |= {"num_target_quantiles": 6, "num_acting_quantiles": 4}
+    return Case(algo, algo=algo, extra=small)
+
+
+RECIPES = [recipe_case(algo) for algo in sorted(available_recipes())]
 
 
 def command(arguments: list[str]) -> list[str]:
@@ -290,6 +312,12 @@ def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(tmp_pat
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_killed_at_many_random_moments_equals_undisturbed(case, seed, tmp_path, undisturbed):
     check_kills(case, tmp_path, undisturbed(case), seed=100 + seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RECIPES, ids=lambda case: case.name)
+def test_every_recipe_killed_twice_and_resumed_equals_undisturbed(case, tmp_path, undisturbed):
+    check_kills(case, tmp_path, undisturbed(case), seed=7)
 
 
 def test_the_runs_of_this_file_have_truncations_lost_lives_and_evaluations(undisturbed):

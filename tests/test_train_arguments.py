@@ -172,7 +172,7 @@ def test_what_is_no_duration_is_refused(text):
         ("learning_rate=1e-4", ("learning_rate", 1e-4)),
         ("learning_rate:lin_1e-4", ("learning_rate", "lin_1e-4")),
         ("crop=[0, 0, 8, 8]", ("crop", [0, 0, 8, 8])),
-        ("double_q: true", ("double_q", True)),
+        ("dueling: true", ("dueling", True)),
         ("eval_epsilon=null", ("eval_epsilon", None)),
         ("algo:'x'", ("algo", "x")),
         ("policy_kwargs:dict(a=1)", ("policy_kwargs", "dict(a=1)")),

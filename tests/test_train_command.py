@@ -51,7 +51,7 @@ NAN = "atari:\n  gamma: .nan\n"
         (["--set", "gamma=2"], "gamma"),
         (["--set", "gamma=nan"], "gamma"),
         (["--set", "buffer_size=-5"], "buffer_size"),
-        (["--set", "double_q=maybe"], "double_q"),
+        (["--set", "dueling=maybe"], "dueling"),
         (["--set", "batch_size"], "key=value"),
         (["-n", "0"], "n_timesteps"),
         (["-n", "many"], "whole number"),

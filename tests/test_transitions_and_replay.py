@@ -7,16 +7,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import STACK, Stream, naive_transitions, numbers
 
+from dqn_zoo.config import Config
 from dqn_zoo.envs import EnvStep
 from dqn_zoo.replay import CHUNK_FRAMES, FRAME_BYTES, FrameStore, Replay, ReplayShape
+from dqn_zoo.sampling import SAMPLERS, SumTree, build_sampler
 from dqn_zoo.transitions import Transition, TransitionAccumulator, TransitionRule
 
 CPU = torch.device("cpu")
 GAMMA = 0.9
 
 
-def build(num_envs: int, n_steps: int, capacity: int, *, life_stops: bool = True):
-    replay = Replay(ReplayShape(capacity, num_envs, n_steps, STACK), CPU)
+def build(
+    num_envs: int,
+    n_steps: int,
+    capacity: int,
+    *,
+    life_stops: bool = True,
+    sampler: str = "uniform",
+):
+    shape = ReplayShape(capacity, num_envs, n_steps, STACK)
+    config = Config(replay=sampler, buffer_size=capacity)
+    replay = Replay(shape, build_sampler(config, CPU), CPU)
     rule = TransitionRule(n_steps, GAMMA, True, life_stops)
     return replay, TransitionAccumulator(num_envs, STACK, rule, replay.frames.append)
 
@@ -93,13 +104,14 @@ def test_transitions_equal_the_naive_reading_of_the_history(num_envs, n_steps, l
     n_steps=st.sampled_from([1, 3, 5]),
     capacity=st.integers(5, 120),
     end_chance=st.sampled_from([0.02, 0.5, 0.95]),
+    sampler=st.sampled_from(sorted(SAMPLERS)),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_no_valid_row_ever_shows_an_overwritten_frame(
-    num_envs, n_steps, capacity, end_chance, seed
+    num_envs, n_steps, capacity, end_chance, sampler, seed
 ):
     stream = Stream(num_envs, np.random.default_rng(seed), end_chance=end_chance)
-    replay, accumulator = build(num_envs, n_steps, capacity)
+    replay, accumulator = build(num_envs, n_steps, capacity, sampler=sampler)
     accumulator.reset(stream.reset())
     twin: list[tuple] = []
     draws = np.random.default_rng(seed + 1)
@@ -119,6 +131,7 @@ def test_no_valid_row_ever_shows_an_overwritten_frame(
             drawn = key(before[row], int(batch.action[row]), float(batch.reward[row]),
                         float(batch.discount[row]), after[row])  # fmt: skip
             assert drawn == twin[number]
+        replay.update_priorities(batch.rows, torch.from_numpy(draws.random(8)))
     assert len(twin) == replay.state()["newest"]
 
 
@@ -164,7 +177,7 @@ def test_truncation_keeps_the_bootstrap_and_termination_stops_it(ending, life_st
 
 def test_rewards_are_clipped_by_sign_or_kept_as_the_rule_says():
     for clip, expected in ((True, 1.0), (False, 5.0)):
-        replay = Replay(ReplayShape(100, 1, 1, STACK), CPU)
+        replay, _ = build(1, 1, 100)
         rule = TransitionRule(1, GAMMA, clip, True)
         accumulator = TransitionAccumulator(1, STACK, rule, replay.frames.append)
         accumulator.reset(np.zeros((1, STACK, 84, 84), np.uint8))
@@ -183,20 +196,33 @@ def test_three_step_return_is_the_discounted_sum_of_the_clipped_rewards():
 
 def test_a_million_transitions_occupy_at_most_7_2_gb():
     for num_envs, n_steps in ((1, 1), (8, 3), (64, 5)):
-        assert ReplayShape(1_000_000, num_envs, n_steps, STACK).num_bytes <= 7.2e9
+        shape = ReplayShape(1_000_000, num_envs, n_steps, STACK)
+        assert shape.num_bytes <= 7.2e9
+        assert shape._replace(prioritized=True).num_bytes <= 7.2e9
 
 
 def test_the_promised_bytes_are_the_bytes_allocated():
-    shape = ReplayShape(1_000, 2, 3, STACK)
-    replay = Replay(shape, CPU)
-    tensors = [replay.frames._frames, *replay._rows.values()]
-    allocated = sum(tensor.element_size() * tensor.nelement() for tensor in tensors)
-    assert allocated + replay._written_at.nbytes == shape.num_bytes
+    replay, _ = build(2, 3, 1_000)
+    assert bytes_of([replay.frames._frames, *replay._rows.values()]) == (
+        replay.shape.num_bytes - replay._written_at.nbytes
+    )
 
 
-def test_sampling_draws_every_valid_row_and_nothing_else():
+def test_the_bytes_promised_for_priorities_are_those_of_the_tree():
+    shape = ReplayShape(100_000, 1, 1, STACK)
+    promised = shape._replace(prioritized=True).num_bytes - shape.num_bytes
+    allocated = bytes_of(SumTree(100_000, CPU)._levels)
+    assert 0.9 * promised < allocated <= promised
+
+
+def bytes_of(tensors: list[torch.Tensor]) -> int:
+    return sum(tensor.element_size() * tensor.nelement() for tensor in tensors)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_sampling_draws_every_valid_row_and_nothing_else(sampler):
     stream = Stream(1, np.random.default_rng(0), end_chance=0.0, life_chance=0.0)
-    replay, accumulator = build(1, 1, 10)
+    replay, accumulator = build(1, 1, 10, sampler=sampler)
     accumulator.reset(stream.reset())
     for _ in range(25):
         replay.add(accumulator.add(stream.step()))
@@ -215,14 +241,17 @@ def test_sampling_an_empty_memory_is_refused():
         replay.sample(1, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize(("num_envs", "n_steps"), [(1, 1), (3, 3)])
-def test_a_restored_memory_and_accumulator_go_on_identically(num_envs, n_steps):
+def test_a_restored_memory_and_accumulator_go_on_identically(num_envs, n_steps, sampler):
     stream = Stream(num_envs, np.random.default_rng(5))
-    replay, accumulator = build(num_envs, n_steps, 50)
+    replay, accumulator = build(num_envs, n_steps, 50, sampler=sampler)
     accumulator.reset(stream.reset())
     for _ in range(70):
         replay.add(accumulator.add(stream.step()))
-    copy, accumulator_copy = build(num_envs, n_steps, 50)
+        if len(replay) > 0:
+            surprise(replay, seed=3)
+    copy, accumulator_copy = build(num_envs, n_steps, 50, sampler=sampler)
     copy.restore(replay.state(), replay.rows())
     for number, _ in copy.frames.chunks(0):
         copy.frames.write_chunk(number, replay.frames.read_chunk(number).tobytes())
@@ -236,6 +265,15 @@ def test_a_restored_memory_and_accumulator_go_on_identically(num_envs, n_steps):
         two = copy.sample(16, np.random.default_rng(9))
         for left, right in zip(one, two, strict=True):
             assert np.array_equal(np.asarray(left), np.asarray(right))
+        for memory in (replay, copy):
+            surprise(memory, seed=4)
+
+
+def surprise(replay: Replay, *, seed: int) -> None:
+    """Give some rows other priorities."""
+    generator = np.random.default_rng(seed)
+    rows = replay.draw(4, generator).rows
+    replay.update_priorities(rows, torch.from_numpy(generator.random(4)))
 
 
 def test_changed_chunks_are_exactly_those_whose_bytes_changed():

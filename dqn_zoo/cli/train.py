@@ -28,9 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if arguments.list_algos:
+        return _list_algos()
     check_resume_flags(arguments)
     outcome = _resume(arguments) if arguments.resume is not None else _start(arguments)
     return 0 if outcome is None else _report(outcome)
+
+
+def _list_algos() -> int:
+    """Print every recipe with its first line."""
+    from dqn_zoo.recipe_files import available_recipes, describe_recipe
+
+    recipes = sorted(available_recipes().items())
+    width = max(len(name) for name, _ in recipes)
+    for name, path in recipes:
+        print(f"{name:<{width}}  {describe_recipe(path)}".rstrip())
+    return 0
 
 
 def _start(arguments: argparse.Namespace) -> "Outcome | None":
@@ -107,7 +120,6 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     protocol = protocol_from_config(config)
     updates = updates_owed(config, config.n_timesteps)
     fall = epsilon_schedule(config).horizon_steps
-    double = ", Double DQN" if config.double_q else ""
     seconds = estimate_seconds(config)
     end = datetime.now() + timedelta(seconds=seconds)
     yield (
@@ -122,8 +134,9 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     )
     yield (
         f"  learning     {updates:,} updates of {config.batch_size}, from step "
-        f"{config.learning_starts:,}; n = {config.n_steps}{double}"
+        f"{config.learning_starts:,}"
     )
+    yield f"  algorithm    {', '.join(_pieces(config))}"
     yield (
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
         f"{config.exploration_final_eps:g} over {fall:,} steps"
@@ -142,6 +155,19 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
         yield (
             f"  hint         no GPU: dqn-train --env {config.env} --algo laptop is made for that"
         )
+
+
+def _pieces(config: "Config") -> Iterator[str]:
+    """Yield the pieces of the algorithm."""
+    yield f"loss {config.loss}"
+    yield f"bootstrap {config.bootstrap}"
+    yield f"n = {config.n_steps}"
+    yield f"network {config.network}"
+    if config.dueling:
+        yield "dueling"
+    if config.noisy_sigma is not None:
+        yield f"noisy {config.noisy_sigma:g}"
+    yield f"replay {config.replay}"
 
 
 def _duration(seconds: float) -> str:

@@ -103,6 +103,11 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
         "--algo", metavar="NAME", help="recipe: a file in hyperparams/ (default: dqn)"
     )
     group.add_argument(
+        "--list-algos",
+        action="store_true",
+        help="print the recipes with a line each, and stop (default: off)",
+    )
+    group.add_argument(
         "--protocol",
         choices=("zoo", "machado", "sb3"),
         help="rules of play (default: what the name of the game implies, NoFrameskip-v4: zoo, "
@@ -224,7 +229,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "auto"),
-        help="arithmetic of the networks; auto: bfloat16 where the CPU multiplies in it "
+        help="arithmetic of the networks; auto: bfloat16 on a GPU, and where the CPU does it fast "
         "(default: recipe, float32)",
     )
     group.add_argument(
