@@ -1,7 +1,7 @@
 """Losses: small frozen dataclasses that wire networks to the equations of `value_learning`.
 
-Two choices are independent: the bootstrap says what the next observation is worth, the loss says
-what of that worth is learned and how an error counts.
+The bootstrap (`bootstraps.py`) says what the next observation is worth; a loss says what of that
+worth is learned and how an error counts. Any loss takes any bootstrap, but for C51 and soft.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn_zoo import value_learning
+from dqn_zoo.bootstraps import Backup, Bootstrap, build_bootstrap
 from dqn_zoo.config import Config
 from dqn_zoo.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
 from dqn_zoo.networks import QNetwork
@@ -45,104 +46,6 @@ class Loss(Protocol):
     ) -> LossOutput:
         """Return the loss of every row of `batch`; what is random comes from `generator`."""
         ...
-
-
-# --- Bootstraps: what the next observation is worth
-
-
-class Backup(NamedTuple):
-    """How next values become targets: reward + discount * (sum_a policy(a) value(a) + bonus).
-
-    Attributes:
-        policy: float32 [batch, num_actions], over the next actions.
-        reward: float32 [batch], that of the batch and what the bootstrap adds to it.
-        bonus: float32 [batch], what it adds to the next value.
-    """
-
-    policy: Tensor
-    reward: Tensor
-    bonus: Tensor
-
-
-class Bootstrap(Protocol):
-    """Anything that says how the next observation is valued."""
-
-    def __call__(
-        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
-    ) -> Backup:
-        """Return the backup.
-
-        Args:
-            next_q_target: float32 [batch, num_actions], target network on the next observation.
-            online: network that learns.
-            target: its older copy.
-            batch: transitions.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class GreedyBootstrap:
-    """The target network's best action (DQN)."""
-
-    def __call__(
-        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
-    ) -> Backup:
-        """Return the backup of `value_learning.greedy_policy`."""
-        policy = value_learning.greedy_policy(next_q_target)
-        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
-
-
-@dataclass(frozen=True, slots=True)
-class DoubleBootstrap:
-    """The online network's best action, valued by the target network (Double DQN)."""
-
-    def __call__(
-        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
-    ) -> Backup:
-        """Return the backup of `value_learning.greedy_policy` of the online network."""
-        policy = value_learning.greedy_policy(online.q_values(batch.next_observation))
-        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SoftBootstrap:
-    """A softmax policy with its entropy, and Munchausen's bonus for the action taken.
-
-    Vieillard et al. (2020), equation 1, https://arxiv.org/abs/2007.14430: both policies are those
-    of the target network, as in the paper; the code of Clark et al. (2024) takes the online one's
-    for the bonus. With n steps the bonus is that of the first action alone.
-
-    Attributes:
-        alpha: share of the bonus; 0 leaves soft DQN.
-        temperature: of the softmax.
-        clip: lowest value of temperature * log policy in the bonus.
-    """
-
-    alpha: float
-    temperature: float
-    clip: float
-
-    def __call__(
-        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
-    ) -> Backup:
-        """Return the backup of the softmax policy."""
-        next_log_policy = value_learning.log_softmax_policy(next_q_target, self.temperature)
-        log_policy = value_learning.log_softmax_policy(
-            target.q_values(batch.observation), self.temperature
-        )
-        munchausen = value_learning.munchausen_bonus(
-            log_policy,
-            batch.action,
-            alpha=self.alpha,
-            temperature=self.temperature,
-            clip=self.clip,
-        )
-        return Backup(
-            policy=next_log_policy.exp(),
-            reward=batch.reward + munchausen,
-            bonus=self.temperature * value_learning.entropy(next_log_policy),
-        )
 
 
 # --- Losses: what is learned
@@ -341,15 +244,7 @@ def _head(network: QNetwork, kind: type[HeadT]) -> HeadT:
 
 def build_loss(config: Config) -> Loss:
     """Build the loss of a run with its bootstrap."""
-    return LOSSES[config.loss](config, BOOTSTRAPS[config.bootstrap](config))
-
-
-def _soft(config: Config) -> Bootstrap:
-    return SoftBootstrap(
-        alpha=config.munchausen_alpha,
-        temperature=config.munchausen_temperature,
-        clip=config.munchausen_clip,
-    )
+    return LOSSES[config.loss](config, build_bootstrap(config))
 
 
 def _implicit_quantiles(config: Config, bootstrap: Bootstrap) -> Loss:
@@ -361,11 +256,6 @@ def _implicit_quantiles(config: Config, bootstrap: Bootstrap) -> Loss:
     )
 
 
-BOOTSTRAPS: dict[str, Callable[[Config], Bootstrap]] = {
-    "greedy": lambda config: GreedyBootstrap(),
-    "double": lambda config: DoubleBootstrap(),
-    "soft": _soft,
-}
 LOSSES: dict[str, Callable[[Config, Bootstrap], Loss]] = {
     "huber": lambda config, bootstrap: TDLoss(bootstrap=bootstrap, penalty=value_learning.huber),
     "squared": lambda config, bootstrap: TDLoss(

@@ -14,9 +14,10 @@ from tiny import (
     soft_values,
 )
 
+from dqn_zoo.bootstraps import Backup
 from dqn_zoo.config import Config
 from dqn_zoo.learner import Learner, OptimizerSettings
-from dqn_zoo.losses import LOSSES, Backup, Loss, build_loss
+from dqn_zoo.losses import LOSSES, Loss, build_loss
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.recipe_files import available_recipes
 from dqn_zoo.recipes import resolve

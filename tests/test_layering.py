@@ -17,6 +17,7 @@ STOPS = [
     ["heads"],
     ["networks"],
     ["value_learning"],
+    ["bootstraps"],
     ["losses"],
     ["learner"],
     ["agent"],
@@ -85,11 +86,12 @@ def test_config_knows_nothing_of_the_project_but_its_errors():
 def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from typing import get_args
 
+    from dqn_zoo.bootstraps import BOOTSTRAPS
     from dqn_zoo.config import Config
     from dqn_zoo.games import PROTOCOLS
     from dqn_zoo.heads import HEADS
     from dqn_zoo.learner import OPTIMIZERS
-    from dqn_zoo.losses import BOOTSTRAPS, LOSSES
+    from dqn_zoo.losses import LOSSES
     from dqn_zoo.networks import TORSOS
     from dqn_zoo.sampling import SAMPLERS
 

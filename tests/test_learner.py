@@ -10,10 +10,11 @@ from safetensors.torch import load, save
 from tiny import random_batch, small_config, small_network
 from torch import nn
 
+from dqn_zoo.bootstraps import GreedyBootstrap
 from dqn_zoo.config import Config
 from dqn_zoo.heads import HeadSettings
 from dqn_zoo.learner import Learner, OptimizerSettings
-from dqn_zoo.losses import LOSSES, GreedyBootstrap, Loss, TDLoss, build_loss
+from dqn_zoo.losses import LOSSES, Loss, TDLoss, build_loss
 from dqn_zoo.networks import NetworkSettings, build_network
 from dqn_zoo.value_learning import huber, squared
 

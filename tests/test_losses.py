@@ -10,18 +10,15 @@ from test_value_learning import slow_projection, slow_quantile_huber
 from tiny import COMBINATIONS, lit_pixels, random_batch, small_config, small_network
 from torch import Tensor, nn
 
+from dqn_zoo.bootstraps import BOOTSTRAPS, DoubleBootstrap, GreedyBootstrap, SoftBootstrap
 from dqn_zoo.config import Config
 from dqn_zoo.heads import CategoricalHead, QuantileHead, ScalarHead, midpoints
 from dqn_zoo.learner import Learner, OptimizerSettings
 from dqn_zoo.losses import (
-    BOOTSTRAPS,
     LOSSES,
     CategoricalLoss,
-    DoubleBootstrap,
-    GreedyBootstrap,
     ImplicitQuantileLoss,
     QuantileLoss,
-    SoftBootstrap,
     TDLoss,
     build_loss,
 )

@@ -11,10 +11,11 @@ from test_chain import CLOSE, distance_after_learning
 from tiny import HARD_VALUES, chain_config, random_batch, small_network
 
 from dqn_zoo import losses
+from dqn_zoo.bootstraps import BOOTSTRAPS, GreedyBootstrap
 from dqn_zoo.config import Config
 from dqn_zoo.heads import HEADS
 from dqn_zoo.learner import Learner, OptimizerSettings
-from dqn_zoo.losses import BOOTSTRAPS, Loss
+from dqn_zoo.losses import Loss
 
 DOCS = Path(__file__).parent.parent / "docs" / "algorithms.md"
 
@@ -58,7 +59,7 @@ def test_the_histogram_of_the_docs_has_the_mean_of_its_target(example):
     batch = batch._replace(
         reward=batch.reward.clamp(-0.5, 1.5), discount=torch.zeros_like(batch.discount)
     )
-    learner = learner_of(example.GaussianHistogramLoss(bootstrap=losses.GreedyBootstrap()))
+    learner = learner_of(example.GaussianHistogramLoss(bootstrap=GreedyBootstrap()))
     for _ in range(800):
         learner.update(batch, 1e-2)
     values = learner.online.q_values(batch.observation)

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dqn_zoo.bootstraps import BOOTSTRAPS
 from dqn_zoo.config import Config
 from dqn_zoo.heads import build_head
-from dqn_zoo.losses import BOOTSTRAPS, LOSSES
+from dqn_zoo.losses import LOSSES
 from dqn_zoo.networks import NetworkSettings, QNetwork
 from dqn_zoo.replay import Batch
 
