@@ -86,8 +86,9 @@ def test_settings_override_only_what_they_name_in_a_protocol():
     config = Config(protocol="machado", noop_max=7, eval_epsilon=0.05, max_frames=900)
     expected = replace(PROTOCOLS["machado"], noop_max=7, eval_epsilon=0.05, max_frames=900)
     assert protocol_from_config(config) == expected
-    zero = Config(protocol="zoo", noop_max=0, terminal_on_life_loss=False)
+    zero = Config(protocol="zoo", noop_max=0, terminal_on_life_loss=False, eval_epsilon=0.0)
     assert protocol_from_config(zero).noop_max == 0
+    assert protocol_from_config(zero).eval_epsilon == 0.0
     assert protocol_from_config(zero).terminal_on_life_loss is False
     assert protocol_from_config(Config()) == PROTOCOLS["zoo"]
 

@@ -149,7 +149,8 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
-    yield f"  will take    about {_duration(seconds)}, until {end:%a %H:%M}, beside evaluations"
+    when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
+    yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
     if config.device == "cpu" and config.algo != "laptop":
         yield (
@@ -172,6 +173,8 @@ def _pieces(config: "Config") -> Iterator[str]:
 
 def _duration(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
+    if minutes >= 2 * 24 * 60:
+        return f"{round(minutes / 60 / 24)} days"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 

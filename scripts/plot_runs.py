@@ -1,0 +1,72 @@
+"""Draw the training returns of several runs on one plot, runs of one recipe in one colour.
+
+python scripts/plot_runs.py curves.png logs/dqn/Pong_1 logs/dqn/Pong_2 logs/iqn/Pong_1
+
+A point is the mean return of the training games that ended in 10,000 steps; a thin line is a run, a
+thick one the mean of the runs of a recipe. A table of the same numbers is printed.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from plot_run import column
+
+from dqn_zoo.games import random_score
+from dqn_zoo.recipes import load_config
+from dqn_zoo.runs import Run, find_run
+
+BIN_STEPS = 10_000
+
+
+def binned_returns(run: Run, num_bins: int) -> NDArray[np.float64]:
+    """Return the mean return of the games that ended in each bin; NaN where none did."""
+    place = np.array(column(run.episodes_file, "steps")) // BIN_STEPS
+    returns = np.array(column(run.episodes_file, "return"))
+    games = [returns[place == number] for number in range(num_bins)]
+    return np.array([some.mean() if len(some) else np.nan for some in games])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for path in arguments.runs:
+        run = find_run(path.parent, run=str(path))
+        groups[load_config(run.config_file).algo].append(run)
+    config = load_config(run.config_file)
+    num_bins = config.n_timesteps // BIN_STEPS
+    steps = (np.arange(num_bins) + 0.5) * BIN_STEPS
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    quarter = num_bins // 4
+    print(f"| recipe | runs | last {quarter * BIN_STEPS:,} steps | each run | all steps |")
+    print("| --- | --- | --- | --- | --- |")
+    for number, (algo, runs) in enumerate(groups.items()):
+        curves = np.stack([binned_returns(run, num_bins) for run in runs])
+        for curve in curves:
+            axes.plot(steps, curve, color=f"C{number}", linewidth=0.7, alpha=0.5)
+        axes.plot(steps, np.nanmean(curves, axis=0), color=f"C{number}", linewidth=2, label=algo)
+        last = np.nanmean(curves[:, -quarter:], axis=1)
+        each = ", ".join(f"{value:.0f}" for value in last)
+        print(f"| `{algo}` | {len(runs)} | {last.mean():.0f} | {each} | {np.nanmean(curves):.0f} |")
+    random = random_score(config.env)
+    if random is not None:
+        axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
+    axes.set_xlabel("steps (4 frames each)")
+    axes.set_ylabel("mean return of training games (raw score)")
+    axes.set_title(f"{config.env}, protocol {config.protocol}, network {config.network}")
+    axes.legend(fontsize=8)
+    figure.savefig(arguments.picture, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
