@@ -25,6 +25,7 @@ def _list_as_tuple(value: object) -> object:
 PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
+PoolSize = Annotated[int, Field(ge=1, le=11), BeforeValidator(_whole_number)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -86,7 +87,7 @@ class Config(BaseModel):
     replay: Literal["uniform", "prioritized"] = Field(
         default="uniform", description="how transitions are drawn"
     )
-    priority_exponent: NonNegativeFloat = Field(
+    priority_exponent: Fraction = Field(
         default=0.5, description="alpha: 0 draws uniformly; replay prioritized"
     )
     priority_weight_initial: Fraction = Field(
@@ -109,7 +110,7 @@ class Config(BaseModel):
     network_width: PositiveInt = Field(
         default=1, description="factor on the channels of the impala torso"
     )
-    network_pool: PositiveInt | None = Field(
+    network_pool: PoolSize | None = Field(
         default=None, description="side of an adaptive max-pool behind the impala torso; null: none"
     )
     layer_norm: bool = Field(

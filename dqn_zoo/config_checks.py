@@ -32,11 +32,13 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def without_effect(config: Config) -> list[str]:
-    """Return the keys of parts that this config does not use."""
-    return [
-        key for key, (chooser, values) in NEEDS.items() if getattr(config, chooser) not in values
-    ]
+def without_effect(config: Config) -> dict[str, str]:
+    """Return the keys of parts that this config does not use, each with what would use it."""
+    return {
+        key: f"{chooser} {' or '.join(values)}"
+        for key, (chooser, values) in NEEDS.items()
+        if getattr(config, chooser) not in values
+    }
 
 
 class Finding(NamedTuple):
@@ -74,7 +76,6 @@ def contradictions(config: Config) -> Iterator[Finding]:
         )
     if config.crop is not None:
         yield from _crop_contradictions(config, config.crop)
-    yield from _network_contradictions(config)
     yield from _distribution_contradictions(config)
 
 
@@ -107,9 +108,9 @@ def _doubts(config: Config) -> Iterator[str]:
             f"epsilon rises from {config.exploration_initial_eps:g} to "
             f"{config.exploration_final_eps:g}: exploration_initial_eps is usually the larger"
         )
-    if config.exploration_final_eps == 0.0 and not falls and config.noisy_sigma is None:
+    if config.exploration_final_eps == 0.0 and not falls and not config.noisy_sigma:
         yield (
-            "nothing explores: epsilon is 0 and noisy_sigma is null; raise "
+            "nothing explores: epsilon is 0 and there are no noisy layers; raise "
             "exploration_initial_eps or set noisy_sigma to 0.5"
         )
     if config.buffer_size < config.learning_starts:
@@ -149,19 +150,6 @@ def _crop_contradictions(config: Config, crop: tuple[int, int, int, int]) -> Ite
         )
 
 
-def _network_contradictions(config: Config) -> Iterator[Finding]:
-    """Yield the parts of the impala network that another network does not have."""
-    if config.network == "impala":
-        return
-    for key, (chooser, _) in NEEDS.items():
-        if chooser == "network" and getattr(config, key) != Config.model_fields[key].default:
-            yield Finding(
-                (key, "network"),
-                f"{key} is a part of the network impala, got network {config.network}; "
-                f"set network to impala, or {key} to its default",
-            )
-
-
 def _distribution_contradictions(config: Config) -> Iterator[Finding]:
     if config.loss != "c51":
         return
@@ -196,10 +184,9 @@ def _support_doubts(config: Config) -> Iterator[str]:
 def _unused(config: Config) -> Iterator[str]:
     """Name what was set for a part that is not there."""
     unused = [
-        f"{key} (for {chooser} {' or '.join(values)})"
-        for key, (chooser, values) in NEEDS.items()
-        if getattr(config, chooser) not in values
-        and getattr(config, key) != Config.model_fields[key].default
+        f"{key} (for {part})"
+        for key, part in without_effect(config).items()
+        if getattr(config, key) != Config.model_fields[key].default
     ]
     if unused:
         yield f"without effect here: {', '.join(unused)}"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,6 +53,19 @@ class Head(Protocol):
         ...
 
 
+MakeLayers = Callable[[int], nn.Module]  # makes layers with so many outputs
+
+
+class BuildHead(Protocol):
+    """Anything that builds a head around layers with the outputs that it needs per action."""
+
+    def __call__(
+        self, settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
+    ) -> nn.Module:
+        """Return a head; `make_layers` takes the outputs of one action."""
+        ...
+
+
 class ScalarHead(nn.Module):
     """One value per action."""
 
@@ -87,7 +99,11 @@ class CategoricalHead(nn.Module):
 
     def q_values(self, features: Tensor) -> Tensor:
         """Return the expected return of every action: float32 [batch, num_actions]."""
-        return (self.log_probabilities(features).exp() * self.support).sum(dim=-1)
+        return self.mean(self.log_probabilities(features))
+
+    def mean(self, log_probabilities: Tensor) -> Tensor:
+        """Return the expected return: float32 [...] for log-probabilities [..., num_atoms]."""
+        return (log_probabilities.exp() * self.support).sum(dim=-1)
 
 
 class QuantileHead(nn.Module):
@@ -183,11 +199,11 @@ class NoisyLinear(nn.Linear):
         self.bias_sigma = nn.Parameter(torch.full((out_features,), initial))
         self._noise: tuple[Tensor, Tensor] | None = None
 
-    def reset_noise(self, generator: np.random.Generator) -> None:
-        """Draw new noise for inputs and outputs."""
-        normal = generator.standard_normal(self.in_features + self.out_features, np.float32)
-        noise = torch.from_numpy(np.sign(normal) * np.sqrt(np.abs(normal)))
-        noise = noise.to(self.weight.device)
+    def reset_noise(self, generator: torch.Generator) -> None:
+        """Draw new noise for inputs and outputs from a generator on the layer's device."""
+        numbers = self.in_features + self.out_features
+        normal = torch.randn(numbers, generator=generator, device=self.weight.device)
+        noise = normal.sign() * normal.abs().sqrt()
         self._noise = noise[: self.in_features], noise[self.in_features :]
 
     def remove_noise(self) -> None:
@@ -208,7 +224,7 @@ class Stream(nn.Module):
     """A hidden layer and an output layer."""
 
     def __init__(
-        self, settings: HeadSettings, feature_size: int, hidden_size: int, num_outputs: int
+        self, settings: HeadSettings, *, feature_size: int, hidden_size: int, num_outputs: int
     ) -> None:
         super().__init__()
         self.hidden = _linear(feature_size, hidden_size, settings.noisy_sigma)
@@ -225,18 +241,18 @@ class Stream(nn.Module):
 
 
 class PlainLayers(nn.Module):
-    """One stream for all actions."""
+    """One stream for all actions.
 
-    def __init__(
-        self,
-        settings: HeadSettings,
-        feature_size: int,
-        hidden_size: int,
-        outputs: tuple[int, int],
-    ) -> None:
+    Args:
+        make_stream: gives a stream with so many outputs.
+        num_actions: of the game.
+        num_outputs: of each action.
+    """
+
+    def __init__(self, make_stream: MakeLayers, *, num_actions: int, num_outputs: int) -> None:
         super().__init__()
-        self._outputs = outputs
-        self.stream = Stream(settings, feature_size, hidden_size, math.prod(outputs))
+        self._outputs = num_actions, num_outputs
+        self.stream = make_stream(num_actions * num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return float32 [..., num_actions, outputs] for features [..., feature_size]."""
@@ -249,51 +265,27 @@ class DuelingLayers(nn.Module):
 
     https://arxiv.org/abs/1511.06581. As in its section 4.2, the gradient that both streams send
     back to the features is scaled by 1 / sqrt(2).
+
+    Args:
+        make_stream: gives a stream with so many outputs.
+        num_actions: of the game.
+        num_outputs: of each action.
     """
 
-    def __init__(
-        self,
-        settings: HeadSettings,
-        feature_size: int,
-        hidden_size: int,
-        outputs: tuple[int, int],
-    ) -> None:
+    def __init__(self, make_stream: MakeLayers, *, num_actions: int, num_outputs: int) -> None:
         super().__init__()
-        self._outputs = outputs
-        self.value = Stream(settings, feature_size, hidden_size, outputs[1])
-        self.advantage = Stream(settings, feature_size, hidden_size, math.prod(outputs))
+        self._outputs = num_actions, num_outputs
+        self.value = make_stream(num_outputs)
+        self.advantage = make_stream(num_actions * num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return float32 [..., num_actions, outputs] for features [..., feature_size]."""
-        features = _scale_gradient(features, 1 / math.sqrt(2))
+        # Equal to the features, with a scaled gradient.
+        features = features.detach() + (features - features.detach()) / math.sqrt(2)
         value: Tensor = self.value(features).unsqueeze(-2)
         advantage: Tensor = self.advantage(features)
         advantage = advantage.view(*advantage.shape[:-1], *self._outputs)
         return value + advantage - advantage.mean(dim=-2, keepdim=True)
-
-
-class _ScaledGradient(torch.autograd.Function):
-    """The identity, with a scaled gradient."""
-
-    @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, inputs: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale  # type: ignore[attr-defined]
-        return inputs.view_as(inputs)
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None  # type: ignore[attr-defined]
-
-
-def _scale_gradient(inputs: Tensor, scale: float) -> Tensor:
-    scaled: Tensor = _ScaledGradient.apply(inputs, scale)  # type: ignore[no-untyped-call]
-    return scaled
-
-
-def _linear(in_features: int, out_features: int, sigma: float | None) -> nn.Linear:
-    if sigma is None:
-        return nn.Linear(in_features, out_features)
-    return NoisyLinear(in_features, out_features, sigma)
 
 
 def build_head(
@@ -309,10 +301,15 @@ def build_head(
     """
     build_layers = DuelingLayers if settings.dueling else PlainLayers
 
-    def layers(num_outputs: int) -> nn.Module:
-        return build_layers(settings, feature_size, hidden_size, (num_actions, num_outputs))
+    def make_stream(num_outputs: int) -> Stream:
+        return Stream(
+            settings, feature_size=feature_size, hidden_size=hidden_size, num_outputs=num_outputs
+        )
 
-    return HEADS[settings.loss](settings, feature_size, layers)
+    def make_layers(num_outputs: int) -> nn.Module:
+        return build_layers(make_stream, num_actions=num_actions, num_outputs=num_outputs)
+
+    return HEADS[settings.loss](settings, make_layers, feature_size=feature_size)
 
 
 def count_actions(settings: HeadSettings, weights: Mapping[str, Tensor]) -> int | None:
@@ -325,40 +322,48 @@ def count_actions(settings: HeadSettings, weights: Mapping[str, Tensor]) -> int 
     Returns:
         None if the weights are not those of such a network.
     """
-    stream = "advantage" if settings.dueling else "stream"
-    bias = weights.get(f"head.layers.{stream}.output.bias")
+    name = f"layers.{'advantage' if settings.dueling else 'stream'}.output.bias"
+    bias = weights.get(f"head.{name}")
     if bias is None or bias.dim() != 1:
         return None
-    outputs = {"c51": settings.num_atoms, "qrdqn": settings.num_quantiles}.get(settings.loss, 1)
+    of_one_action = build_head(settings, feature_size=1, hidden_size=1, num_actions=1)
+    outputs = len(of_one_action.state_dict()[name])
     return None if len(bias) % outputs else len(bias) // outputs
 
 
-Layers = Callable[[int], nn.Module]  # makes layers with so many outputs per action
+def _linear(in_features: int, out_features: int, sigma: float | None) -> nn.Linear:
+    if sigma is None:
+        return nn.Linear(in_features, out_features)
+    return NoisyLinear(in_features, out_features, sigma)
 
 
-def _scalar(settings: HeadSettings, feature_size: int, layers: Layers) -> nn.Module:
-    return ScalarHead(layers(1))
+def _scalar(settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int) -> nn.Module:
+    return ScalarHead(make_layers(1))
 
 
-def _categorical(settings: HeadSettings, feature_size: int, layers: Layers) -> nn.Module:
+def _categorical(
+    settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
+) -> nn.Module:
     support = torch.linspace(settings.v_min, settings.v_max, settings.num_atoms)
-    return CategoricalHead(layers(settings.num_atoms), support)
+    return CategoricalHead(make_layers(settings.num_atoms), support)
 
 
-def _quantiles(settings: HeadSettings, feature_size: int, layers: Layers) -> nn.Module:
-    return QuantileHead(layers(settings.num_quantiles), settings.num_quantiles)
+def _quantiles(settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int) -> nn.Module:
+    return QuantileHead(make_layers(settings.num_quantiles), settings.num_quantiles)
 
 
-def _implicit_quantiles(settings: HeadSettings, feature_size: int, layers: Layers) -> nn.Module:
+def _implicit_quantiles(
+    settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
+) -> nn.Module:
     return ImplicitQuantileHead(
-        layers(1),
+        make_layers(1),
         feature_size,
         num_cosines=settings.num_cosines,
         num_acting_quantiles=settings.num_acting_quantiles,
     )
 
 
-HEADS: dict[str, Callable[[HeadSettings, int, Layers], nn.Module]] = {
+HEADS: dict[str, BuildHead] = {
     "huber": _scalar,
     "squared": _scalar,
     "c51": _categorical,

@@ -15,7 +15,6 @@ from torch.optim import Adam, Optimizer, RMSprop
 from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.replay import Batch
-from dqn_zoo.seeding import generator_state, restore_generator
 
 METRICS = ("loss", "q_mean", "grad_norm")
 
@@ -41,7 +40,7 @@ class Learner:
         network: trained in place, already on its device.
         loss: judges a batch.
         optimizer: see `OptimizerSettings`.
-        generator: of the noise of noisy layers and of random quantile fractions.
+        seed: of the noise of noisy layers and of random quantile fractions.
         bfloat16: multiply in bfloat16 (autocast); weights and optimizer stay float32.
     """
 
@@ -51,14 +50,14 @@ class Learner:
         loss: Loss,
         optimizer: OptimizerSettings,
         *,
-        generator: np.random.Generator,
+        seed: int,
         bfloat16: bool,
     ) -> None:
         self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.device = next(network.parameters()).device
         self._loss = loss
-        self._generator = generator
+        self._generator = torch.Generator(self.device).manual_seed(seed)
         limit = optimizer.max_grad_norm
         self._max_grad_norm = math.inf if limit is None else limit
         self._optimizer = OPTIMIZERS[optimizer.name](list(network.parameters()), optimizer.epsilon)
@@ -75,7 +74,7 @@ class Learner:
             network.reset_noise(self._generator)
         self.online.train()  # only here do spectral norms follow the weights
         with self._autocast():
-            output = self._loss(self.online, self.target, batch, self._generator)
+            output = self._loss(self.online, self.target, batch, self._uniform)
             loss = (batch.weight * output.per_example).mean()
         self.online.eval()
         self._optimizer.zero_grad(set_to_none=True)
@@ -124,7 +123,7 @@ class Learner:
         return {
             "sums": self._sums.tolist(),
             "num_summed": self._num_summed,
-            "generator": generator_state(self._generator),
+            "generator": self._generator.get_state().numpy().tobytes().hex(),
         }
 
     def optimizer_bytes(self) -> bytes:
@@ -144,12 +143,17 @@ class Learner:
         """Continue from what `state`, the two networks and `optimizer_bytes` were."""
         self.online.load_state_dict(online)
         self.target.load_state_dict(target)
-        saved = torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
-        self._optimizer.load_state_dict(saved)
+        self._optimizer.load_state_dict(
+            torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
+        )
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._num_summed = state["num_summed"]
         if "generator" in state:  # absent where no loss or network was random yet
-            restore_generator(self._generator, state["generator"])
+            saved = bytearray.fromhex(state["generator"])
+            self._generator.set_state(torch.frombuffer(saved, dtype=torch.uint8))
+
+    def _uniform(self, rows: int, columns: int) -> Tensor:
+        return torch.rand((rows, columns), generator=self._generator, device=self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)

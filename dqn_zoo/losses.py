@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,17 +33,21 @@ class LossOutput(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+class Uniform(Protocol):
+    """A source of random numbers, on the learner's device."""
+
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        """Return float32 [rows, columns], uniform in [0, 1)."""
+        ...
+
+
 class Loss(Protocol):
     """Anything that judges a batch with the online and the target network."""
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        generator: np.random.Generator,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
-        """Return the loss of every row of `batch`; what is random comes from `generator`."""
+        """Return the loss of every row of `batch`; what is random comes from `uniform`."""
         ...
 
 
@@ -64,11 +67,7 @@ class TDLoss:
     penalty: Callable[[Tensor], Tensor]
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        generator: np.random.Generator,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the penalised TD error of every row; priorities are absolute errors."""
         with torch.no_grad():
@@ -97,11 +96,7 @@ class CategoricalLoss:
     bootstrap: Bootstrap
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        generator: np.random.Generator,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the cross-entropy of every row.
 
@@ -112,7 +107,7 @@ class CategoricalLoss:
         target_head = _head(target, CategoricalHead)
         with torch.no_grad():
             next_log = target_head.log_probabilities(target.features(batch.next_observation))
-            next_q = (next_log.exp() * target_head.support).sum(dim=-1)
+            next_q = target_head.mean(next_log)
             backup = self.bootstrap(next_q, online, target, batch)
             next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
             support = target_head.support.expand(len(batch.action), -1)
@@ -127,7 +122,7 @@ class CategoricalLoss:
         return LossOutput(
             per_example=value_learning.cross_entropy(projected, log_probabilities),
             priority=value_learning.kl_divergence(projected, detached).clamp(min=0.0),
-            metrics={"q_mean": (detached.exp() * online_head.support).sum(dim=-1).mean()},
+            metrics={"q_mean": online_head.mean(detached).mean()},
         )
 
 
@@ -144,11 +139,7 @@ class QuantileLoss:
     kappa: float
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        generator: np.random.Generator,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         with torch.no_grad():
@@ -181,29 +172,20 @@ class ImplicitQuantileLoss:
     num_target_quantiles: int
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        generator: np.random.Generator,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         batch_size = len(batch.action)
         online_head = _head(online, ImplicitQuantileHead)
         target_head = _head(target, ImplicitQuantileHead)
-
-        def draw_fractions(number: int) -> Tensor:
-            fractions = generator.random((batch_size, number), np.float32)
-            return torch.from_numpy(fractions).to(batch.reward.device)
-
         with torch.no_grad():
             next_features = target.features(batch.next_observation)
             backup = self.bootstrap(target_head.q_values(next_features), online, target, batch)
             next_quantiles = target_head.quantiles(
-                next_features, draw_fractions(self.num_target_quantiles)
+                next_features, uniform(batch_size, self.num_target_quantiles)
             )
             targets = _quantile_targets(backup, batch, next_quantiles)
-        fractions = draw_fractions(self.num_quantiles)
+        fractions = uniform(batch_size, self.num_quantiles)
         quantiles = value_learning.select(
             online_head.quantiles(online.features(batch.observation), fractions), batch.action
         )

@@ -6,7 +6,6 @@ The division of the pixels by 255 happens here, so that memory, copies and repla
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -88,7 +87,7 @@ class QNetwork(nn.Module):
         """
         return self.head.q_values(self.features(observation))
 
-    def reset_noise(self, generator: np.random.Generator) -> None:
+    def reset_noise(self, generator: torch.Generator) -> None:
         """Draw new noise for the noisy layers; without any, nothing is drawn."""
         for layer in self._noisy_layers():
             layer.reset_noise(generator)

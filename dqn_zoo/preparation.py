@@ -61,8 +61,8 @@ def estimate_seconds(config: Config) -> float:
     learner = build_learner(config, num_actions=MOST_ACTIONS)
     batch = _made_up_batch(config)
     observation = batch.observation[: config.n_envs].cpu().numpy()
-    update_s = _fastest_of_3(lambda: learner.update(batch, 1e-9))
-    act_s = _fastest_of_3(lambda: learner.q_values(observation)) / len(observation)
+    update_s = _fastest(lambda: learner.update(batch, 1e-9))
+    act_s = _fastest(lambda: learner.noisy_q_values(observation)) / len(observation)
     learning_steps = max(0, config.n_timesteps - config.learning_starts)
     updates = updates_owed(config, config.n_timesteps)
     return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
@@ -77,9 +77,10 @@ def _made_up_batch(config: Config) -> Batch:
     return Batch(pixels, action, ones, ones, pixels, ones, action)
 
 
-def _fastest_of_3(work: Callable[[], object]) -> float:
+def _fastest(work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of three runs after a first one; of slow work, fewer."""
     seconds: list[float] = []
-    while len(seconds) < 4 and sum(seconds) < 2.0:  # the first one warms up
+    while len(seconds) < 4 and sum(seconds) < 2.0:
         began = time.perf_counter()
         work()
         if torch.cuda.is_available():

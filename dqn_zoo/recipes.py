@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dqn_zoo.config import Config, build_config
-from dqn_zoo.config_checks import check, contradictions, warnings
+from dqn_zoo.config_checks import check, contradictions, warnings, without_effect
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import parse_game
 from dqn_zoo.recipe_files import (
@@ -93,6 +93,7 @@ def resolve(
     config = build_config({key: entry.value for key, entry in merged.items()})
     sources = {key: entry.origin for key, entry in merged.items()}
     _check_with_sources(config, sources)
+    _refuse_idle_overrides(config, last)
     return Resolved(
         config=config,
         sources=sources,
@@ -184,6 +185,16 @@ def _check_with_sources(config: Config, sources: Mapping[str, str]) -> None:
     for finding in contradictions(config):
         origins = "; ".join(f"{key}: {sources[key]}" for key in finding.keys)
         raise UserError(f"{finding.text} ({origins})")
+
+
+def _refuse_idle_overrides(config: Config, overrides: Layer) -> None:
+    """Refuse what the command line sets for a part that is not there; from a recipe it may stay."""
+    for key, part in without_effect(config).items():
+        if key in overrides:
+            raise UserError(
+                f"{overrides[key].origin}: {key} has no effect here, it belongs to {part}; set "
+                f"{part.replace(' ', '=', 1).split(' or ')[0]} too, or leave {key} out"
+            )
 
 
 def _lines(config: Config) -> Iterator[tuple[str, str]]:

@@ -88,9 +88,13 @@ class FrameStore:
     def __init__(self, ring_size: int, device: torch.device) -> None:
         self.frames_written = 0
         self._ring_size = ring_size
-        # numpy's zeros take memory only where they are written to; torch's take it at once.
-        zeros = np.zeros((ring_size + 1, FRAME_BYTES), np.uint8)
-        self._frames = torch.from_numpy(zeros).to(device)
+        if device.type == "cpu":
+            # numpy's zeros take memory only where they are written to; torch's take it at once.
+            self._frames = torch.from_numpy(np.zeros((ring_size + 1, FRAME_BYTES), np.uint8))
+        else:
+            self._frames = torch.zeros(
+                (ring_size + 1, FRAME_BYTES), dtype=torch.uint8, device=device
+            )
 
     def append(self, frames: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Store uint8 [rows, 84, 84] over the oldest and return their ids, int32 [rows]."""

@@ -137,19 +137,24 @@ def _absent(reason: str) -> Callable[[object], Meaning]:
 
 def _policy(value: object) -> Meaning:
     if value == "CnnPolicy":
-        return Meaning(note="the network is CnnPolicy's anyway")
-    raise UserError(f"the network here is CnnPolicy's (Mnih et al. 2015), got {value!r}")
+        return Meaning(note="network sets the torso; CnnPolicy's is nature")
+    raise UserError(f"network sets the torso here, CnnPolicy's is nature; got {value!r}")
 
 
 def _policy_kwargs(value: object) -> Meaning:
     arguments = _as_mapping(value)
+    settings = {}
+    if "n_quantiles" in arguments:
+        settings["num_quantiles"] = arguments.pop("n_quantiles")
     optimizer = arguments.pop("optimizer_kwargs", {})
     if arguments or not isinstance(optimizer, dict) or optimizer.keys() - {"eps"}:
         raise UserError(
-            "the network of dqn is fixed and its optimizer is set by optimizer, optimizer_eps and "
-            "learning_rate; remove the key"
+            "only n_quantiles and the eps of optimizer_kwargs are known: network and its keys set "
+            "the network, optimizer and learning_rate the rest; remove the others"
         )
-    return Meaning({"optimizer_eps": optimizer["eps"]}) if optimizer else Meaning(note="empty")
+    if optimizer:
+        settings["optimizer_eps"] = optimizer["eps"]
+    return Meaning(settings, None if settings else "empty")
 
 
 def _normalize(value: object) -> Meaning:

@@ -221,8 +221,8 @@ class SumTree:
         """Return the place where the running sum of the numbers first exceeds each mass.
 
         Args:
-            mass: float64 [count], from 0 up to the total. Where rounding puts one beyond the end,
-                the last number above 0 is found; a number of 0 never is.
+            mass: float64 [count], from 0 up to the total, which must be above 0. Where rounding
+                puts one beyond the end, the last number above 0 is found; a number of 0 never is.
 
         Returns:
             int64 [count].
@@ -233,7 +233,7 @@ class SumTree:
             children = level.view(-1, FANOUT)[place]  # [count, FANOUT]
             running = children.cumsum(dim=1)
             mass = torch.minimum(mass, torch.nextafter(running[:, -1], zero)).clamp(min=0.0)
-            child = (running <= mass.unsqueeze(1)).sum(dim=1, keepdim=True)
+            child = (running <= mass.unsqueeze(1)).sum(dim=1, keepdim=True).clamp(max=FANOUT - 1)
             before = running.gather(1, child) - children.gather(1, child)
             mass = mass - before.squeeze(1)
             place = place * FANOUT + child.squeeze(1)

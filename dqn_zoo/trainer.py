@@ -333,7 +333,7 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
         network.to(config.device),
         build_loss(config),
         OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
-        generator=stream_generator(config.seed, "learner"),
+        seed=stream_seed(config.seed, "learner"),
         bfloat16=config.precision == "bfloat16",
     )
 

@@ -27,7 +27,7 @@ BIN_STEPS = 10_000
 
 def binned_returns(run: Run, num_bins: int) -> NDArray[np.float64]:
     """Return the mean return of the games that ended in each bin; NaN where none did."""
-    place = np.array(column(run.episodes_file, "steps")) // BIN_STEPS
+    place = (np.array(column(run.episodes_file, "steps")) - 1) // BIN_STEPS
     returns = np.array(column(run.episodes_file, "return"))
     games = [returns[place == number] for number in range(num_bins)]
     return np.array([some.mean() if len(some) else np.nan for some in games])
@@ -39,15 +39,20 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     arguments = parser.parse_args()
     groups: dict[str, list[Run]] = defaultdict(list)
+    titles = set()
     for path in arguments.runs:
         run = find_run(path.parent, run=str(path))
-        groups[load_config(run.config_file).algo].append(run)
-    config = load_config(run.config_file)
-    num_bins = config.n_timesteps // BIN_STEPS
+        config = load_config(run.config_file)
+        groups[config.algo].append(run)
+        titles.add((config.env, config.protocol, config.network, config.n_timesteps))
+    if len(titles) > 1:
+        parser.error(f"the runs differ in game, protocol, network or steps: {sorted(titles)}")
+    [(game, protocol, network, n_timesteps)] = titles
+    num_bins = max(1, n_timesteps // BIN_STEPS)
     steps = (np.arange(num_bins) + 0.5) * BIN_STEPS
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    quarter = num_bins // 4
+    quarter = max(1, num_bins // 4)
     print(f"| recipe | runs | last {quarter * BIN_STEPS:,} steps | each run | all steps |")
     print("| --- | --- | --- | --- | --- |")
     for number, (algo, runs) in enumerate(groups.items()):
@@ -58,12 +63,12 @@ def main() -> None:
         last = np.nanmean(curves[:, -quarter:], axis=1)
         each = ", ".join(f"{value:.0f}" for value in last)
         print(f"| `{algo}` | {len(runs)} | {last.mean():.0f} | {each} | {np.nanmean(curves):.0f} |")
-    random = random_score(config.env)
+    random = random_score(game)
     if random is not None:
         axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
     axes.set_xlabel("steps (4 frames each)")
     axes.set_ylabel("mean return of training games (raw score)")
-    axes.set_title(f"{config.env}, protocol {config.protocol}, network {config.network}")
+    axes.set_title(f"{game}, protocol {protocol}, network {network}")
     axes.legend(fontsize=8)
     figure.savefig(arguments.picture, dpi=110)
 

@@ -1,6 +1,5 @@
 """Small networks, heads and learners for the tests of networks and heads."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +53,7 @@ def tiny_network(loss: str = "huber", **options) -> QNetwork:
 def make_learner(
     network: QNetwork, loss: Loss = TD, *, seed: int = 0, bfloat16: bool = False
 ) -> Learner:
-    return Learner(network, loss, ADAM, generator=np.random.default_rng(seed), bfloat16=bfloat16)
+    return Learner(network, loss, ADAM, seed=seed, bfloat16=bfloat16)
 
 
 def random_frames(*shape: int, seed: int = 0) -> Tensor:

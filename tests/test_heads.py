@@ -195,8 +195,8 @@ def noisy_layer(in_features: int = 5, out_features: int = 3, sigma: float = 0.5)
 
 def test_noise_is_factorised_as_in_the_paper():
     layer = noisy_layer()
-    layer.reset_noise(np.random.default_rng(4))
-    normal = np.random.default_rng(4).standard_normal(8, np.float32).tolist()
+    layer.reset_noise(torch.Generator().manual_seed(4))
+    normal = torch.randn(8, generator=torch.Generator().manual_seed(4)).tolist()
     noise = [math.copysign(math.sqrt(abs(x)), x) for x in normal]
     assert min(noise) < 0.0 < max(noise)
     noise_in, noise_out = noise[:5], noise[5:]
@@ -221,7 +221,7 @@ def test_equal_generators_give_equal_noise_and_without_noise_the_means_are_left(
     layer, inputs = noisy_layer(), torch.ones(1, 5)
     means = functional.linear(inputs, layer.weight, layer.bias)
     outputs = [layer(inputs)]
-    generator = np.random.default_rng(1)
+    generator = torch.Generator().manual_seed(1)
     for _ in range(2):
         layer.reset_noise(generator)
         outputs += [layer(inputs), layer(inputs)]
@@ -230,7 +230,7 @@ def test_equal_generators_give_equal_noise_and_without_noise_the_means_are_left(
     assert torch.equal(outputs[3], outputs[4])
     assert not torch.allclose(outputs[1], outputs[3])
     assert not torch.allclose(outputs[1], means)
-    layer.reset_noise(np.random.default_rng(1))
+    layer.reset_noise(torch.Generator().manual_seed(1))
     assert torch.equal(layer(inputs), outputs[1])
     layer.remove_noise()
     assert torch.equal(layer(inputs), means)
@@ -253,7 +253,7 @@ def test_with_sigma_zero_a_noisy_network_is_the_plain_one(loss):
     noisy = tiny_network(loss, dueling=True, noisy_sigma=0.0, seed=1)
     missing = noisy.load_state_dict(plain.state_dict(), strict=False).missing_keys
     frames = random_frames(4, 1, 2, 3)
-    noisy.reset_noise(np.random.default_rng(0))
+    noisy.reset_noise(torch.Generator())
     torch.testing.assert_close(noisy.q_values(frames), plain.q_values(frames))
     with torch.no_grad():
         for name in missing:
@@ -264,7 +264,7 @@ def test_with_sigma_zero_a_noisy_network_is_the_plain_one(loss):
 
 def test_every_noisy_layer_has_noise_of_its_own():
     network = tiny_network(dueling=True, noisy_sigma=0.5)
-    network.reset_noise(np.random.default_rng(0))
+    network.reset_noise(torch.Generator())
     hidden = [network.head.layers.value.hidden, network.head.layers.advantage.hidden]
     with torch.no_grad():
         for layer in hidden:

@@ -1,4 +1,4 @@
-"""Updates: their mechanics, exact resume, and learning on a chain whose values are known."""
+"""The learner: clipped steps, the target network, metrics, resume, bfloat16."""
 
 import copy
 import math
@@ -31,7 +31,7 @@ def small_learner(
     seed: int = 0,
 ) -> Learner:
     network = small_network(config or small_config("huber"), seed=seed)
-    return Learner(network, loss, optimizer, generator=np.random.default_rng(seed), bfloat16=False)
+    return Learner(network, loss, optimizer, seed=seed, bfloat16=False)
 
 
 # --- Mechanics
@@ -44,7 +44,7 @@ def test_updates_are_clipped_steps_of_the_optimizer_with_the_given_learning_rate
     for seed, rate in enumerate([0.01, 0.02, 0.005]):
         batch = random_batch(seed)
         learner.update(batch, rate)
-        output = SQUARED(twin, learner.target, batch, np.random.default_rng(0))
+        output = SQUARED(twin, learner.target, batch, torch.rand)
         optimizer.zero_grad()
         (batch.weight * output.per_example).mean().backward()
         assert nn.utils.clip_grad_norm_(twin.parameters(), 2.0) > 2.0
@@ -91,28 +91,6 @@ def test_metrics_are_means_since_the_last_reading():
     for name, value in both.items():
         assert value == pytest.approx((singles[0][name] + singles[1][name]) / 2, rel=1e-4)
     assert math.isnan(learner.take_metrics()["loss"])
-
-
-def test_every_update_draws_new_noise_for_each_network_and_acting_has_its_own():
-    config = small_config("huber", noisy_sigma=0.5)
-    seen = []
-
-    def look(online, target, batch, generator):
-        seen.append([network.q_values(batch.observation) for network in (online, target)])
-        return HUBER(online, target, batch, generator)
-
-    learner = small_learner(look, config=config)
-    observation = random_batch().observation
-    plain = learner.q_values(observation.numpy())
-    for _ in range(2):  # a learning rate of almost 0: only the noise differs
-        learner.update(random_batch(), 1e-12)
-    (first, first_target), (second, second_target) = seen
-    explored = [torch.from_numpy(learner.noisy_q_values(observation.numpy())) for _ in range(2)]
-    values = [first, first_target, second, second_target, *explored, torch.from_numpy(plain)]
-    for index, one in enumerate(values):
-        for other in values[:index]:
-            assert (one - other).abs().max() > 0.01
-    assert np.abs(learner.q_values(observation.numpy()) - plain).max() < 1e-5
 
 
 # --- Resume
@@ -169,8 +147,7 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(loss, bootstrap
     gradients = []
     for bfloat16 in (False, True):
         network = build_network(NetworkSettings.from_config(config), num_actions=4, seed=1)
-        generator = np.random.default_rng(0)
-        learner = Learner(network, build_loss(config), ADAM, generator=generator, bfloat16=bfloat16)
+        learner = Learner(network, build_loss(config), ADAM, seed=0, bfloat16=bfloat16)
         learner.update(batch, 1e-4)
         gradients.append({n: p.grad.flatten() for n, p in learner.online.named_parameters()})
     for name, exact in gradients[0].items():
@@ -183,8 +160,7 @@ def test_action_values_keep_float32_resolution_in_bfloat16():
     network = build_network(settings, num_actions=4, seed=1)
     with torch.no_grad():
         network.head.layers.stream.output.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
-    generator = np.random.default_rng(0)
-    learner = Learner(network, HUBER, ADAM, generator=generator, bfloat16=True)
+    learner = Learner(network, HUBER, ADAM, seed=0, bfloat16=True)
     frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8).numpy()
     values = learner.q_values(frames)
     rounded = torch.from_numpy(values).bfloat16().float().numpy()

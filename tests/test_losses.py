@@ -3,11 +3,17 @@
 import copy
 import math
 
-import numpy as np
 import pytest
 import torch
-from test_value_learning import slow_projection, slow_quantile_huber
-from tiny import COMBINATIONS, lit_pixels, random_batch, small_config, small_network
+from tiny import (
+    COMBINATIONS,
+    lit_pixels,
+    random_batch,
+    slow_projection,
+    slow_quantile_huber,
+    small_config,
+    small_network,
+)
 from torch import Tensor, nn
 
 from dqn_zoo.bootstraps import BOOTSTRAPS, DoubleBootstrap, GreedyBootstrap, SoftBootstrap
@@ -28,20 +34,20 @@ from dqn_zoo.value_learning import squared
 
 
 class FixedFractions:
-    """Stands for a generator: for each number of fractions always the same ones."""
+    """Gives for each number of columns always the same fractions."""
 
-    def __init__(self, fractions: dict[int, np.ndarray]) -> None:
+    def __init__(self, fractions: dict[int, Tensor]) -> None:
         self.fractions = fractions
-        self.bit_generator = np.random.PCG64(0)
 
-    def random(self, shape: tuple[int, int], dtype: type) -> np.ndarray:
-        fractions = self.fractions[shape[1]]
-        return np.broadcast_to(fractions, shape).astype(dtype)
+    def __call__(self, rows: int, columns: int) -> Tensor:
+        return self.fractions[columns].expand(rows, columns)
 
 
 def fixed_fractions(config: Config, size: int = 12) -> FixedFractions:
-    numbers = (config.num_quantiles, config.num_target_quantiles)
-    return FixedFractions({n: np.random.default_rng(n).random((size, n)) for n in numbers})
+    """Return the fractions that a learner of seed 3 draws: the target's first."""
+    generator = torch.Generator().manual_seed(3)
+    numbers = (config.num_target_quantiles, config.num_quantiles)
+    return FixedFractions({n: torch.rand((size, n), generator=generator) for n in numbers})
 
 
 # --- The slow reference
@@ -104,8 +110,7 @@ def reference_row(online, target, batch, row, config, fractions):
         next_quantiles = target.head.quantiles(target.features(following))[0]
     else:
         own, theirs = (
-            torch.from_numpy(fractions[n][row : row + 1]).float()
-            for n in (config.num_quantiles, config.num_target_quantiles)
+            fractions[n][row : row + 1] for n in (config.num_quantiles, config.num_target_quantiles)
         )
         shares = own[0].tolist()
         quantiles = online.head.quantiles(online.features(observation), own)[0, action]
@@ -129,17 +134,15 @@ def reference(online, target, batch, config, fractions) -> tuple[Tensor, Tensor,
 def test_an_update_has_the_weighted_gradient_of_a_reference_computed_row_by_row(loss, bootstrap):
     config = small_config(loss, bootstrap)
     twin, target, batch = small_network(config), small_network(config, seed=6), random_batch()
-    generator = fixed_fractions(config)
+    uniform = fixed_fractions(config)
     learner = Learner(
         small_network(config), build_loss(config), OptimizerSettings("adam", 1e-8, 1e9),
-        generator=generator, bfloat16=False,
+        seed=3, bfloat16=False,
     )  # fmt: skip
     learner.target.load_state_dict(target.state_dict())
     priorities = learner.update(batch, 1e-3)
 
-    losses, expected_priorities, values = reference(
-        twin, target, batch, config, generator.fractions
-    )
+    losses, expected_priorities, values = reference(twin, target, batch, config, uniform.fractions)
     weighted = sum(w * each for w, each in zip(batch.weight, losses, strict=True)) / len(losses)
     weighted.backward()
     for (name, own), other in zip(
@@ -172,10 +175,10 @@ def test_bootstraps_weights_and_networks_make_a_difference_on_these_batches(loss
 @pytest.mark.parametrize(("loss", "bootstrap"), COMBINATIONS)
 def test_no_gradient_flows_through_the_target(loss, bootstrap):
     config = small_config(loss, bootstrap)
-    network, generator = small_network(config), fixed_fractions(config)
+    network, uniform = small_network(config), fixed_fractions(config)
     gradients = []
     for target in (network, copy.deepcopy(network)):
-        output = build_loss(config)(network, target, random_batch(), generator)
+        output = build_loss(config)(network, target, random_batch(), uniform)
         assert not output.priority.requires_grad
         assert not any(value.requires_grad for value in output.metrics.values())
         gradients.append(torch.autograd.grad(output.per_example.sum(), [*network.parameters()]))
@@ -265,7 +268,7 @@ TARGET_TABLE = [[60.0, 50.0, 40.0], [3.0, 8.0, 6.0]]  # likes action 1 best ther
 def test_td_errors_by_hand(bootstrap, errors):
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
     networks = table_network(ONLINE_TABLE), table_network(TARGET_TABLE)
-    output = loss(*networks, table_batch(), np.random.default_rng(0))
+    output = loss(*networks, table_batch(), torch.rand)
     assert output.priority.tolist() == pytest.approx(errors)
     assert output.per_example.tolist() == pytest.approx([error**2 for error in errors])
     assert float(output.metrics["q_mean"]) == pytest.approx(10.0)
@@ -277,7 +280,7 @@ def test_the_soft_bonus_is_not_discounted_and_the_entropy_is():
     target = table_network((temperature * logits).tolist())
     bootstrap = SoftBootstrap(alpha=0.6, temperature=temperature, clip=-9.0)
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
-    output = loss(table_network(ONLINE_TABLE), target, table_batch(), np.random.default_rng(0))
+    output = loss(table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
     # The policies are [1/8, 3/8, 4/8] and [1/4, 1/2, 1/4]. Values and entropy together make
     # temperature * log of the sum of exp(q / temperature), which is 8 in state 1.
     bonus = 0.6 * 0.5 * math.log(3 / 8)
@@ -289,7 +292,7 @@ def test_the_soft_bonus_is_clipped_before_its_share():
     target = table_network([[5.0, 0.0, 0.0], [0.0, -99.0, -99.0]])  # log-policy -5 of action 1
     bootstrap = SoftBootstrap(alpha=0.6, temperature=1.0, clip=-2.0)
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
-    output = loss(table_network(ONLINE_TABLE), target, table_batch(), np.random.default_rng(0))
+    output = loss(table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
     assert output.priority.tolist() == pytest.approx([10 - (2 - 1.2), 10 - (-1 - 1.2)])
 
 
@@ -342,7 +345,7 @@ def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
     online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]], support)
     loss = CategoricalLoss(bootstrap=GreedyBootstrap())
     batch = table_batch(reward=[2.97, -2.97], discount=[0.97, 0.97])  # three clipped rewards
-    output = loss(online, online, batch, np.random.default_rng(0))
+    output = loss(online, online, batch, torch.rand)
     assert output.per_example.tolist() == pytest.approx([-math.log(0.2), -math.log(0.5)])
     assert output.priority.tolist() == pytest.approx([-math.log(0.2), -math.log(0.5)])
 
@@ -353,9 +356,7 @@ def test_a_well_predicted_random_outcome_has_no_priority_but_a_cross_entropy():
     # The best next action, 0 (mean -0.1), becomes what action 1 has: nothing moves but the action.
     target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]], support)
     batch = table_batch(reward=[0.0, 0.0], discount=[1.0, 1.0])
-    output = CategoricalLoss(bootstrap=GreedyBootstrap())(
-        online, target, batch, np.random.default_rng(0)
-    )
+    output = CategoricalLoss(bootstrap=GreedyBootstrap())(online, target, batch, torch.rand)
     assert output.priority.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     entropy = 0.5 * math.log(2) + 0.2 * math.log(5) + 0.3 * math.log(1 / 0.3)
     assert output.per_example.tolist() == pytest.approx([entropy] * 2)
@@ -381,14 +382,14 @@ def test_implicit_quantiles_at_the_midpoints_are_qrdqn(bootstrap):
         QNetwork(n.torso, QuantileHead(AtMidpoints(n.head, number), number)) for n in implicit
     ]
     build = BOOTSTRAPS[bootstrap](config)
-    generator = FixedFractions({number: midpoints(number).numpy()})
+    uniform = FixedFractions({number: midpoints(number)})
     iqn = ImplicitQuantileLoss(
         bootstrap=build, kappa=0.7, num_quantiles=number, num_target_quantiles=number
     )
     qrdqn = QuantileLoss(bootstrap=build, kappa=0.7)
     outputs = [
-        iqn(*implicit, random_batch(), generator),
-        qrdqn(*explicit, random_batch(), generator),
+        iqn(*implicit, random_batch(), uniform),
+        qrdqn(*explicit, random_batch(), uniform),
     ]
     torch.testing.assert_close(outputs[0].per_example, outputs[1].per_example)
     parameters = [*implicit[0].parameters()]
@@ -400,18 +401,17 @@ def test_implicit_quantiles_at_the_midpoints_are_qrdqn(bootstrap):
 def test_implicit_quantiles_draw_separate_fractions_for_every_row_and_both_networks():
     drawn = []
 
-    class Recording(np.random.Generator):
-        def random(self, *arguments):
-            drawn.append(super().random(*arguments))
-            return drawn[-1]
+    def recording(rows: int, columns: int) -> Tensor:
+        drawn.append(torch.rand(rows, columns))
+        return drawn[-1]
 
     config = small_config("iqn", num_quantiles=5, num_target_quantiles=6)
     networks = small_network(config), small_network(config, seed=6)
     batch = random_batch()
-    output = build_loss(config)(*networks, batch, Recording(np.random.PCG64(0)))
+    output = build_loss(config)(*networks, batch, recording)
     fractions = {each.shape[1]: each for each in drawn}
     assert [each.shape[0] for each in fractions.values()] == [12, 12]
-    assert len(np.unique(np.concatenate(list(fractions.values()), axis=1))) == 12 * (5 + 6)
+    assert len(torch.cat(drawn, dim=1).unique()) == 12 * (5 + 6)
     expected, _, _ = reference(*networks, batch, config, fractions)
     torch.testing.assert_close(output.per_example, expected)
 
@@ -425,7 +425,7 @@ def test_implicit_quantile_losses_grow_with_the_predictions_and_not_with_the_tar
             bootstrap=GreedyBootstrap(), kappa=1.0,
             num_quantiles=num_quantiles, num_target_quantiles=num_target_quantiles,
         )  # fmt: skip
-        always_half = FixedFractions({n: np.array([0.5]) for n in (3, 4, 8)})
+        always_half = FixedFractions({n: torch.tensor([0.5]) for n in (3, 4, 8)})
         return loss(*networks, random_batch(), always_half).per_example
 
     torch.testing.assert_close(output(8, 3), 2 * output(4, 3))

@@ -54,7 +54,7 @@ from dqn_zoo.networks import NetworkSettings, QNetwork
 )
 def test_every_network_gives_values_and_a_gradient_to_every_parameter(torso, loss, options):
     network = build(torso, loss=loss, frame_stack=3, num_actions=5, num_quantiles=9, **options)
-    network.reset_noise(np.random.default_rng(0))  # without noise its sigmas have no gradient
+    network.reset_noise(torch.Generator())  # without noise its sigmas have no gradient
     values = network.q_values(random_frames(2, 3, 84, 84))
     assert values.shape == (2, 5)
     assert values.dtype == torch.float32

@@ -461,8 +461,8 @@ def test_keys_of_rl_zoo_that_exist_here_are_mapped(lines, expected):
         ("gradient_steps: 0", "gradient_steps must be a whole number of at least 1, got 0"),
         ("normalize: true", "normalize: running normalization does not exist here"),
         ("normalize: dict(norm_obs=True)", "normalize: running normalization does not exist here"),
-        ("policy: MlpPolicy", "policy: the network here is CnnPolicy's"),
-        ("policy_kwargs: dict(net_arch=[64])", "policy_kwargs: the network of dqn is fixed"),
+        ("policy: MlpPolicy", "policy: network sets the torso here"),
+        ("policy_kwargs: dict(net_arch=[64])", "policy_kwargs: only n_quantiles and the eps"),
         ("policy_kwargs: dict(a=__import__('os'))", "nothing is evaluated here"),
         ("replay_buffer_kwargs: {n_sampled_goal: 4}", "only handle_timeout_termination is known"),
         ("replay_buffer_class: HerReplayBuffer", "replay_buffer_class: there is one replay memory"),
@@ -626,6 +626,28 @@ def test_double_dqn_is_dqn_with_another_bootstrap_and_no_other_change():
 def test_a_recipe_is_made_of_the_pieces_of_its_paper(algo, pieces):
     config = resolve(algo=algo).config
     assert {key: getattr(config, key) for key in pieces} == pieces
+
+
+@pytest.mark.parametrize("algo", COMPLETE)
+def test_the_header_of_a_recipe_says_the_steps_it_is_made_for(algo):
+    header = " ".join(recipe_text(algo).partition("\natari:")[0].replace("#", " ").split())
+    config = resolve(algo=algo).config
+    assert algo in ("dqn", "double-dqn") or f"{config.n_timesteps:,} steps" in header
+    assert f"protocol {config.protocol}" in header or config.protocol == "zoo"
+
+
+def test_a_flag_for_a_part_that_is_not_there_is_refused_and_a_recipe_may_have_it():
+    assert (
+        "--set num_atoms: num_atoms has no effect here, it belongs to loss c51; set "
+        in error_of(resolve, overrides={"num_atoms": 51}, flags={"num_atoms": "--set num_atoms"})
+    )
+    assert resolve(overrides={"num_atoms": 21, "loss": "c51"}).config.num_atoms == 21
+    resolved = resolve(algo="btr", overrides={"network": "nature"})
+    [warning] = resolved.warnings
+    assert warning == (
+        "without effect here: network_width (for network impala), network_pool (for network "
+        "impala), spectral_norm (for network impala)"
+    )
 
 
 def test_the_settings_of_a_first_run_still_load(tmp_path):

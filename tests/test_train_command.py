@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from dqn_zoo.cli.train import main
+from dqn_zoo.cli.train import _preview, main
+from dqn_zoo.preparation import complete
+from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import RUN_FORMAT
 
 SMALL = [
@@ -104,11 +106,19 @@ def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
         "15 updates of 4, from step 60",
         "will take",
         "seed 3",
-        "--algo laptop",
+        "loss huber, bootstrap greedy, n = 1, network nature, replay uniform",
         "finished logs/dqn/Pong_1 at step 120",
         "dqn-enjoy --run logs/dqn/Pong_1",
     ):
         assert expected in output
+
+
+@pytest.mark.parametrize(("n_timesteps", "hints"), [(20_000_000, True), (120, False)])
+def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, hints):
+    changes = {"n_timesteps": n_timesteps, "learning_starts": 60, "device": "cpu"}
+    resolved = resolve(env="Pong", overrides=changes)
+    preview = "\n".join(_preview(resolved, complete(resolved.config)))
+    assert ("dqn-train --env Pong --algo laptop" in preview) is hints
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
-from dqn_zoo.checkpoint import newest_checkpoint
+from dqn_zoo.checkpoint import newest_checkpoint, write_checkpoint
 from dqn_zoo.display import Heading, make_display
 from dqn_zoo.errors import UserError
 from dqn_zoo.housekeeping import Housekeeper
@@ -42,6 +43,35 @@ def config_of(**changes):
     return resolve(env="Breakout", overrides=SMALL | changes).config
 
 
+def advance(trainer: Trainer, steps: int) -> None:
+    """Train on for so many steps, without housekeeping."""
+    goal = trainer.counters.steps + steps
+    while trainer.counters.steps < goal:
+        trainer.envs.send(trainer.choose_actions())
+        trainer.learn(trainer.updates_due())
+        trainer.store(trainer.envs.recv())
+
+
+def as_the_first_runs_wrote_it(name: str, content: bytes) -> bytes:
+    """Give weights their former names and take away what the state did not have."""
+    if name == "state.json":
+        state = json.loads(content)
+        del state["learner"]["generator"], state["replay"]["sampler"]
+        return json.dumps(state).encode()
+    if not name.endswith(".safetensors"):
+        return content
+    former = {
+        "head.layers.stream.hidden.": "torso.layers.7.",
+        "head.layers.stream.output.": "head.",
+    }
+    weights = {}
+    for key, value in load(content).items():
+        for new, old in former.items():
+            key = key.replace(new, old)
+        weights[key] = value
+    return save(weights)
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
@@ -63,6 +93,25 @@ def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, g
     trainer.learn(trainer.updates_due())
     trainer.close()
     assert sum(made) == (240 - 96) // train_freq * gradient_steps
+
+
+def test_a_checkpoint_of_the_first_runs_continues_with_the_same_bits(tmp_path):
+    config = complete(config_of(network="nature"))
+    whole = Trainer(config)
+    whole.start()
+    advance(whole, 140)
+    files = whole.files({}, None)
+    former = [(name, as_the_first_runs_wrote_it(name, content)) for name, content in files]
+    assert b"torso.layers.7.weight" in dict(former)["model.safetensors"]
+    resumed = Trainer(config)
+    resumed.restore(write_checkpoint(tmp_path, 140, former))
+    for trainer in (whole, resumed):
+        advance(trainer, 40)
+        trainer.learner.sync_target()
+        advance(trainer, 40)
+        trainer.close()
+    assert whole.counters.updates > 20
+    assert resumed.weights_bytes() == whole.weights_bytes()
 
 
 def test_no_update_is_lost_while_the_memory_is_still_empty():
@@ -188,10 +237,10 @@ def test_a_larger_n_is_remembered_and_a_smaller_one_refused(tmp_path):
         resume(outcome.run, config, options=TrainOptions(until_steps=100, progress=False))
     with pytest.raises(UserError, match="give a larger -n"):
         resume(outcome.run, config, options=QUIET)
-    further = TrainOptions(until_steps=100_000, time_limit_s=1.5, progress=False)
+    further = TrainOptions(until_steps=100_000, time_limit_s=4.0, progress=False)
     stopped = resume(outcome.run, config, options=further)
     assert stopped.reason == "time_limit"
-    again = resume(outcome.run, config, options=TrainOptions(time_limit_s=1.0, progress=False))
+    again = resume(outcome.run, config, options=TrainOptions(time_limit_s=4.0, progress=False))
     assert again.reason == "time_limit"
     assert again.steps > stopped.steps > 240
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tiny import slow_projection, slow_quantile_huber
 from torch import Tensor
 
 from dqn_zoo import value_learning
@@ -13,38 +14,6 @@ Q_TARGET = torch.tensor([[5.0, 7.0, 4.0], [-1.0, -9.0, -3.0]])
 Q_ONLINE = torch.tensor([[99.0, 91.0, 100.0], [-50.0, -60.0, -40.0]])
 # Logits of the policies [1/8, 3/8, 4/8] and [1/2, 1/4, 1/4].
 LOGITS = torch.tensor([[1.0, 3.0, 4.0], [2.0, 1.0, 1.0]]).log()
-
-
-def slow_projection(atoms, probabilities, support) -> list[float]:
-    """Project one row as algorithm 1 of Bellemare et al. (2017) does, in Python numbers."""
-    lowest, highest, last = support[0], support[-1], len(support) - 1
-    spacing = (highest - lowest) / last
-    projected = [0.0] * len(support)
-    for atom, probability in zip(atoms, probabilities, strict=True):
-        place = (min(max(atom, lowest), highest) - lowest) / spacing
-        below, above = math.floor(place), min(math.ceil(place), last)
-        if below >= above:  # on an atom: the two shares of the algorithm would both be 0
-            projected[above] += probability
-        else:
-            projected[below] += probability * (above - place)
-            projected[above] += probability * (place - below)
-    return projected
-
-
-def slow_quantile_huber(quantiles, targets, fractions, kappa):
-    """Compute the loss of one row pair by pair, for numbers or for tensors with a gradient."""
-    total = 0.0
-    for quantile, fraction in zip(quantiles, fractions, strict=True):
-        for target in targets:
-            error = target - quantile
-            if kappa == 0.0:
-                size = abs(error)
-            elif abs(error) <= kappa:
-                size = 0.5 * error**2 / kappa
-            else:
-                size = abs(error) - 0.5 * kappa
-            total = total + (fraction if error >= 0.0 else 1.0 - fraction) * size / len(targets)
-    return total
 
 
 # --- Policies

@@ -4,16 +4,21 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from test_chain import CLOSE, distance_after_learning
-from tiny import HARD_VALUES, chain_config, random_batch, small_network
+from tiny import (
+    CLOSE,
+    HARD_VALUES,
+    chain_config,
+    distance_after_learning,
+    random_batch,
+    small_network,
+)
 
 from dqn_zoo import losses
 from dqn_zoo.bootstraps import BOOTSTRAPS, GreedyBootstrap
 from dqn_zoo.config import Config
-from dqn_zoo.heads import HEADS
+from dqn_zoo.heads import HEADS, HeadSettings, build_head, count_actions
 from dqn_zoo.learner import Learner, OptimizerSettings
 from dqn_zoo.losses import Loss
 
@@ -39,8 +44,7 @@ def hl_gauss_config(bootstrap: str = "greedy") -> Config:
 def learner_of(loss: Loss) -> Learner:
     network = small_network(hl_gauss_config(), gain=1.0)
     optimizer = OptimizerSettings("adam", 1e-5, 10.0)
-    generator = np.random.default_rng(0)
-    return Learner(network, loss, optimizer, generator=generator, bfloat16=False)
+    return Learner(network, loss, optimizer, seed=0, bfloat16=False)
 
 
 @pytest.mark.parametrize("bootstrap", ["greedy", "double"])
@@ -49,8 +53,11 @@ def test_the_loss_of_the_docs_solves_the_chain(example, bootstrap):
     assert distance_after_learning(loss, hl_gauss_config(), HARD_VALUES) < CLOSE
 
 
-def test_the_loss_of_the_docs_takes_the_head_of_c51(example):
-    assert example.HEADS["hl_gauss"] is example.HEADS["c51"]
+def test_an_agent_with_the_loss_of_the_docs_loads_from_its_weights(example):
+    settings = HeadSettings(loss="hl_gauss", num_atoms=31)
+    head = build_head(settings, feature_size=8, hidden_size=16, num_actions=6)
+    weights = {f"head.{name}": value for name, value in head.state_dict().items()}
+    assert count_actions(settings, weights) == 6
 
 
 def test_the_histogram_of_the_docs_has_the_mean_of_its_target(example):

@@ -1,6 +1,7 @@
 """Tiny networks on six pixels, random batches for them, and a chain whose values are known."""
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from dqn_zoo.bootstraps import BOOTSTRAPS
 from dqn_zoo.config import Config
 from dqn_zoo.heads import build_head
-from dqn_zoo.losses import LOSSES
+from dqn_zoo.learner import Learner, OptimizerSettings
+from dqn_zoo.losses import LOSSES, Loss
 from dqn_zoo.networks import NetworkSettings, QNetwork
 from dqn_zoo.replay import Batch
 
@@ -80,6 +82,7 @@ CHAIN = Batch(
 )
 # Of walking 0.81, 0.9 and 1; of staying 0.9 times the value of the state.
 HARD_VALUES = np.array([[0.729, 0.81, 0.729], [0.81, 0.9, 0.81], [0.9, 1.0, 0.9]])
+CLOSE = 0.03  # solved; what is broken ends at least three times as far away
 
 
 def chain_config(loss: str, bootstrap: str = "greedy") -> Config:
@@ -100,3 +103,61 @@ def soft_values(config: Config) -> np.ndarray:
         rewards = LEAVES + config.munchausen_alpha * bonus
         q_values = (rewards + 0.9 * ~LEAVES * state_values[FOLLOWING]).reshape(3, 3)
     return q_values
+
+
+def distance_after_learning(
+    loss: Loss,
+    config: Config,
+    expected: np.ndarray,
+    *,
+    optimizer: str = "adam",
+    frozen: QNetwork | None = None,
+) -> float:
+    """Learn on the chain and return how far the worst value is from the expected one."""
+    learner = Learner(
+        small_network(config, gain=1.0), loss, OptimizerSettings(optimizer, 1e-5, 10.0),
+        seed=0, bfloat16=False,
+    )  # fmt: skip
+    if frozen is not None:
+        learner.target.load_state_dict(frozen.state_dict())
+    for update in range(300):
+        learner.update(CHAIN, 1e-2 if update < 180 else 3e-3 if update < 240 else 1e-3)
+        if frozen is None and update % 8 == 0:
+            learner.sync_target()
+    values = learner.q_values(lit_pixels(0, 1, 2).numpy())
+    return float(np.abs(values - expected).max())
+
+
+# --- Slow twins of two equations
+
+
+def slow_projection(atoms, probabilities, support) -> list[float]:
+    """Project one row as algorithm 1 of Bellemare et al. (2017) does, in Python numbers."""
+    lowest, highest, last = support[0], support[-1], len(support) - 1
+    spacing = (highest - lowest) / last
+    projected = [0.0] * len(support)
+    for atom, probability in zip(atoms, probabilities, strict=True):
+        place = (min(max(atom, lowest), highest) - lowest) / spacing
+        below, above = math.floor(place), min(math.ceil(place), last)
+        if below >= above:  # on an atom: the two shares of the algorithm would both be 0
+            projected[above] += probability
+        else:
+            projected[below] += probability * (above - place)
+            projected[above] += probability * (place - below)
+    return projected
+
+
+def slow_quantile_huber(quantiles, targets, fractions, kappa):
+    """Compute the loss of one row pair by pair, for numbers or for tensors with a gradient."""
+    total = 0.0
+    for quantile, fraction in zip(quantiles, fractions, strict=True):
+        for target in targets:
+            error = target - quantile
+            if kappa == 0.0:
+                size = abs(error)
+            elif abs(error) <= kappa:
+                size = 0.5 * error**2 / kappa
+            else:
+                size = abs(error) - 0.5 * kappa
+            total = total + (fraction if error >= 0.0 else 1.0 - fraction) * size / len(targets)
+    return total

@@ -152,9 +152,9 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
-    if config.device == "cpu" and config.algo != "laptop":
+    if config.device == "cpu" and config.algo != "laptop" and seconds > 2 * 3_600:
         yield (
-            f"  hint         no GPU: dqn-train --env {config.env} --algo laptop is made for that"
+            f"  hint         no GPU: dqn-train --env {config.env} --algo laptop takes half an hour"
         )
 
 
@@ -163,7 +163,14 @@ def _pieces(config: "Config") -> Iterator[str]:
     yield f"loss {config.loss}"
     yield f"bootstrap {config.bootstrap}"
     yield f"n = {config.n_steps}"
-    yield f"network {config.network}"
+    width = f" x{config.network_width}" if config.network_width > 1 else ""
+    yield f"network {config.network}{width}"
+    if config.network_pool is not None:
+        yield f"pool {config.network_pool}"
+    if config.layer_norm:
+        yield "layer norm"
+    if config.spectral_norm:
+        yield "spectral norm"
     if config.dueling:
         yield "dueling"
     if config.noisy_sigma is not None:
