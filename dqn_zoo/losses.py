@@ -51,9 +51,6 @@ class Loss(Protocol):
         ...
 
 
-# --- Losses: what is learned
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TDLoss:
     """Q-learning on the temporal-difference error.

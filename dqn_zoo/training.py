@@ -15,6 +15,7 @@ from dqn_zoo.display import Display, Heading, make_display
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import protocol_from_config, random_score
 from dqn_zoo.housekeeping import Housekeeper
+from dqn_zoo.machine import keep_freed_memory
 from dqn_zoo.manifest import (
     Setup,
     append_invocation,
@@ -88,7 +89,7 @@ def train(
     config = complete(config)
     assert config.seed is not None, "complete draws it"
     check_memory(config)
-    torch.set_num_threads(config.num_threads)
+    _prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
         contextlib.closing(Trainer(config)) as trainer,
@@ -129,7 +130,7 @@ def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> 
     """
     options = options or TrainOptions()
     config = complete(config)
-    torch.set_num_threads(config.num_threads)
+    _prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options)
         checkpoint = _find_checkpoint(run)
@@ -214,6 +215,11 @@ def _invoke(
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
     return Outcome(run, trainer.counters.steps, reason)
+
+
+def _prepare_process(config: Config) -> None:
+    torch.set_num_threads(config.num_threads)
+    keep_freed_memory()
 
 
 @contextlib.contextmanager
