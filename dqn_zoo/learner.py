@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import Adam, Optimizer, RMSprop
 
 from dqn_zoo.losses import Loss
@@ -56,6 +57,8 @@ class Learner:
         self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.device = next(network.parameters()).device
+        # Only in training mode do spectral norms follow the weights.
+        self._norms = [m for m in network.modules() if isinstance(m, ParametrizationList)]
         self._loss = loss
         self._generator = torch.Generator(self.device).manual_seed(seed)
         limit = optimizer.max_grad_norm
@@ -72,11 +75,13 @@ class Learner:
         # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
         for network in (self.online, self.target):
             network.reset_noise(self._generator)
-        self.online.train()  # only here do spectral norms follow the weights
+        for norm in self._norms:
+            norm.train()
         with self._autocast():
             output = self._loss(self.online, self.target, batch, self._uniform)
             loss = (batch.weight * output.per_example).mean()
-        self.online.eval()
+        for norm in self._norms:
+            norm.eval()
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         grad_norm = nn.utils.clip_grad_norm_(self.online.parameters(), self._max_grad_norm)

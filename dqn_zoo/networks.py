@@ -3,7 +3,7 @@
 The division of the pixels by 255 happens here, so that memory, copies and replay stay in uint8.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -70,10 +70,11 @@ class QNetwork(nn.Module):
         super().__init__()
         self.torso = torso
         self.head = head  # type: ignore[assignment]
+        self._noisy_layers = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
 
     def features(self, observation: Tensor) -> Tensor:
         """Return float [batch, feature_size] for uint8 [batch, stack, 84, 84], oldest first."""
-        features: Tensor = self.torso(observation.float() / 255.0)
+        features: Tensor = self.torso(observation.float().div_(255.0))
         return features
 
     def q_values(self, observation: Tensor) -> Tensor:
@@ -89,16 +90,13 @@ class QNetwork(nn.Module):
 
     def reset_noise(self, generator: torch.Generator) -> None:
         """Draw new noise for the noisy layers; without any, nothing is drawn."""
-        for layer in self._noisy_layers():
+        for layer in self._noisy_layers:
             layer.reset_noise(generator)
 
     def remove_noise(self) -> None:
         """Compute with the means of the noisy layers from now on."""
-        for layer in self._noisy_layers():
+        for layer in self._noisy_layers:
             layer.remove_noise()
-
-    def _noisy_layers(self) -> Iterable[NoisyLinear]:
-        return (layer for layer in self.modules() if isinstance(layer, NoisyLinear))
 
 
 class Torso(nn.Module):
