@@ -326,7 +326,8 @@ def count_actions(settings: HeadSettings, weights: Mapping[str, Tensor]) -> int 
     bias = weights.get(f"head.{name}")
     if bias is None or bias.dim() != 1:
         return None
-    of_one_action = build_head(settings, feature_size=1, hidden_size=1, num_actions=1)
+    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+        of_one_action = build_head(settings, feature_size=1, hidden_size=1, num_actions=1)
     outputs = len(of_one_action.state_dict()[name])
     return None if len(bias) % outputs else len(bias) // outputs
 

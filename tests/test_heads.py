@@ -341,7 +341,9 @@ def test_actions_are_counted_from_the_weights(loss, dueling, noisy_sigma):
     options = {"dueling": dueling, "noisy_sigma": noisy_sigma, "num_atoms": 11, "num_quantiles": 13}
     settings = network_settings("small", loss=loss, **options)
     weights = build_network(settings, num_actions=7, seed=0).state_dict()
+    before = torch.get_rng_state()
     assert count_actions(settings.head, weights) == 7
+    assert torch.equal(torch.get_rng_state(), before)
     other = network_settings("small", loss=loss, **options | {"dueling": not dueling})
     assert count_actions(other.head, weights) is None
     assert count_actions(settings.head, {}) is None
