@@ -59,7 +59,7 @@ def estimate_seconds(config: Config) -> float:
     A network of its own is timed; the run's own networks and generators are not touched.
     """
     learner = build_learner(config, num_actions=MOST_ACTIONS)
-    batch = made_up_batch(config)
+    batch = _made_up_batch(config)
     observation = batch.observation[: config.n_envs].cpu().numpy()
     update_s = _fastest(lambda: learner.update(batch, 1e-9))
     act_s = _fastest(lambda: learner.noisy_q_values(observation)) / len(observation)
@@ -68,7 +68,7 @@ def estimate_seconds(config: Config) -> float:
     return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
 
 
-def made_up_batch(config: Config) -> Batch:
+def _made_up_batch(config: Config) -> Batch:
     """Return black transitions, as many as a batch of the run has or environments play."""
     size = max(config.batch_size, config.n_envs)
     device = config.device
