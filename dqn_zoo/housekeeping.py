@@ -19,6 +19,7 @@ from dqn_zoo.evaluation import Game, evaluate, evaluation_seeds, summarize
 from dqn_zoo.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs import Run
 from dqn_zoo.stopping import Stop
+from dqn_zoo.stopwatch import timed
 from dqn_zoo.trainer import FRAMES_PER_STEP, Trainer
 
 
@@ -48,6 +49,7 @@ class Housekeeper:
         *,
         previous: Checkpoint | None,
     ) -> None:
+        self.stopwatch = trainer.stopwatch
         self._trainer = trainer
         self._run = run
         self._log = log
@@ -86,10 +88,10 @@ class Housekeeper:
 
     def log_games(self, games: list[FinishedEpisode]) -> None:
         """Write the training games that ended in this vector step."""
+        trainer = self._trainer
         for game in games:
-            self._log.episode(
-                game, steps=self._trainer.counters.steps, seconds=self._trainer.elapsed_s
-            )
+            with self.stopwatch.section("logging"):
+                self._log.episode(game, steps=trainer.counters.steps, seconds=trainer.elapsed_s)
 
     def save_at_the_end(self) -> None:
         """Save where the run stops.
@@ -107,6 +109,7 @@ class Housekeeper:
                 f"then dqn-train --resume {self._run.path} goes on from the one before"
             )
 
+    @timed("logging")
     def _log_progress(self) -> None:
         trainer = self._trainer
         steps, elapsed_s = trainer.counters.steps, trainer.elapsed_s
@@ -147,6 +150,7 @@ class Housekeeper:
                 "diverged; start again with a lower learning_rate or a lower max_grad_norm"
             )
 
+    @timed("evaluation")
     def _evaluate(self) -> None:
         """Play the evaluation that is due; a stop in its midst leaves it to the resumed run."""
         trainer = self._trainer
@@ -199,6 +203,7 @@ class Housekeeper:
         )
         counters.evaluations = counters.steps // config.eval_freq
 
+    @timed("saving")
     def _try_to_write_best(self) -> None:
         try:
             replace_file(self._run.best_model_file, self._trainer.best_bytes())
@@ -208,6 +213,7 @@ class Housekeeper:
                 "the best weights are part of the next checkpoint"
             )
 
+    @timed("saving")
     def _save(self) -> None:
         """Write a checkpoint and the last weights; a failure is a warning until the next is due."""
         steps = self._tried_at = self._trainer.counters.steps
@@ -229,6 +235,7 @@ class Housekeeper:
                 f"warning: {what} at step {steps:,} could not be written ({error.strerror}){older}"
             )
 
+    @timed("display")
     def _show(self, phase: str = "") -> None:
         trainer = self._trainer
         steps = trainer.counters.steps

@@ -2,7 +2,8 @@
 
 format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
 memory_bytes, versions, git, command: as the run was started first
-invocations: one entry per start or resume; `changes` says what differed from the first start
+invocations: one entry per start or resume; `changes` says what differed from the first start,
+    `seconds` where its wall-clock went
 """
 
 import contextlib
@@ -94,15 +95,25 @@ def append_invocation(
     return changes or [f"an earlier resume had {change}" for change in dict.fromkeys(earlier)]
 
 
-def end_invocation(run: Run, reason: str, *, step: int) -> None:
-    """Record why the last invocation ended (`finished`, `SIGTERM`, `time limit`) and at which step.
+def end_invocation(run: Run, reason: str, *, step: int, seconds: Mapping[str, float]) -> None:
+    """Record how the last invocation ended.
+
+    Args:
+        run: The run that ends.
+        reason: `finished`, or why it stopped: `SIGTERM`, `SIGINT`, `time_limit`.
+        step: The step it has reached.
+        seconds: Where the wall-clock of the invocation went, by section.
 
     Raises:
         UserError: The manifest cannot be read or written.
     """
     manifest = read_manifest(run)
-    ended = {"ended": _now(), "end_reason": reason, "end_step": step}
-    manifest["invocations"][-1].update(ended)
+    manifest["invocations"][-1] |= {
+        "ended": _now(),
+        "end_reason": reason,
+        "end_step": step,
+        "seconds": {section: round(spent, 3) for section, spent in seconds.items()},
+    }
     _write(run, manifest)
 
 
@@ -150,6 +161,7 @@ def _invocation(
         "ended": None,
         "end_reason": None,
         "end_step": None,
+        "seconds": None,
     }
 
 

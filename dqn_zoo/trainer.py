@@ -29,9 +29,10 @@ from dqn_zoo.losses import build_loss
 from dqn_zoo.machine import usable_cores
 from dqn_zoo.metrics import EpisodeStatistics, FinishedEpisode
 from dqn_zoo.networks import NetworkSettings, build_network, with_current_names
-from dqn_zoo.replay import Replay, ReplayShape
-from dqn_zoo.sampling import build_sampler
+from dqn_zoo.replay import Batch, Replay, ReplayShape
+from dqn_zoo.sampling import Draw, build_sampler
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
+from dqn_zoo.stopwatch import Stopwatch, timed
 from dqn_zoo.transitions import TransitionAccumulator, TransitionRule
 
 FRAMES_FILE = "frames_{:05d}.z"
@@ -68,13 +69,15 @@ class Trainer:
 
     Args:
         config: complete; `seed`, `device`, `num_threads` and `precision` are resolved.
+        stopwatch: counts where the time goes; None: one of its own.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, stopwatch: Stopwatch | None = None) -> None:
         assert config.seed is not None, "the seed is drawn before the run is built"
         self.config = config
         self.counters = Counters()
         self.best = Best()
+        self.stopwatch = stopwatch or Stopwatch()
         self._elapsed_before_s = 0.0
         self._began = time.monotonic()
         self.envs = _build_envs(config)
@@ -128,6 +131,7 @@ class Trainer:
         steps = self.counters.steps
         return 1.0 if steps < self.config.learning_starts else self.epsilon(steps)
 
+    @timed("acting")
     def choose_actions(self) -> NDArray[np.int64]:
         """Choose an action per environment: int64 [num_envs]."""
         assert self.observation is not None, "start or restore comes first"
@@ -138,6 +142,7 @@ class Trainer:
             q_values = self.learner.noisy_q_values(self.observation)
         return epsilon_greedy(q_values, self.current_epsilon(), self.exploration)
 
+    @timed("storing")
     def store(self, step: EnvStep) -> list[FinishedEpisode]:
         """Put one vector step into the memory and return the games that ended in it."""
         self.replay.add(self.accumulator.add(step))
@@ -152,18 +157,25 @@ class Trainer:
         owed = updates_owed(self.config, self.counters.steps)
         return owed - self.counters.updates if len(self.replay) > 0 else 0
 
+    @timed("update")
     def learn(self, num_updates: int) -> None:
         """Make updates: first all minibatches are drawn, at the end all priorities are set."""
         steps = self.counters.steps
         rate = self.learning_rate(steps)
-        draws = [
-            self.replay.draw(self.config.batch_size, self.replay_draws, step=steps)
-            for _ in range(num_updates)
-        ]
-        priorities = [self.learner.update(self.replay.gather(draw), rate) for draw in draws]
-        for draw, priority in zip(draws, priorities, strict=True):
-            self.replay.update_priorities(draw.rows, priority)
+        with self.stopwatch.section("sampling"):
+            draws = [
+                self.replay.draw(self.config.batch_size, self.replay_draws, step=steps)
+                for _ in range(num_updates)
+            ]
+        priorities = [self.learner.update(self._gather(draw), rate) for draw in draws]
+        with self.stopwatch.section("sampling"):
+            for draw, priority in zip(draws, priorities, strict=True):
+                self.replay.update_priorities(draw.rows, priority)
         self.counters.updates += num_updates
+
+    @timed("sampling")
+    def _gather(self, draw: Draw) -> Batch:
+        return self.replay.gather(draw)
 
     # --- Saving and restoring
 

@@ -30,6 +30,7 @@ from dqn_zoo.preparation import check_memory, complete
 from dqn_zoo.recipes import dump_config
 from dqn_zoo.runs import Run, claim_run, discard_run, lock
 from dqn_zoo.stopping import Stop, StopReason, stop_requests
+from dqn_zoo.stopwatch import Stopwatch
 from dqn_zoo.trainer import Trainer
 
 Reason = Literal["finished"] | StopReason
@@ -72,6 +73,7 @@ def train(
     exp_id: int | None = None,
     trained_agent: Path | None = None,
     options: TrainOptions | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Outcome:
     """Train a new run in the next free folder of `log_folder`.
 
@@ -81,18 +83,20 @@ def train(
         exp_id: number of the run, if it must be this one.
         trained_agent: run folder or weights to start from; counters and schedules start at 0.
         options: see `TrainOptions`.
+        stopwatch: counts where the time goes; None: one that starts now.
 
     Raises:
         UserError: for anything that the user can mend; no run folder is left behind.
     """
     options = options or TrainOptions()
+    stopwatch = stopwatch or Stopwatch()
     config = complete(config)
     assert config.seed is not None, "complete draws it"
     check_memory(config)
     _prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
-        contextlib.closing(Trainer(config)) as trainer,
+        contextlib.closing(Trainer(config, stopwatch)) as trainer,
     ):
         if trained_agent is not None:
             trainer.take_weights(load_weights(trained_agent))
@@ -117,23 +121,32 @@ def train(
             raise
 
 
-def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> Outcome:
+def resume(
+    run: Run,
+    config: Config,
+    *,
+    options: TrainOptions | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> Outcome:
     """Continue a run from its newest checkpoint that verifies; without any, from step 0.
 
     Args:
         run: nothing else may be writing it.
         config: the run's own; `device` and `num_threads` may differ, then the bits do, too.
         options: see `TrainOptions`.
+        stopwatch: counts where the time goes; None: one that starts now.
 
     Raises:
         UserError: if no checkpoint can be read, or the run is locked or has finished.
     """
     options = options or TrainOptions()
+    stopwatch = stopwatch or Stopwatch()
     config = complete(config)
     _prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options)
-        checkpoint = _find_checkpoint(run)
+        with stopwatch.section("restoring"):
+            checkpoint = _find_checkpoint(run)
         check_memory(config)
         changes = append_invocation(
             run,
@@ -148,7 +161,7 @@ def resume(run: Run, config: Config, *, options: TrainOptions | None = None) -> 
             print("not bit-exact: " + "; ".join(changes))
         if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
             print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
-        with contextlib.closing(Trainer(config)) as trainer, _writing(run):
+        with contextlib.closing(Trainer(config, stopwatch)) as trainer, _writing(run):
             if checkpoint is None and run.initial_model_file.exists():
                 trainer.take_weights(load_weights(run.initial_model_file))
             return _invoke(trainer, run, options, stop, until_steps, checkpoint=checkpoint)
@@ -165,11 +178,15 @@ def _training_loop(trainer: Trainer, keeper: Housekeeper, stop: Stop, *, until_s
         if trainer.counters.steps >= until_steps or stop.reason() is not None:
             break
         # Sampling, first half: choose the actions and hand them to the emulators.
-        trainer.envs.send(trainer.choose_actions())
+        actions = trainer.choose_actions()
+        with trainer.stopwatch.section("sending to the emulator"):
+            trainer.envs.send(actions)
         # Training: the updates that the steps so far are owed, on what the memory holds.
         trainer.learn(trainer.updates_due())
         # Sampling, second half: store what the emulators answered.
-        keeper.log_games(trainer.store(trainer.envs.recv()))
+        with trainer.stopwatch.section("waiting for the emulator"):
+            step = trainer.envs.recv()
+        keeper.log_games(trainer.store(step))
 
 
 def _invoke(
@@ -200,9 +217,12 @@ def _invoke(
                 run.best_model_file.unlink(missing_ok=True)  # of an attempt that was killed
                 display.message(f"training in {run.path}")
             else:
-                log.rollback(_restore(trainer, checkpoint, run, display), trainer.counters.steps)
+                with trainer.stopwatch.section("restoring"):
+                    offsets = _restore(trainer, checkpoint, run, display)
+                log.rollback(offsets, trainer.counters.steps)
             keeper = Housekeeper(trainer, run, log, display, stop, previous=checkpoint)
-            _training_loop(trainer, keeper, stop, until_steps=until_steps)
+            with trainer.stopwatch.section("everything else"):
+                _training_loop(trainer, keeper, stop, until_steps=until_steps)
             keeper.save_at_the_end()
         reason: Reason = "finished"
         if trainer.counters.steps < until_steps or keeper.owes_evaluation():
@@ -211,7 +231,8 @@ def _invoke(
             trainer.learn(trainer.updates_due())  # those of the last vector step
             replace_file(run.model_file, trainer.weights_bytes())
         try:
-            end_invocation(run, reason, step=trainer.counters.steps)
+            seconds = trainer.stopwatch.seconds()
+            end_invocation(run, reason, step=trainer.counters.steps, seconds=seconds)
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
     return Outcome(run, trainer.counters.steps, reason)

@@ -27,7 +27,7 @@ STOPS = [
 ]  # fmt: skip
 BESIDE = [
     ["errors"],
-    ["yaml_reader", "seeding", "exploration", "runs", "rates"],
+    ["yaml_reader", "seeding", "exploration", "runs", "rates", "stopwatch"],
     ["config"],
     ["config_checks"],
     ["games", "rl_zoo_keys", "recipe_files", "recipes"],

@@ -1,9 +1,11 @@
 """What bad input gets: one line that says what was expected, exit code 2, nothing half made."""
 
 import json
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +113,37 @@ def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
         "dqn-enjoy --run logs/dqn/Pong_1",
     ):
         assert expected in output
+    assert "where the time went" not in output
+
+
+def profile_in(output: str) -> tuple[dict[str, float], float]:
+    """Return the rows of the table that --profile prints, and its total."""
+    table = output.split("where the time went:\n")[1]
+    seconds = {
+        name: float(spent) for name, spent in re.findall(r"^  (.+?) +([\d.]+) s .*%$", table, re.M)
+    }
+    return seconds, seconds.pop("total")
+
+
+def test_the_profile_adds_up_to_the_wall_clock_of_the_command_stopped_and_resumed_too(call):
+    long = [flag for flag in SMALL if "n_timesteps" not in flag and "eval_freq" not in flag]
+    limits = ["--time-limit", "2s", "--profile"]
+    logged = ["--eval-freq", "60", "--eval-episodes", "1", "--log-interval", "20"]
+    first = ["--env", "Pong", "-n", "1e6", "--set=max_frames=200", *logged, *long]
+    for arguments, restores in ((first, False), (["--resume", "--no-progress"], True)):
+        began = time.perf_counter()
+        code, output, error = call(*arguments, *limits)
+        wall_clock = time.perf_counter() - began
+        assert code == 75, error
+        seconds, total = profile_in(output)
+        assert ("restoring" in seconds) is restores
+        assert min(seconds[name] for name in ("acting", "update", "sampling", "evaluation")) > 0
+        assert sum(seconds.values()) == pytest.approx(total, abs=0.1)
+        assert total == pytest.approx(wall_clock, rel=0.05)
+        assert total > 2
+    run = json.loads(Path("logs/dqn/Pong_1/manifest.json").read_text())
+    recorded = run["invocations"][-1]["seconds"]
+    assert recorded == pytest.approx(seconds, abs=0.05)
 
 
 @pytest.mark.parametrize(("n_timesteps", "hints"), [(20_000_000, True), (120, False)])

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from dqn_zoo.cli.train_arguments import (
     check_resume_flags,
     overrides_from,
 )
+from dqn_zoo.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
     from dqn_zoo.config import Config
@@ -28,11 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    stopwatch = Stopwatch()
     if arguments.list_algos:
         return _list_algos()
     check_resume_flags(arguments)
-    outcome = _resume(arguments) if arguments.resume is not None else _start(arguments)
-    return 0 if outcome is None else _report(outcome)
+    command = _start if arguments.resume is None else _resume
+    outcome = command(arguments, stopwatch)
+    if outcome is None:
+        return 0
+    return _report(outcome, profile_lines(stopwatch.seconds()) if arguments.profile else ())
 
 
 def _list_algos() -> int:
@@ -46,7 +51,7 @@ def _list_algos() -> int:
     return 0
 
 
-def _start(arguments: argparse.Namespace) -> "Outcome | None":
+def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | None":
     """Resolve the settings, say what will happen, and train; None: only the settings were asked."""
     from dqn_zoo.recipes import format_config, resolve
 
@@ -75,10 +80,11 @@ def _start(arguments: argparse.Namespace) -> "Outcome | None":
         log_folder=arguments.log_folder,
         trained_agent=arguments.trained_agent,
         options=_options(arguments),
+        stopwatch=stopwatch,
     )
 
 
-def _resume(arguments: argparse.Namespace) -> "Outcome":
+def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
     """Continue a run with its own settings."""
     from dqn_zoo.config import build_config
     from dqn_zoo.recipes import load_config
@@ -96,7 +102,7 @@ def _resume(arguments: argparse.Namespace) -> "Outcome":
     }
     flags = {key: "--" + key.replace("_", "-") for key in changes}
     config = build_config(config.model_dump() | changes, flags)
-    return resume(run, config, options=_options(arguments))
+    return resume(run, config, options=_options(arguments), stopwatch=stopwatch)
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":
@@ -185,13 +191,15 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _report(outcome: "Outcome") -> int:
-    """Say where the run stands and what to do next; return the exit code."""
+def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
+    """Say where the time went, where the run stands and what to do next; return the exit code."""
     from dqn_zoo.training import EXIT_CODES
 
     path = outcome.run.path
     quoted = shlex.quote(str(path))
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
+        for line in profile:
+            print(line)
         if outcome.reason == "finished":
             print(f"finished {path} at step {outcome.steps:,}")
             print(f"watch it: dqn-enjoy --run {quoted}")

@@ -233,6 +233,11 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "(default: recipe, float32)",
     )
     group.add_argument(
+        "--profile",
+        action="store_true",
+        help="show at the end where the time went (default: off)",
+    )
+    group.add_argument(
         "-P",
         "--progress",
         action=argparse.BooleanOptionalAction,
@@ -300,6 +305,7 @@ _WITH_RESUME = frozenset(
         "--n-timesteps",
         "--time-limit",
         "--progress",
+        "--profile",
         "--device",
         "--num-threads",
         "--log-folder",
