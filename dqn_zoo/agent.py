@@ -131,7 +131,8 @@ def weights_bytes(weights: dict[str, Tensor], note: Mapping[str, str | int]) -> 
         note: what they are; it becomes one entry of the header, because safetensors writes several
             in random order and equal runs shall give equal files.
     """
-    return save_tensors(weights, metadata={WEIGHTS_NOTE: json.dumps(note)})
+    contiguous = {name: value.contiguous() for name, value in weights.items()}
+    return save_tensors(contiguous, metadata={WEIGHTS_NOTE: json.dumps(note)})
 
 
 def weights_note(file: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import copy
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork
+from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
 
 METRICS = ("loss", "q_mean", "grad_norm")
@@ -42,7 +43,7 @@ class Learner:
         loss: judges a batch.
         optimizer: see `OptimizerSettings`.
         seed: of the noise of noisy layers and of random quantile fractions.
-        bfloat16: multiply in bfloat16 (autocast); weights and optimizer stay float32.
+        bfloat16: multiply in bfloat16; weights and optimizer stay float32.
     """
 
     def __init__(
@@ -57,13 +58,17 @@ class Learner:
         self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.device = next(network.parameters()).device
+        self._online = WorkingNetwork(self.online, bfloat16=bfloat16)
+        self._target = WorkingNetwork(self.target, bfloat16=bfloat16)
         # Only in training mode do spectral norms follow the weights.
-        self._norms = [m for m in network.modules() if isinstance(m, ParametrizationList)]
+        modules = self._online.network.modules()
+        self._norms = [module for module in modules if isinstance(module, ParametrizationList)]
         self._loss = loss
         self._generator = torch.Generator(self.device).manual_seed(seed)
         limit = optimizer.max_grad_norm
         self._max_grad_norm = math.inf if limit is None else limit
-        self._optimizer = OPTIMIZERS[optimizer.name](list(network.parameters()), optimizer.epsilon)
+        self._weights = list(network.parameters())
+        self._optimizer = OPTIMIZERS[optimizer.name](self._weights, optimizer.epsilon)
         self._bfloat16 = bfloat16
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         self._num_summed = 0
@@ -73,19 +78,23 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
-        for network in (self.online, self.target):
+        online, target = self._online.network, self._target.network
+        for network in (online, target):
             network.reset_noise(self._generator)
         for norm in self._norms:
             norm.train()
         with self._autocast():
-            output = self._loss(self.online, self.target, batch, self._uniform)
+            output = self._loss(online, target, batch, self._uniform)
             loss = (batch.weight * output.per_example).mean()
         for norm in self._norms:
             norm.eval()
-        self._optimizer.zero_grad(set_to_none=True)
+        for weight in self._weights:
+            weight.grad = None
         torch.autograd.backward(loss)
-        grad_norm = nn.utils.clip_grad_norm_(self.online.parameters(), self._max_grad_norm)
+        self._online.give_gradients()
+        grad_norm = self._clip_gradients()
         self._optimizer.step()
+        self._online.take_weights()
         # Sums stay on the device: reading them here would make the CPU wait for the GPU.
         self._sums += torch.stack([loss.detach(), output.metrics["q_mean"], grad_norm])
         self._num_summed += 1
@@ -94,10 +103,24 @@ class Learner:
     def sync_target(self) -> None:
         """Copy the online weights to the target network."""
         self.target.load_state_dict(self.online.state_dict())
+        self._target.take_weights()
+
+    def load_weights(self, *, online: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+        """Give both networks other weights; the optimizer stays as it is.
+
+        Raises:
+            RuntimeError: if they do not fit.
+        """
+        for network, working, weights in (
+            (self.online, self._online, online),
+            (self.target, self._target, target),
+        ):
+            network.load_state_dict(weights)
+            working.take_weights()
 
     def noisy_q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return values to explore with: `q_values` under new noise, if there are noisy layers."""
-        self.online.reset_noise(self._generator)
+        self._online.network.reset_noise(self._generator)
         return self._q_values(observation)
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -106,13 +129,13 @@ class Learner:
         Args:
             observation: uint8 [batch, stack, 84, 84].
         """
-        self.online.remove_noise()
+        self._online.network.remove_noise()
         return self._q_values(observation)
 
     def _q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), self._autocast():
             frames = torch.from_numpy(observation).to(self.device)
-            return self.online.q_values(frames).cpu().numpy()
+            return self._online.network.q_values(frames).cpu().numpy()
 
     def take_metrics(self) -> dict[str, float]:
         """Return the means of `METRICS` since the last call; NaN where no update was made."""
@@ -146,16 +169,32 @@ class Learner:
         optimizer: bytes,
     ) -> None:
         """Continue from what `state`, the two networks and `optimizer_bytes` were."""
-        self.online.load_state_dict(online)
-        self.target.load_state_dict(target)
+        self.load_weights(online=online, target=target)
         self._optimizer.load_state_dict(
             torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
         )
+        self._lay_out_optimizer()
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._num_summed = state["num_summed"]
         if "generator" in state:  # absent where no loss or network was random yet
             saved = bytearray.fromhex(state["generator"])
             self._generator.set_state(torch.frombuffer(saved, dtype=torch.uint8))
+
+    def _clip_gradients(self) -> Tensor:
+        """Scale the gradient down to `max_grad_norm` and return the norm that it had."""
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # A GPU multiplies by 1 sooner than the CPU knows the norm.
+        if self.device.type != "cpu" or norm > self._max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self._weights, self._max_grad_norm, norm)
+        return norm
+
+    def _lay_out_optimizer(self) -> None:
+        """Give what the optimizer keeps of a weight its layout: fused kernels expect it."""
+        for weight, kept in self._optimizer.state.items():
+            for name, value in kept.items():
+                if value.shape == weight.shape:
+                    kept[name] = torch.empty_like(weight).copy_(value)
 
     def _uniform(self, rows: int, columns: int) -> Tensor:
         return torch.rand((rows, columns), generator=self._generator, device=self.device)

@@ -1,6 +1,7 @@
 """Networks that map stacked frames to action values: a torso for the pixels, then a head.
 
 The division of the pixels by 255 happens here, so that memory, copies and replay stay in uint8.
+Weights and frames of the convolutions lie in memory with the channels last.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import convert_conv2d_weight_memory_format, parametrizations
 
 from dqn_zoo.config import Config
 from dqn_zoo.heads import Head, HeadSettings, NoisyLinear, build_head
@@ -74,7 +75,11 @@ class QNetwork(nn.Module):
 
     def features(self, observation: Tensor) -> Tensor:
         """Return float [batch, feature_size] for uint8 [batch, stack, 84, 84], oldest first."""
-        features: Tensor = self.torso(observation.float().div_(255.0))
+        # Every pixel is exact in bfloat16, so that the quotient is what autocast would make of it.
+        kind = observation.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        frames = observation.to(dtype).div_(255.0)
+        features: Tensor = self.torso(frames.contiguous(memory_format=torch.channels_last))
         return features
 
     def q_values(self, observation: Tensor) -> Tensor:
@@ -191,6 +196,8 @@ def build_network(settings: NetworkSettings, *, num_actions: int, seed: int) -> 
             hidden_size=torso.hidden_size,
             num_actions=num_actions,
         )
+        # The layout that both oneDNN and cuDNN compute in.
+        convert_conv2d_weight_memory_format(torso, torch.channels_last)
         return QNetwork(torso, head).eval()
 
 
@@ -215,11 +222,11 @@ def _three_convolutions(
     first, second, third = channels
     return Torso(
         nn.Conv2d(frame_stack, first, kernel_size=8, stride=4),  # -> [first, 20, 20]
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(first, second, kernel_size=4, stride=2),  # -> [second, 9, 9]
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(second, third, kernel_size=3, stride=1),  # -> [third, 7, 7]
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         hidden_size=hidden_size,
     )
 

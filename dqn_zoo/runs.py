@@ -2,7 +2,7 @@
 
 logs/dqn/SpaceInvaders_1/
     config.yml            every setting, with every default
-    manifest.json         versions, hardware, commands (see machine.py)
+    manifest.json         versions, hardware, commands (see manifest.py)
     model.safetensors     the final weights
     best_model.safetensors
     progress.csv, episodes.csv, evaluations.csv (see metrics.py), results.json

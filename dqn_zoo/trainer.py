@@ -111,13 +111,12 @@ class Trainer:
             UserError: if they do not fit the network.
         """
         try:
-            self.learner.online.load_state_dict(weights)
+            self.learner.load_weights(online=weights, target=weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"the given weights do not fit this game's network: {reason}"
             ) from error
-        self.learner.sync_target()
 
     def start(self) -> None:
         """Reset the environments; the run begins at step 0."""

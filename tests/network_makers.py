@@ -1,6 +1,7 @@
 """Small networks, heads and learners for the tests of networks and heads."""
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dqn_zoo import value_learning
@@ -65,14 +66,19 @@ def random_features(batch_size: int = 4) -> Tensor:
     return torch.randn(batch_size, 6, generator=torch.Generator().manual_seed(9))
 
 
-def random_batch(*shape: int) -> Batch:
+def file_bytes(network: nn.Module) -> bytes:
+    """Return the weights as a safetensors file, which takes contiguous tensors only."""
+    return save({name: value.contiguous() for name, value in network.state_dict().items()})
+
+
+def random_batch(*shape: int, seed: int = 1) -> Batch:
     size = shape[0]
     return Batch(
-        observation=random_frames(*shape, seed=1),
+        observation=random_frames(*shape, seed=seed),
         action=torch.arange(size) % 3,
         reward=torch.linspace(-1.0, 2.0, size),
         discount=torch.full((size,), 0.9),
-        next_observation=random_frames(*shape, seed=2),
+        next_observation=random_frames(*shape, seed=seed + 1),
         weight=torch.linspace(0.5, 1.0, size),
         rows=torch.arange(size),
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from network_makers import file_bytes
 from safetensors.torch import save
 
 from dqn_zoo import recipe_files
@@ -57,7 +58,7 @@ def test_weights_of_the_first_runs_load_under_their_former_names(tmp_path):
     for name, value in network.state_dict().items():
         for new, old in former.items():
             name = name.replace(new, old)
-        renamed[name] = value
+        renamed[name] = value.contiguous()
     assert {"torso.layers.0.weight", "torso.layers.7.bias", "head.weight"} < renamed.keys()
     agent = load_agent(make_run(tmp_path, Config(), save(renamed)).path)
     for name, value in network.state_dict().items():
@@ -75,6 +76,6 @@ def test_weights_of_the_first_runs_load_under_their_former_names(tmp_path):
     ],
 )
 def test_weights_of_another_network_are_refused(of_weights, of_run, tmp_path):
-    weights = save(network_of(of_weights).state_dict())
+    weights = file_bytes(network_of(of_weights))
     with pytest.raises(UserError, match="does not"):
         load_agent(make_run(tmp_path, of_run, weights).path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save
+from network_makers import file_bytes
 
 from dqn_zoo.agent import load_agent, weights_bytes
 from dqn_zoo.checkpoint import write_checkpoint
@@ -395,7 +395,7 @@ def break_weights(run: Run) -> None:
 def other_network(run: Run) -> None:
     settings = NetworkSettings.from_config(Config(frame_stack=2))
     network = build_network(settings, num_actions=4, seed=0)
-    run.best_model_file.write_bytes(save(network.state_dict()))
+    run.best_model_file.write_bytes(file_bytes(network))
 
 
 def other_game(run: Run) -> None:

@@ -16,6 +16,7 @@ STOPS = [
     ["replay"],
     ["heads"],
     ["networks"],
+    ["precision"],
     ["value_learning"],
     ["bootstraps"],
     ["losses"],

@@ -10,6 +10,7 @@ from network_makers import (
     KINDS,
     NUM_OUTPUTS,
     build,
+    file_bytes,
     make_learner,
     random_batch,
     random_features,
@@ -19,7 +20,7 @@ from network_makers import (
     set_outputs,
     tiny_head,
 )
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -331,7 +332,7 @@ def test_training_keeps_the_estimated_norms_close_to_the_true_ones():
 def test_spectral_norms_survive_a_safetensors_file():
     learner = make_learner(build(**BTR))
     learner.update(random_batch(2, 4, 84, 84), 1e-3)
-    weights = load(save(learner.online.state_dict()))
+    weights = load(file_bytes(learner.online))
     restored = build(seed=5, **BTR)
     restored.load_state_dict(weights)
     frames = random_frames(2, 4, 84, 84)
