@@ -1,0 +1,187 @@
+"""Measure training: steps per second while learning, of dqn_zoo and of its peers, on the CPU.
+
+    python scripts/benchmark_training.py --json training.json
+
+A step is one decision in one environment, summed over environments. All do the same work: DQN on
+Space Invaders with RL-Zoo's values, the Nature network, an update of 32 transitions every 4 steps,
+epsilon 0.01, and as many transitions in memory; only the recipe `laptop` learns in its own way.
+Each is measured for so many seconds, some steps after its first update. dqn_zoo is the command that
+a user types, with its logs; the peers run in a virtual environment of their own. On two cores this
+takes about eight minutes.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import benchmarking
+from benchmarking import Benchmark, Contender, Measurement
+from peers import environment as peers
+
+from dqn_zoo.machine import usable_cores
+from dqn_zoo.preparation import complete
+from dqn_zoo.recipes import resolve
+from dqn_zoo.runs import find_run
+from dqn_zoo.training import EXIT_CODES
+
+BASELINE = "stable-baselines3, 1 env"
+BEFORE_S = 4.0  # for the steps before the measured span; on two cores they take two seconds
+
+
+def measure_run(
+    algo: str, settings: dict[str, Any], *, first_step: int, seconds: float
+) -> Measurement:
+    """Train with the command until the time is up, and read the speed from the run's log."""
+    with tempfile.TemporaryDirectory(prefix="dqn_zoo-benchmark-") as folder:
+        command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "SpaceInvaders"]
+        command += ["--algo", algo, "--log-folder", folder, "--no-progress"]
+        command += ["--time-limit", f"{seconds + BEFORE_S}s"]
+        for key, value in settings.items():
+            command += ["--set", f"{key}={value}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != EXIT_CODES["time_limit"]:
+            raise RuntimeError(f"dqn-train ended with {done.returncode}: {done.stderr[-500:]}")
+        progress = find_run(Path(folder)).progress_file.read_text()
+    steps, passed = learning_span(progress, first_step=first_step, seconds=seconds)
+    return Measurement(steps / passed, {"steps": steps, "seconds": passed})
+
+
+def learning_span(progress: str, *, first_step: int, seconds: float) -> tuple[int, float]:
+    """Return steps and seconds between two rows of a progress.csv.
+
+    Args:
+        progress: its text.
+        first_step: of the first row that counts.
+        seconds: the last row is the last one so many seconds after the first one, or before.
+
+    Raises:
+        RuntimeError: there are no two such rows.
+    """
+    rows = [
+        (int(row["steps"]), float(row["time_s"])) for row in csv.DictReader(progress.splitlines())
+    ]
+    rows = [row for row in rows if row[0] >= first_step]
+    rows = [row for row in rows if row[1] <= rows[0][1] + seconds]
+    if len(rows) < 2:
+        raise RuntimeError(f"learning was seen {len(rows)} times; more --seconds are needed")
+    return rows[-1][0] - rows[0][0], rows[-1][1] - rows[0][1]
+
+
+def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
+    """Yield dqn_zoo in its variants."""
+    variants: list[tuple[str, str, dict[str, Any]]] = [
+        ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
+        ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
+        ("dqn_zoo, 8 envs, bfloat16", "dqn", {"n_envs": 8, "precision": "bfloat16"}),
+        ("dqn_zoo, recipe laptop", "laptop", {}),
+    ]
+    for name, algo, changes in variants:
+        settings = {
+            "device": "cpu",
+            "num_threads": arguments.num_threads,
+            "buffer_size": arguments.buffer_size,
+            "learning_starts": arguments.learning_starts,
+            "exploration_initial_eps": 0.01,
+            "exploration_final_eps": 0.01,
+            "eval_freq": 0,
+            "save_freq": 0,
+            "log_interval": 200,
+            "seed": 1,
+            **changes,
+        }
+        config = complete(resolve(env="SpaceInvaders", algo=algo, overrides=settings).config)
+
+        def measure(algo: str = algo, settings: dict[str, Any] = settings) -> Measurement:
+            first_step = arguments.learning_starts + arguments.warm_up
+            return measure_run(algo, settings, first_step=first_step, seconds=arguments.seconds)
+
+        yield Contender(
+            name,
+            _traits(config.n_envs, config.num_threads, config.precision),
+            measure,
+        )
+
+
+def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Contender]:
+    """Yield the peers."""
+    common = {
+        "num-threads": arguments.num_threads,
+        "buffer-size": arguments.buffer_size,
+        "learning-starts": arguments.learning_starts,
+        "warm-up": arguments.warm_up,
+        "seconds": arguments.seconds,
+    }
+    for name, program, num_envs, flags in (
+        (BASELINE, "sb3.py", 1, []),
+        ("stable-baselines3, 8 envs", "sb3.py", 8, []),
+        ("tianshou, its trainer", "tianshou_dqn.py", 8, ["--trainer"]),
+        ("tianshou, plain loop", "tianshou_dqn.py", 8, []),
+        ("plain loop over EnvPool", "envpool_loop.py", 8, []),
+    ):
+        words = [f"--{key}={value}" for key, value in common.items()]
+        words += [f"--num-envs={num_envs}", *flags]
+
+        def measure(program: str = program, words: list[str] = words) -> Measurement:
+            timeout_s = 120 + 10 * arguments.seconds
+            span = peers.run_peer(python, peers.HERE / program, words, timeout_s=timeout_s)
+            return Measurement(span["steps"] / span["seconds"], span)
+
+        yield Contender(name, _traits(num_envs, arguments.num_threads, "float32"), measure)
+
+
+def _traits(num_envs: int, num_threads: int, precision: str) -> dict[str, str | int]:
+    return {"envs": num_envs, "threads": num_threads, "precision": precision}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--num-threads", type=int, default=usable_cores(), help="of PyTorch (default: all cores)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="measured each time (default: 8)"
+    )
+    parser.add_argument(
+        "--buffer-size", type=int, default=10_000, help="transitions in memory (default: 10,000)"
+    )
+    parser.add_argument(
+        "--learning-starts", type=int, default=1_000, help="steps before it (default: 1,000)"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=200, help="steps of learning, unmeasured (default: 200)"
+    )
+    benchmarking.add_arguments(parser, repetitions=3)
+    peers.add_arguments(parser)
+    arguments = parser.parse_args()
+    # An inherited limit would hold for some of them and not for others.
+    os.environ["OMP_NUM_THREADS"] = str(arguments.num_threads)
+    contenders = list(own_contenders(arguments))
+    settings = {
+        key: getattr(arguments, key)
+        for key in ("num_threads", "seconds", "buffer_size", "learning_starts", "warm_up")
+    }
+    python = peers.find_python(arguments)
+    if python is not None:
+        contenders += peer_contenders(python, arguments)
+        settings["peers"] = peers.versions(python)
+    return benchmarking.run(
+        Benchmark(
+            name="training",
+            unit="steps/s",
+            baseline=None if python is None else BASELINE,
+            settings=settings,
+        ),
+        contenders,
+        repetitions=arguments.repetitions,
+        json_file=arguments.json,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
