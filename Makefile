@@ -1,17 +1,19 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
 # make check     what contributors run: tests, lint, types, format
+# make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PEERS ?=
 BIN := $(VENV)/bin
 ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: install train test check lint clean
+.PHONY: install train test check lint bench clean
 
 install: $(VENV)/installed
 
@@ -32,6 +34,11 @@ lint: install
 	$(BIN)/mypy
 
 check: test lint
+
+bench: install
+	$(BIN)/python scripts/benchmark_replay.py --sizes 50_000
+	$(BIN)/python scripts/benchmark_envs.py --num-envs 1 8 $(PEERS)
+	$(BIN)/python scripts/benchmark_training.py --repetitions 2 --seconds 5 $(PEERS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
