@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="Python that has the peers (default: one in ~/.cache/dqn_zoo, built the first time "
-        "from scripts/peers/requirements.txt: some 3 GB)",
+        "from scripts/peers/requirements.txt, 2.4 GB)",
     )
     group.add_argument("--no-peers", action="store_true", help="measure only dqn_zoo")
 
