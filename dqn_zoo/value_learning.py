@@ -192,5 +192,6 @@ def quantile_huber(quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa:
     """
     error = targets.unsqueeze(1) - quantiles.unsqueeze(2)  # [batch, n, m]
     size = error.abs() if kappa == 0.0 else huber(error, kappa) / kappa
-    asymmetry = (fractions.unsqueeze(2) - (error.detach() < 0.0).to(error.dtype)).abs()
+    above = fractions.unsqueeze(2)
+    asymmetry = torch.where(error.detach() < 0.0, 1.0 - above, above)
     return (asymmetry * size).mean(dim=2).sum(dim=1)

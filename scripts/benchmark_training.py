@@ -4,7 +4,7 @@
 
 A step is one decision in one environment, summed over environments. All do the same work: DQN on
 Space Invaders with RL-Zoo's values, the Nature network, an update of 32 transitions every 4 steps,
-epsilon 0.01, and as many transitions in memory; only the recipe `laptop` learns in its own way.
+epsilon 0.01, and as many transitions in memory; only the laptop recipes learn in their own way.
 Each is measured for so many seconds, some steps after its first update. dqn_zoo is the command that
 a user types, with its logs; the peers run in a virtual environment of their own. On two cores this
 takes about eight minutes.
@@ -80,6 +80,7 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
         ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
         ("dqn_zoo, 8 envs, bfloat16", "dqn", {"n_envs": 8, "precision": "bfloat16"}),
         ("dqn_zoo, recipe laptop", "laptop", {}),
+        ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
     ]
     for name, algo, changes in variants:
         settings = {

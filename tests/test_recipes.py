@@ -543,7 +543,8 @@ def recipe_text(name):
 
 
 ALGOS = sorted(recipe_files.available_recipes())
-COMPLETE = [name for name in ALGOS if name != "laptop"]
+LAPTOP = ("laptop", "laptop-qrdqn")  # set what they change, and leave the rest to the defaults
+COMPLETE = [name for name in ALGOS if name not in LAPTOP]
 
 
 def settings_of(name):
@@ -554,7 +555,7 @@ def test_the_recipes_are_those_that_were_promised():
     assert set(ALGOS) == {
         "dqn", "double-dqn", "dueling-dqn", "per-dqn", "dqn-adam", "c51", "qrdqn", "iqn",
         "rainbow", "rainbow-lite", "munchausen-dqn", "munchausen-iqn", "iqn-impala", "btr",
-        "laptop",
+        "laptop", "laptop-qrdqn",
     }  # fmt: skip
 
 
@@ -582,10 +583,10 @@ def test_every_recipe_introduces_itself_and_comments_every_key(algo):
     assert 20 < len(introduction) <= 95
     header = text.partition("\natari:")[0]
     assert "steps" in header
-    assert algo == "laptop" or resolve(algo=algo).config.protocol in header
+    assert algo in LAPTOP or resolve(algo=algo).config.protocol in header
     settings = [line for line in text.splitlines() if re.match(r"  \w+:", line)]
     assert len(settings) == len(settings_of(algo))
-    assert algo == "laptop" or all(" # " in line for line in settings)
+    assert algo in LAPTOP or all(" # " in line for line in settings)
 
 
 def test_double_dqn_is_dqn_with_another_bootstrap_and_no_other_change():
@@ -660,10 +661,19 @@ def test_the_settings_of_a_first_run_still_load(tmp_path):
     assert "line 1: double_q: must be true or false, got 1" in error_of(load_config, file)
 
 
-def test_the_laptop_recipe_is_plain_dqn_without_warnings():
-    resolved = resolve(algo="laptop")
+@pytest.mark.parametrize(
+    ("algo", "pieces"),
+    [
+        ("laptop", {"loss": "huber", "bootstrap": "greedy", "network": "nature"}),
+        (
+            "laptop-qrdqn",
+            {"loss": "qrdqn", "num_quantiles": 51, "bootstrap": "double", "network": "small"},
+        ),
+    ],
+)
+def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo, pieces):
+    resolved = resolve(algo=algo)
     assert resolved.warnings == ()
-    assert resolved.config.bootstrap == "greedy"
-    assert resolved.config.network == "nature"
+    assert pieces.items() <= resolved.config.model_dump().items()
     horizon = resolved.config.exploration_fraction * resolved.config.n_timesteps
     assert horizon == pytest.approx(60_000)

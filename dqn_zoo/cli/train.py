@@ -158,7 +158,7 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
-    if config.device == "cpu" and config.algo != "laptop" and seconds > 2 * 3_600:
+    if config.device == "cpu" and not config.algo.startswith("laptop") and seconds > 2 * 3_600:
         yield (
             f"  hint         no GPU: dqn-train --env {config.env} --algo laptop takes half an hour"
         )
