@@ -1,6 +1,7 @@
 """Measure training: steps per second while learning, of dqn_zoo and of its peers, on the CPU.
 
     python scripts/benchmark_training.py --json training.json
+    python scripts/benchmark_training.py --vary num_threads=1,2
 
 A step is one decision in one environment, summed over environments. All do the same work: DQN on
 Space Invaders with RL-Zoo's values, the Nature network, an update of 32 transitions every 4 steps,
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmarking
+import yaml
 from benchmarking import Benchmark, Contender, Measurement
 from peers import environment as peers
 
@@ -75,14 +77,7 @@ def learning_span(progress: str, *, first_step: int, seconds: float) -> tuple[in
 
 def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
     """Yield dqn_zoo in its variants."""
-    variants: list[tuple[str, str, dict[str, Any]]] = [
-        ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
-        ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
-        ("dqn_zoo, 8 envs, bfloat16", "dqn", {"n_envs": 8, "precision": "bfloat16"}),
-        ("dqn_zoo, recipe laptop", "laptop", {}),
-        ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
-    ]
-    for name, algo, changes in variants:
+    for name, algo, changes in _variants(arguments.vary):
         settings = {
             "device": "cpu",
             "num_threads": arguments.num_threads,
@@ -107,6 +102,24 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
             _traits(config.n_envs, config.num_threads, config.precision),
             measure,
         )
+
+
+def _variants(vary: str | None) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return name, recipe and settings of each variant: the usual ones, or KEY=VALUE,VALUE,..."""
+    if vary is None:
+        return [
+            ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
+            ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
+            ("dqn_zoo, 8 envs, bfloat16", "dqn", {"n_envs": 8, "precision": "bfloat16"}),
+            ("dqn_zoo, recipe laptop", "laptop", {}),
+            ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
+        ]
+    key, _, values = vary.partition("=")
+    auto = {"n_envs": 8, "precision": "auto"}
+    return [
+        (f"{key} {value}", "dqn", auto | {key: yaml.safe_load(value)})
+        for value in values.split(",")
+    ]
 
 
 def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Contender]:
@@ -157,6 +170,11 @@ def main() -> int:
     parser.add_argument(
         "--warm-up", type=int, default=200, help="steps of learning, unmeasured (default: 200)"
     )
+    parser.add_argument(
+        "--vary",
+        metavar="KEY=VALUE,VALUE,...",
+        help="measure only dqn_zoo's dqn, 8 envs, precision auto, with each value of this key",
+    )
     benchmarking.add_arguments(parser, repetitions=3)
     peers.add_arguments(parser)
     arguments = parser.parse_args()
@@ -167,7 +185,7 @@ def main() -> int:
         key: getattr(arguments, key)
         for key in ("num_threads", "seconds", "buffer_size", "learning_starts", "warm_up")
     }
-    python = peers.find_python(arguments)
+    python = None if arguments.vary else peers.find_python(arguments)
     if python is not None:
         contenders += peer_contenders(python, arguments)
         settings["peers"] = peers.versions(python)
