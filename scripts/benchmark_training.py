@@ -175,6 +175,12 @@ def main() -> int:
         metavar="KEY=VALUE,VALUE,...",
         help="measure only dqn_zoo's dqn, 8 envs, precision auto, with each value of this key",
     )
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        default="",
+        help="measure only those with this text in their name, beside the baseline",
+    )
     benchmarking.add_arguments(parser, repetitions=3)
     peers.add_arguments(parser)
     arguments = parser.parse_args()
@@ -189,6 +195,7 @@ def main() -> int:
     if python is not None:
         contenders += peer_contenders(python, arguments)
         settings["peers"] = peers.versions(python)
+    contenders = [c for c in contenders if arguments.only in c.name or c.name == BASELINE]
     return benchmarking.run(
         Benchmark(
             name="training",

@@ -1,9 +1,9 @@
-"""Draw the training returns of several runs on one plot, runs of one recipe in one colour.
+"""Draw the training returns of several runs on one plot, runs of one kind in one colour.
 
 python scripts/plot_runs.py curves.png logs/dqn/Pong_1 logs/dqn/Pong_2 logs/iqn/Pong_1
 
 A point is the mean return of the training games that ended in 10,000 steps; a thin line is a run, a
-thick one the mean of the runs of a recipe. A table of the same numbers is printed.
+thick one the mean of the runs of a recipe, or of those with one value of `--by KEY`. A table of the same numbers is printed.
 """
 
 import argparse
@@ -37,13 +37,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument(
+        "--by", default="algo", metavar="KEY", help="one colour for each value (default: algo)"
+    )
     arguments = parser.parse_args()
     groups: dict[str, list[Run]] = defaultdict(list)
     titles = set()
     for path in arguments.runs:
         run = find_run(path.parent, run=str(path))
         config = load_config(run.config_file)
-        groups[config.algo].append(run)
+        groups[str(getattr(config, arguments.by))].append(run)
         titles.add((config.env, config.protocol, config.network, config.n_timesteps))
     if len(titles) > 1:
         parser.error(f"the runs differ in game, protocol, network or steps: {sorted(titles)}")
@@ -53,16 +56,18 @@ def main() -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     quarter = max(1, num_bins // 4)
-    print(f"| recipe | runs | last {quarter * BIN_STEPS:,} steps | each run | all steps |")
+    print(f"| {arguments.by} | runs | last {quarter * BIN_STEPS:,} steps | each run | all steps |")
     print("| --- | --- | --- | --- | --- |")
-    for number, (algo, runs) in enumerate(groups.items()):
+    for number, (value, runs) in enumerate(groups.items()):
         curves = np.stack([binned_returns(run, num_bins) for run in runs])
         for curve in curves:
             axes.plot(steps, curve, color=f"C{number}", linewidth=0.7, alpha=0.5)
-        axes.plot(steps, np.nanmean(curves, axis=0), color=f"C{number}", linewidth=2, label=algo)
+        axes.plot(steps, np.nanmean(curves, axis=0), color=f"C{number}", linewidth=2, label=value)
         last = np.nanmean(curves[:, -quarter:], axis=1)
-        each = ", ".join(f"{value:.0f}" for value in last)
-        print(f"| `{algo}` | {len(runs)} | {last.mean():.0f} | {each} | {np.nanmean(curves):.0f} |")
+        each = ", ".join(f"{mean:.0f}" for mean in last)
+        print(
+            f"| `{value}` | {len(runs)} | {last.mean():.0f} | {each} | {np.nanmean(curves):.0f} |"
+        )
     random = random_score(game)
     if random is not None:
         axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
