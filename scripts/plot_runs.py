@@ -3,7 +3,8 @@
 python scripts/plot_runs.py curves.png logs/dqn/Pong_1 logs/dqn/Pong_2 logs/iqn/Pong_1
 
 A point is the mean return of the training games that ended in 10,000 steps; a thin line is a run, a
-thick one the mean of the runs of a recipe, or of those with one value of `--by KEY`. A table of the same numbers is printed.
+thick one the mean of the runs of a recipe, or of those with one value of `--by KEY`. A table of the
+same numbers is printed.
 """
 
 import argparse
