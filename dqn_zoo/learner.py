@@ -17,6 +17,7 @@ from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
+from dqn_zoo.uploads import upload
 
 METRICS = ("loss", "q_mean", "grad_norm")
 
@@ -134,7 +135,7 @@ class Learner:
 
     def _q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), self._autocast():
-            frames = torch.from_numpy(observation).to(self.device)
+            frames = upload(observation, self.device)
             return self._online.network.q_values(frames).cpu().numpy()
 
     def take_metrics(self) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dqn_zoo.sampling import Draw, Sampler
 from dqn_zoo.transitions import Transition
+from dqn_zoo.uploads import upload
 
 FRAME_SHAPE = (84, 84)
 FRAME_BYTES = 84 * 84
@@ -99,7 +100,7 @@ class FrameStore:
     def append(self, frames: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Store uint8 [rows, 84, 84] over the oldest and return their ids, int32 [rows]."""
         position = (self.frames_written + np.arange(len(frames))) % self._ring_size
-        flat = torch.from_numpy(frames.reshape(len(frames), FRAME_BYTES))
+        flat = upload(frames.reshape(len(frames), FRAME_BYTES), self._frames.device)
         start = int(position[0]) if len(frames) else 0
         before_end = min(len(frames), self._ring_size - start)
         # Two slices, because writing at a list of ids costs a thread hand-over for every frame.
@@ -183,9 +184,9 @@ class Replay:
         """Append transitions; call it after every `FrameStore.append`, also with no rows at all."""
         count = len(rows.action)
         place = self._places(self._newest, self._newest + count)
-        target = torch.from_numpy(place).to(self._device)
+        target = upload(place, self._device)
         for name, values in rows._asdict().items():
-            self._rows[name][target] = torch.from_numpy(values).to(self._device)
+            self._rows[name][target] = upload(values, self._device)
         self._written_at[place] = self.frames.frames_written
         self._newest += count
         if count:
@@ -242,8 +243,8 @@ class Replay:
         ):
             self._oldest += 1
         if self._oldest > first:
-            evicted = torch.from_numpy(self._places(first, self._oldest))
-            self._sampler.evict(evicted.to(self._device))
+            evicted = upload(self._places(first, self._oldest), self._device)
+            self._sampler.evict(evicted)
 
     def state(self) -> dict[str, Any]:
         """Return the counters that a checkpoint keeps, as JSON."""

@@ -1,6 +1,10 @@
 """Samplers: which rows of the memory make the next minibatch.
 
 One memory serves both. A sampler knows rows by their place alone; what they hold is not its affair.
+
+What is random comes from a numpy generator on every device, so that a run draws in the same order
+on a CPU and on a GPU and a checkpoint keeps one state. To a GPU goes one small copy per minibatch;
+searching and gathering happen there.
 """
 
 from collections.abc import Callable
@@ -13,6 +17,7 @@ from torch import Tensor
 
 from dqn_zoo.config import Config
 from dqn_zoo.exploration import LinearSchedule
+from dqn_zoo.uploads import upload
 
 FANOUT = 16
 
@@ -89,7 +94,7 @@ class UniformSampler:
     ) -> Draw:
         """Draw from `numbers`; all weights are 1."""
         drawn = generator.integers(numbers.start, numbers.stop, size=batch_size)
-        rows = torch.from_numpy(drawn % self._capacity).to(self._device)
+        rows = upload(drawn % self._capacity, self._device)
         return Draw(rows, torch.ones(batch_size, device=self._device))
 
     def update(self, rows: Tensor, priority: Tensor) -> None:
@@ -152,7 +157,7 @@ class PrioritizedSampler:
         """Draw one row from each of `batch_size` equal shares of the mass (appendix B.2.1)."""
         shares = (np.arange(batch_size) + generator.random(batch_size)) / batch_size
         total = self._tree.total()
-        rows = self._tree.find(torch.from_numpy(shares).to(total.device) * total)
+        rows = self._tree.find(upload(shares, total.device) * total)
         probability = self._tree.leaves[rows] / total
         weight = (len(numbers) * probability) ** -self._beta(step)
         return Draw(rows, (weight / weight.max()).float())

@@ -28,7 +28,7 @@ STOPS = [
 ]  # fmt: skip
 BESIDE = [
     ["errors"],
-    ["yaml_reader", "seeding", "exploration", "runs", "rates", "stopwatch"],
+    ["yaml_reader", "seeding", "exploration", "runs", "rates", "stopwatch", "uploads"],
     ["config"],
     ["config_checks"],
     ["games", "rl_zoo_keys", "recipe_files", "recipes"],
