@@ -210,6 +210,11 @@ class Config(BaseModel):
         description="arithmetic of the networks; auto: bfloat16 on a GPU, and where the CPU "
         "multiplies in it",
     )
+    cuda_graph: Literal["auto", "never"] = Field(
+        default="auto",
+        description="updates on a GPU are recorded once as a CUDA graph and repeated; auto: unless "
+        "that fails or gives other numbers than eager updates",
+    )
 
 
 def build_config(values: Mapping[str, object], origins: Mapping[str, str] | None = None) -> Config:

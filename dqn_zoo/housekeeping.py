@@ -65,6 +65,9 @@ class Housekeeper:
     def keep_house(self) -> None:
         """Copy the target network, log, evaluate, save and show: each if it is due."""
         config, counters = self._trainer.config, self._trainer.counters
+        news = self._trainer.learner.take_news()
+        if news is not None:
+            self._display.message(news)
         if counters.steps // config.target_update_interval > counters.target_copies:
             counters.target_copies = counters.steps // config.target_update_interval
             self._trainer.learner.sync_target()

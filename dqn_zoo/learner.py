@@ -1,9 +1,11 @@
 """One update: weight, mean, backward, clip, step; and the copy to the target network."""
 
+import contextlib
 import copy
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import Adam, Optimizer, RMSprop
 
+from dqn_zoo.cuda_graph import RecordedUpdates, Recorder
 from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork
 from dqn_zoo.precision import WorkingNetwork
@@ -45,6 +48,7 @@ class Learner:
         optimizer: see `OptimizerSettings`.
         seed: of the noise of noisy layers and of random quantile fractions.
         bfloat16: multiply in bfloat16; weights and optimizer stay float32.
+        recorder: records updates, so that one call repeats them; None: every update is eager.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Learner:
         *,
         seed: int,
         bfloat16: bool,
+        recorder: Recorder | None = None,
     ) -> None:
         self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
@@ -73,24 +78,47 @@ class Learner:
         self._bfloat16 = bfloat16
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         self._num_summed = 0
+        self._recorded: RecordedUpdates | None = None
+        # A recorded update reads the learning rate here; a number would be that of its recording.
+        self._rate: Tensor | None = None
+        if recorder is not None:
+            self._rate = torch.zeros((), device=self.device)
+            self._recorded = RecordedUpdates(
+                self._take_step,
+                recorder,
+                tensors=self._tensors,
+                generator=lambda: self._generator,
+                renew_generator=self._renew_generator,
+            )
+        self._prepare_optimizer()
 
     def update(self, batch: Batch, learning_rate: float) -> Tensor:
         """Take one gradient step and return the priorities, float32 [batch]."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        return self.updates([batch], learning_rate)[0]
+
+    def updates(self, batches: Iterable[Batch], learning_rate: float) -> list[Tensor]:
+        """Take one gradient step per minibatch and return the priorities of each, float32 [batch].
+
+        Recorded updates take all minibatches first; eager ones take each when its turn has come.
+        """
+        self._set_learning_rate(learning_rate)
+        if self._recorded is None:
+            priorities = [self._take_step(batch) for batch in batches]
+        else:
+            priorities = self._recorded(list(batches))
+        self._num_summed += len(priorities)
+        return priorities
+
+    def _take_step(self, batch: Batch) -> Tensor:
+        """Do what an update does on the device; Python state must not depend on it."""
         # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
         online, target = self._online.network, self._target.network
         for network in (online, target):
             network.reset_noise(self._generator)
-        for norm in self._norms:
-            norm.train()
-        with self._autocast():
+        with self._norms_in_training(), self._autocast():
             output = self._loss(online, target, batch, self._uniform)
             loss = (batch.weight * output.per_example).mean()
-        for norm in self._norms:
-            norm.eval()
-        for weight in self._weights:
-            weight.grad = None
+        self._forget_gradients()
         torch.autograd.backward(loss)
         self._online.give_gradients()
         grad_norm = self._clip_gradients()
@@ -98,7 +126,6 @@ class Learner:
         self._online.take_weights()
         # Sums stay on the device: reading them here would make the CPU wait for the GPU.
         self._sums += torch.stack([loss.detach(), output.metrics["q_mean"], grad_norm])
-        self._num_summed += 1
         return output.priority
 
     def sync_target(self) -> None:
@@ -138,6 +165,15 @@ class Learner:
             frames = upload(observation, self.device)
             return self._online.network.q_values(frames).cpu().numpy()
 
+    @property
+    def updates_made(self) -> str:
+        """How updates are made now: `eager`, `CUDA graph`, or `eager` and why."""
+        return "eager" if self._recorded is None else self._recorded.status
+
+    def take_news(self) -> str | None:
+        """Return one line for the user if it changed how updates are made, once."""
+        return None if self._recorded is None else self._recorded.take_news()
+
     def take_metrics(self) -> dict[str, float]:
         """Return the means of `METRICS` since the last call; NaN where no update was made."""
         if self._num_summed == 0:
@@ -175,6 +211,7 @@ class Learner:
             torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
         )
         self._lay_out_optimizer()
+        self._prepare_optimizer()
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._num_summed = state["num_summed"]
         if "generator" in state:  # absent where no loss or network was random yet
@@ -185,8 +222,9 @@ class Learner:
         """Scale the gradient down to `max_grad_norm` and return the norm that it had."""
         gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # A GPU multiplies by 1 sooner than the CPU knows the norm.
-        if self.device.type != "cpu" or norm > self._max_grad_norm:
+        # A GPU multiplies by 1 sooner than the CPU knows the norm; a recording cannot branch.
+        branches = self.device.type == "cpu" and self._recorded is None
+        if not branches or norm > self._max_grad_norm:
             nn.utils.clip_grads_with_norm_(self._weights, self._max_grad_norm, norm)
         return norm
 
@@ -196,6 +234,56 @@ class Learner:
             for name, value in kept.items():
                 if value.shape == weight.shape:
                     kept[name] = torch.empty_like(weight).copy_(value)
+
+    # --- Recorded updates
+
+    def _set_learning_rate(self, learning_rate: float) -> None:
+        if self._rate is not None:
+            self._rate.fill_(learning_rate)
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def _prepare_optimizer(self) -> None:
+        """Say how it is to step; a checkpoint may come from another device."""
+        for group in self._optimizer.param_groups:
+            group["capturable"] = self._rate is not None and self.device.type == "cuda"
+            if self._rate is not None:
+                group["lr"] = self._rate
+
+    def _tensors(self) -> dict[str, list[Tensor]]:
+        """Return what an update reads and changes, by what it is."""
+        tensors: dict[str, list[Tensor]] = {
+            name: list(chain(network.parameters(), network.buffers()))
+            for name, network in {
+                "the online network": self.online,
+                "its working copy": self._online.network,
+                "the target network": self._target.network,
+            }.items()
+        }
+        for kept in self._optimizer.state.values():
+            for name, value in kept.items():
+                tensors.setdefault(f"{name} of the optimizer", []).append(value)
+        return tensors | {"metrics": [self._sums]}
+
+    def _renew_generator(self) -> None:
+        """Draw from a new generator from now on; the caller sets its state."""
+        self._generator = torch.Generator(self.device)
+
+    def _forget_gradients(self) -> None:
+        """Drop the last ones, and what a recording that failed half-way has left in the copies."""
+        for weight in chain(self._weights, self._online.network.parameters()):
+            weight.grad = None
+
+    @contextlib.contextmanager
+    def _norms_in_training(self) -> Iterator[None]:
+        for norm in self._norms:
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                norm.eval()
 
     def _uniform(self, rows: int, columns: int) -> Tensor:
         return torch.rand((rows, columns), generator=self._generator, device=self.device)

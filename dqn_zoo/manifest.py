@@ -3,7 +3,7 @@
 format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
 memory_bytes, versions, git, command: as the run was started first
 invocations: one entry per start or resume; `changes` says what differed from the first start,
-    `seconds` where its wall-clock went
+    `seconds` where its wall-clock went, `updates` how they were made in the end
 """
 
 import contextlib
@@ -95,7 +95,9 @@ def append_invocation(
     return changes or [f"an earlier resume had {change}" for change in dict.fromkeys(earlier)]
 
 
-def end_invocation(run: Run, reason: str, *, step: int, seconds: Mapping[str, float]) -> None:
+def end_invocation(
+    run: Run, reason: str, *, step: int, seconds: Mapping[str, float], updates: str
+) -> None:
     """Record how the last invocation ended.
 
     Args:
@@ -103,6 +105,7 @@ def end_invocation(run: Run, reason: str, *, step: int, seconds: Mapping[str, fl
         reason: `finished`, or why it stopped: `SIGTERM`, `SIGINT`, `time_limit`.
         step: The step it has reached.
         seconds: Where the wall-clock of the invocation went, by section.
+        updates: How they were made: `eager`, `CUDA graph`, or `eager` and why.
 
     Raises:
         UserError: The manifest cannot be read or written.
@@ -113,6 +116,7 @@ def end_invocation(run: Run, reason: str, *, step: int, seconds: Mapping[str, fl
         "end_reason": reason,
         "end_step": step,
         "seconds": {section: round(spent, 3) for section, spent in seconds.items()},
+        "updates": updates,
     }
     _write(run, manifest)
 
@@ -162,6 +166,7 @@ def _invocation(
         "end_reason": None,
         "end_step": None,
         "seconds": None,
+        "updates": None,
     }
 
 

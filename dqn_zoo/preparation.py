@@ -8,8 +8,9 @@ import torch
 
 from dqn_zoo import machine
 from dqn_zoo.config import Config
+from dqn_zoo.cuda_graph import WARM_UPS
 from dqn_zoo.replay import Batch
-from dqn_zoo.trainer import build_learner, replay_shape, updates_owed
+from dqn_zoo.trainer import build_learner, replay_shape, updates_owed, uses_cuda_graph
 
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
 MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
@@ -61,7 +62,9 @@ def estimate_seconds(config: Config) -> float:
     learner = build_learner(config, num_actions=MOST_ACTIONS)
     batch = _made_up_batch(config)
     observation = batch.observation[: config.n_envs].cpu().numpy()
-    update_s = _fastest(lambda: learner.update(batch, 1e-9))
+    # A recording comes after the warm-up; what counts is its repetition.
+    num_first = WARM_UPS + 1 if uses_cuda_graph(config) else 1
+    update_s = _fastest(lambda: learner.update(batch, 1e-9), num_first=num_first)
     act_s = _fastest(lambda: learner.noisy_q_values(observation)) / len(observation)
     learning_steps = max(0, config.n_timesteps - config.learning_starts)
     updates = updates_owed(config, config.n_timesteps)
@@ -78,16 +81,16 @@ def _made_up_batch(config: Config) -> Batch:
     return Batch(pixels, action, ones, ones, pixels, ones, action)
 
 
-def _fastest(work: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of three runs after a first one; of slow work, fewer."""
+def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:
+    """Return the seconds of the fastest of three runs after the first ones; of slow work, fewer."""
     seconds: list[float] = []
-    while len(seconds) < 4 and sum(seconds) < 2.0:
+    while len(seconds) < num_first + 3 and sum(seconds[num_first - 1 :]) < 2.0:
         began = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return min(seconds[1:] or seconds)
+    return min(seconds[num_first:] or seconds)
 
 
 def _free_memory_bytes(device: str) -> int | None:

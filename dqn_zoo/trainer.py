@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from dqn_zoo.agent import weights_bytes
 from dqn_zoo.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.config import Config, initial_learning_rate
+from dqn_zoo.cuda_graph import CudaRecorder
 from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
@@ -166,7 +167,7 @@ class Trainer:
                 self.replay.draw(self.config.batch_size, self.replay_draws, step=steps)
                 for _ in range(num_updates)
             ]
-        priorities = [self.learner.update(self._gather(draw), rate) for draw in draws]
+        priorities = self.learner.updates((self._gather(draw) for draw in draws), rate)
         with self.stopwatch.section("sampling"):
             for draw, priority in zip(draws, priorities, strict=True):
                 self.replay.update_priorities(draw.rows, priority)
@@ -346,7 +347,13 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
         OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
         seed=stream_seed(config.seed, "learner"),
         bfloat16=config.precision == "bfloat16",
+        recorder=CudaRecorder() if uses_cuda_graph(config) else None,
     )
+
+
+def uses_cuda_graph(config: Config) -> bool:
+    """Return whether a run with this (complete) config tries to record its updates."""
+    return config.device == "cuda" and config.cuda_graph == "auto"
 
 
 def _transition_rule(config: Config) -> TransitionRule:

@@ -132,7 +132,8 @@ def resume(
 
     Args:
         run: nothing else may be writing it.
-        config: the run's own; `device` and `num_threads` may differ, then the bits do, too.
+        config: the run's own; `device`, `num_threads` and `cuda_graph` may differ, then the bits
+            may, too.
         options: see `TrainOptions`.
         stopwatch: counts where the time goes; None: one that starts now.
 
@@ -232,7 +233,8 @@ def _invoke(
             replace_file(run.model_file, trainer.weights_bytes())
         try:
             seconds = trainer.stopwatch.seconds()
-            end_invocation(run, reason, step=trainer.counters.steps, seconds=seconds)
+            steps, updates = trainer.counters.steps, trainer.learner.updates_made
+            end_invocation(run, reason, step=steps, seconds=seconds, updates=updates)
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
     return Outcome(run, trainer.counters.steps, reason)

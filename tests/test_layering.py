@@ -20,6 +20,7 @@ STOPS = [
     ["value_learning"],
     ["bootstraps"],
     ["losses"],
+    ["cuda_graph"],
     ["learner"],
     ["agent"],
     ["checkpoint"],

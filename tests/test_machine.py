@@ -246,7 +246,8 @@ def test_the_manifest_records_how_a_run_was_made(run: Run, tmp_path: Path) -> No
 
 
 def test_every_resume_is_recorded_with_why_the_last_one_ended(run: Run) -> None:
-    end_invocation(run, "SIGTERM", step=4321, seconds={"update": 2.00049, "acting": 1.0})
+    seconds = {"update": 2.00049, "acting": 1.0}
+    end_invocation(run, "SIGTERM", step=4321, seconds=seconds, updates="CUDA graph")
     command = ["dqn-train", "--resume", "Pong_1"]
     assert (
         append_invocation(run, SETUP, command=command, until_steps=900, resumed_from_step=4000)
@@ -255,6 +256,7 @@ def test_every_resume_is_recorded_with_why_the_last_one_ended(run: Run) -> None:
     first, second = read_manifest(run)["invocations"]
     assert (first["end_reason"], first["end_step"]) == ("SIGTERM", 4321)
     assert first["seconds"] == {"update": 2.0, "acting": 1.0}
+    assert (first["updates"], second["updates"]) == ("CUDA graph", None)
     assert second["seconds"] is None
     assert (second["end_reason"], second["resumed_from_step"]) == (None, 4000)
     assert second["command"] == "dqn-train --resume Pong_1"
@@ -280,7 +282,7 @@ def test_a_resume_on_another_machine_says_what_differs(run: Run) -> None:
 def test_a_damaged_manifest_is_an_error_of_one_line(run: Run, content: str) -> None:
     run.manifest_file.write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json is damaged: restore it") as caught:
-        end_invocation(run, "finished", step=1, seconds={})
+        end_invocation(run, "finished", step=1, seconds={}, updates="eager")
     assert "\n" not in str(caught.value)
 
 
@@ -292,7 +294,8 @@ def test_a_full_disk_keeps_the_old_manifest(run: Run) -> None:
         "from dqn_zoo.manifest import end_invocation\nfrom dqn_zoo.runs import Run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))\n"
-        f"try: end_invocation(Run(Path({str(run.path)!r})), 'finished', step=1, seconds={{}})\n"
+        f"run = Run(Path({str(run.path)!r}))\n"
+        "try: end_invocation(run, 'finished', step=1, seconds={}, updates='eager')\n"
         "except ValueError as error: print(type(error).__name__, error)\n"
     )
     output = python(code)
@@ -313,12 +316,12 @@ def test_an_earlier_resume_on_another_setup_is_not_forgotten(run: Run) -> None:
 
 def test_a_run_has_finished_when_it_reached_the_largest_goal_it_was_given(run: Run) -> None:
     assert not has_finished(read_manifest(run))
-    end_invocation(run, "finished", step=900, seconds={})
+    end_invocation(run, "finished", step=900, seconds={}, updates="eager")
     assert has_finished(read_manifest(run))
     append_invocation(run, SETUP, command=["dqn-train"], until_steps=2_000, resumed_from_step=900)
     assert goal_steps(read_manifest(run)) == 2_000
     assert not has_finished(read_manifest(run))
-    end_invocation(run, "time_limit", step=1_500, seconds={})
+    end_invocation(run, "time_limit", step=1_500, seconds={}, updates="eager")
     assert not has_finished(read_manifest(run))
 
 

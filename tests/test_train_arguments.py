@@ -198,6 +198,7 @@ def test_flags_become_settings_that_remember_their_flag():
     given = (
         "-n 2e6 --protocol sb3 --n-envs 3 --seed 4 --device cpu --num-threads 5 --log-interval 6 "
         "--eval-freq 7 --eval-episodes 8 --save-freq 9 --backend gymnasium --precision bfloat16 "
+        "--cuda-graph never "
         "-params gamma:0.5 batch_size=10 --set n_steps=11 --set train_freq:12"
     )
     arguments = parse(*given.split())
@@ -215,6 +216,7 @@ def test_flags_become_settings_that_remember_their_flag():
         "save_freq": 9,
         "backend": "gymnasium",
         "precision": "bfloat16",
+        "cuda_graph": "never",
         "gamma": 0.5,
         "batch_size": 10,
         "n_steps": 11,

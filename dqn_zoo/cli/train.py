@@ -97,7 +97,7 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
 
     changes = {
         key: getattr(arguments, key)
-        for key in ("device", "num_threads")
+        for key in ("device", "num_threads", "cuda_graph")
         if getattr(arguments, key) is not None
     }
     flags = {key: "--" + key.replace("_", "-") for key in changes}
@@ -121,7 +121,13 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
     from dqn_zoo.games import protocol_from_config
     from dqn_zoo.preparation import estimate_seconds
-    from dqn_zoo.trainer import FRAMES_PER_STEP, epsilon_schedule, replay_shape, updates_owed
+    from dqn_zoo.trainer import (
+        FRAMES_PER_STEP,
+        epsilon_schedule,
+        replay_shape,
+        updates_owed,
+        uses_cuda_graph,
+    )
 
     protocol = protocol_from_config(config)
     updates = updates_owed(config, config.n_timesteps)
@@ -153,7 +159,8 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     )
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
-        f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
+        f"{'s' if config.num_threads > 1 else ''}, {config.precision}"
+        f"{', CUDA graph' if uses_cuda_graph(config) else ''}; seed {config.seed}"
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"

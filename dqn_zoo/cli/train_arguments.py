@@ -233,6 +233,12 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "(default: recipe, float32)",
     )
     group.add_argument(
+        "--cuda-graph",
+        choices=("auto", "never"),
+        help="record the updates on a GPU and repeat them; auto: unless that fails "
+        "(default: recipe, auto)",
+    )
+    group.add_argument(
         "--profile",
         action="store_true",
         help="show at the end where the time went (default: off)",
@@ -298,6 +304,7 @@ _SETTING_FLAGS = (
     "n_envs",
     "backend",
     "precision",
+    "cuda_graph",
 )
 
 _WITH_RESUME = frozenset(
@@ -308,6 +315,7 @@ _WITH_RESUME = frozenset(
         "--profile",
         "--device",
         "--num-threads",
+        "--cuda-graph",
         "--log-folder",
         "--exp-id",
     }
