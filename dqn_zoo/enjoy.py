@@ -1,6 +1,7 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,7 +11,7 @@ from dqn_zoo.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.config import Config
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.evaluation import QValues, Turn, enjoy_seeds, play
+from dqn_zoo.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
 from dqn_zoo.games import Protocol
 from dqn_zoo.runs import Run
 from dqn_zoo.video import Film
@@ -40,6 +41,7 @@ class Session:
         num_games: full games; None: as many as `max_steps` allows.
         max_steps: no game begins once so many steps were played.
         num_envs: games played at once.
+        num_threads: threads that share them; without a window, a film and `max_steps`.
         device: where the network lives.
         has_window: environment 0 is shown, at the speed of the console.
         is_filmed: environment 0 is recorded.
@@ -52,6 +54,7 @@ class Session:
     num_games: int | None
     max_steps: int | None
     num_envs: int
+    num_threads: int
     device: str
     has_window: bool
     is_filmed: bool
@@ -63,8 +66,12 @@ class Session:
         A window or a film needs the gymnasium backend, whichever the run was trained on.
         """
         settings = EnvSettings.from_config(self.config)
-        is_watched = self.has_window or self.is_filmed
-        return replace(settings, backend="gymnasium") if is_watched else settings
+        return replace(settings, backend="gymnasium") if self.is_watched else settings
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is a window or a film."""
+        return self.has_window or self.is_filmed
 
     @property
     def protocol(self) -> Protocol:
@@ -113,17 +120,60 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
 
 
 def play_session(
-    session: Session, q_values: QValues, film: Film | None = None
-) -> Generator[Turn, None, None]:
-    """Play the games of a session and yield after every step; see `evaluation.play`.
+    session: Session,
+    q_values: QValues,
+    *,
+    on_game: Callable[[Game], None],
+    on_progress: Callable[[int], None],
+    film: Film | None = None,
+) -> None:
+    """Play the games of a session, in several threads where nobody watches and nothing is counted.
 
     Args:
         session: what to play.
         q_values: of the agent.
-        film: what the session is recorded by.
+        on_game: called with every game as it ends.
+        on_progress: called several times a second with the steps played so far.
+        film: what the session is recorded by; it is given captions.
 
     Raises:
         UserError: if no window can be opened, or the agent does not fit the game.
+    """
+    if not session.is_watched and session.max_steps is None:
+        evaluate(
+            q_values,
+            game=session.config.env,
+            settings=session.settings,
+            seeds=session.seeds(),
+            num_envs=session.num_envs,
+            num_threads=session.num_threads,
+            on_game=on_game,
+            on_progress=on_progress,
+        )
+        return
+    steps_played = 0
+    with closing(watch(session, q_values, film)) as turns:
+        for turn in turns:
+            if film is not None:
+                _caption(film, turn)
+            steps_played += len(turn.games)
+            for game in turn.finished:
+                on_game(game)
+            on_progress(steps_played)
+
+
+def watch(
+    session: Session, q_values: QValues, film: Film | None = None
+) -> Generator[Turn, None, None]:
+    """Play a session in the calling thread and yield after every step; see `evaluation.play`.
+
+    Args:
+        session: what to play.
+        q_values: of the agent.
+        film: gets the frames of environment 0.
+
+    Raises:
+        UserError: as `play_session`.
     """
     settings = session.settings
     if session.has_window:
@@ -143,6 +193,16 @@ def play_session(
         if session.has_window and "SDL" in str(error):
             raise UserError(f"no window can be opened ({error}): use --no-render") from error
         raise
+
+
+def _caption(film: Film, turn: Turn) -> None:
+    game = turn.games.get(0)
+    if game is None:
+        film.close()  # environment 0 has played its games
+    else:
+        film.caption(
+            f"game {game.index + 1}   score {game.score:,.0f}   step {game.length_steps:,}"
+        )
 
 
 def _checkpoint_weights(run: Run, step: int) -> Weights:

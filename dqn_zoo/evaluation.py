@@ -1,17 +1,23 @@
 """Full games with raw scores: how good an agent is, and how well that is known.
 
-Games are allotted before play: of N environments, environment i plays games i, i + N, i + 2N, ...
-Taking the first games to finish instead would favour short ones. Whatever chance decides in a game
-comes from that game's own seed, so it does not matter beside which others it is played.
+Games are allotted before play: of W threads, thread w plays games w, w + W, w + 2W, ..., and of its
+N environments, environment i plays the games i, i + N, i + 2N, ... of these. Taking the first games
+to finish instead would favour short ones. Whatever chance decides in a game comes from that game's
+own seed, so it does not matter beside which others it is played.
 """
 
+import contextlib
 import math
+import queue
 import statistics
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dqn_zoo.envs import Environments, EnvSettings, ReseedPlan, make_envs
@@ -20,6 +26,11 @@ from dqn_zoo.exploration import epsilon_greedy
 from dqn_zoo.seeding import STREAMS
 
 QValues = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+ENVS_PER_THREAD = 8
+"""Enough that a network has a batch to work on; more would gain little and start slowly."""
+
+PROGRESS_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,10 @@ class Turn(NamedTuple):
 
     games: dict[int, Game]
     finished: list[Game]
+
+
+_Reports = queue.SimpleQueue[Game | BaseException]
+"""Games as they end, or what ended a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,37 +103,62 @@ def evaluate(
     num_envs: int = 1,
     num_threads: int = 0,
     on_game: Callable[[Game], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> list[Game]:
-    """Play one full game per seed and return the games in the order of the seeds.
+    """Play one full game per seed, in several threads, and return them in the order of the seeds.
+
+    Emulators and PyTorch let go of the interpreter while they compute, so threads keep all cores
+    busy. Neither `num_envs` nor `num_threads` decides anything but the speed, as long as `q_values`
+    gives a row the same numbers in every batch.
 
     Args:
-        q_values: float32 [batch, num_actions] for uint8 [batch, stack, 84, 84]; batch is `num_envs`
-            and shrinks as environments finish their quota.
+        q_values: float32 [batch, num_actions] for uint8 [batch, stack, 84, 84]; called by several
+            threads at once, each with a batch of its environments that have a game to play.
         game: name of the game.
         settings: of the environments; actions are epsilon-greedy with `protocol.eval_epsilon`.
         seeds: one per game, each below 2**31; see `evaluation_seeds` and `enjoy_seeds`.
-        num_envs: games played at once; decides nothing but the speed as long as `q_values` gives a
-            row the same numbers in every batch.
-        num_threads: of the emulator; 0 lets it choose.
-        on_game: called with every game as it ends.
+        num_envs: games played at once, shared out among the threads.
+        num_threads: threads that play, never more than environments. PyTorch computes with one
+            thread in each; in the calling thread, and in those that start later, with as many as
+            before. 0: as many as PyTorch computes with now.
+        on_game: called in the calling thread with every game as it ends.
+        on_progress: called in the calling thread, several times a second, with the steps played so
+            far, summed over environments.
 
     Raises:
         UserError: if `q_values` and the game differ in the number of actions.
+        Exception: whatever `q_values` or a callback raises; by then all threads have ended.
     """
-    turns = play(
-        q_values,
-        game=game,
-        settings=settings,
-        seeds=seeds,
-        num_envs=num_envs,
-        num_threads=num_threads,
-    )
+    num_envs = min(num_envs, len(seeds))
+    num_threads = min(num_threads or torch.get_num_threads(), num_envs)
+    if num_threads < 1:
+        raise UserError("an evaluation needs at least one seed, one environment and one thread")
+    shares = []
+    for thread in range(num_threads):
+        indices = range(thread, len(seeds), num_threads)
+        turns = play(
+            q_values,
+            game=game,
+            settings=settings,
+            seeds=[seeds[index] for index in indices],
+            num_envs=len(range(thread, num_envs, num_threads)),
+            num_threads=1,
+        )
+        shares.append(_Share(turns, indices))
     games: list[Game] = []
-    for turn in turns:
-        for finished in turn.finished:
-            games.append(finished)
+    with _in_threads(shares) as reports:
+        while len(games) < len(seeds):
+            if on_progress is not None:
+                on_progress(sum(share.steps_played for share in shares))
+            try:
+                report = reports.get(timeout=PROGRESS_INTERVAL_S)
+            except queue.Empty:
+                continue
+            if isinstance(report, BaseException):
+                raise report
+            games.append(report)
             if on_game is not None:
-                on_game(finished)
+                on_game(report)
     return sorted(games, key=lambda finished: finished.index)
 
 
@@ -132,15 +172,16 @@ def play(
     num_threads: int = 0,
     max_steps: int | None = None,
 ) -> Generator[Turn, None, None]:
-    """Play as `evaluate` does and yield after every step; closing the generator ends the play.
+    """Play in the calling thread and yield after every step; closing the generator ends the play.
 
     Args:
-        q_values: as in `evaluate`, and so are all arguments but the last.
+        q_values: as in `evaluate`, but called in this thread; batch is `num_envs` and shrinks as
+            environments finish their quota.
         game: name of the game.
         settings: of the environments.
         seeds: one per game.
         num_envs: games played at once.
-        num_threads: of the emulator.
+        num_threads: of the emulator; 0 lets it choose.
         max_steps: once so many steps are played, summed over environments, no further game begins;
             those under way are finished, because cutting them would favour short games.
     """
@@ -236,6 +277,63 @@ def student_t_quantile(coverage: float, *, degrees: int) -> float:
         else:
             angle_high = angle
     return math.sqrt(degrees) * math.tan(angle_low)
+
+
+class _Share:
+    """The games of one thread.
+
+    Args:
+        turns: plays them; nothing of it may have begun.
+        indices: their places among the games of the evaluation.
+    """
+
+    def __init__(self, turns: Generator[Turn, None, None], indices: Sequence[int]) -> None:
+        self.steps_played = 0
+        self._turns = turns
+        self._indices = indices
+
+    def play(self, reports: _Reports, ending: threading.Event) -> None:
+        """Play until all is played, or until asked to end, and report what comes of it."""
+        try:
+            with contextlib.closing(self._turns):
+                for turn in self._turns:
+                    self.steps_played += len(turn.games)
+                    for game in turn.finished:
+                        reports.put(replace(game, index=self._indices[game.index]))
+                    if ending.is_set():
+                        return
+        except BaseException as error:  # nobody would see it in this thread
+            reports.put(error)
+
+
+@contextlib.contextmanager
+def _in_threads(shares: Sequence[_Share]) -> Iterator[_Reports]:
+    """Play each share in a thread, PyTorch with one thread in it; at the end wait for them all.
+
+    What `set_num_threads` is given holds in the thread that calls it, and in every thread that
+    first computes afterwards. So the calling thread sets its own number again once all have set
+    theirs.
+    """
+    reports: _Reports = queue.SimpleQueue()
+    ending = threading.Event()
+    has_set = threading.Semaphore(0)
+    own_threads = torch.get_num_threads()
+
+    def start(share: _Share) -> None:
+        torch.set_num_threads(1)
+        has_set.release()
+        share.play(reports, ending)
+
+    with ThreadPoolExecutor(len(shares)) as pool:
+        try:
+            for share in shares:
+                pool.submit(start, share)
+            for _ in shares:
+                has_set.acquire()
+            torch.set_num_threads(own_threads)
+            yield reports
+        finally:
+            ending.set()
 
 
 class _RunningGame:

@@ -7,15 +7,12 @@ So a run that was stopped in the middle of its duties does the rest of them when
 import math
 import time
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dqn_zoo import machine
 from dqn_zoo.checkpoint import Checkpoint, replace_file, write_checkpoint
 from dqn_zoo.display import Display, Status
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.evaluation import Game, evaluate, evaluation_seeds, summarize
+from dqn_zoo.evaluation import ENVS_PER_THREAD, Game, evaluate, evaluation_seeds, summarize
 from dqn_zoo.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs import Run
 from dqn_zoo.stopping import Stop
@@ -163,21 +160,22 @@ class Housekeeper:
         played: list[Game] = []
         began = time.monotonic()
 
-        def q_values(observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def on_progress(_: int) -> None:
             if self._stop.reason() is not None:
                 raise _StoppedInEvaluationError
             if self._display.due():
                 self._show(f"evaluating, {len(played)} of {config.eval_episodes} games")
-            return trainer.learner.q_values(observation)
 
         try:
             games = evaluate(
-                q_values,
+                trainer.learner.q_values,
                 game=config.env,
                 settings=settings,
                 seeds=evaluation_seeds(config.seed, counters.evaluations, config.eval_episodes),
-                num_envs=min(config.eval_episodes, 8),
+                num_envs=ENVS_PER_THREAD * config.num_threads,
+                num_threads=config.num_threads,
                 on_game=played.append,
+                on_progress=on_progress,
             )
         except _StoppedInEvaluationError:
             return

@@ -25,7 +25,7 @@ from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.cli.enjoy_arguments import build_parser
 from dqn_zoo.config import Config
-from dqn_zoo.enjoy import Session, Weights, play_session
+from dqn_zoo.enjoy import Session, Weights, watch
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.evaluation import enjoy_seeds, evaluate, summarize
 from dqn_zoo.manifest import Setup, write_manifest
@@ -112,6 +112,7 @@ def session_of(run: Run, *, has_window: bool = False) -> Session:
         num_games=2,
         max_steps=None,
         num_envs=1,
+        num_threads=1,
         device="cpu",
         has_window=has_window,
         is_filmed=False,
@@ -506,7 +507,7 @@ def test_a_window_shows_the_game_at_the_speed_of_the_console(
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
     agent = load_agent(run.path)
-    turns = play_session(session_of(run, has_window=True), agent.q_values)
+    turns = watch(session_of(run, has_window=True), agent.q_values)
     next(turns)  # opens the window
     began = time.monotonic()
     for _ in range(15):

@@ -1,12 +1,15 @@
 """Evaluation: fair allotment, reproducible games, and statistics against hand-computed numbers."""
 
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from dqn_zoo.envs import EnvSettings, ReseedPlan, make_envs
@@ -60,7 +63,7 @@ def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
     short = settings(0.1, max_frames=900)
     seeds = enjoy_seeds(3, 5)
     alone = evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=1)
-    for num_envs, num_threads in ((2, 1), (9, 0)):
+    for num_envs, num_threads in ((2, 1), (9, 0), (2, 2), (5, 3), (4, 9)):
         together = evaluate(
             seeing,
             game=GAME,
@@ -113,7 +116,12 @@ def test_observations_of_finished_environments_are_not_valued() -> None:
         return always(0)(observation)
 
     games = evaluate(
-        q_values, game=GAME, settings=settings(1.0), seeds=enjoy_seeds(5, 3), num_envs=3
+        q_values,
+        game=GAME,
+        settings=settings(1.0),
+        seeds=enjoy_seeds(5, 3),
+        num_envs=3,
+        num_threads=1,
     )
     assert batch_sizes == sorted(batch_sizes, reverse=True)
     assert sum(batch_sizes) == sum(game.length_steps for game in games)
@@ -199,6 +207,97 @@ def test_every_game_is_reported_as_it_ends() -> None:
         on_game=heard.append,
     )
     assert sorted(heard, key=lambda game: game.index) == games
+
+
+def evaluate_in_three_threads(q_values: QValues, **callbacks: Any) -> list[Game]:
+    short = settings(0.5, max_frames=1_600)
+    return evaluate(
+        q_values,
+        game=GAME,
+        settings=short,
+        seeds=enjoy_seeds(8, 7),
+        num_envs=6,
+        num_threads=3,
+        **callbacks,
+    )
+
+
+def test_each_thread_plays_its_own_share_with_one_thread_of_pytorch() -> None:
+    seen: dict[int, list[tuple[int, int]]] = {}
+
+    def q_values(observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        torch.zeros(1)  # PyTorch reads the number of threads when it is first used
+        threads = torch.get_num_threads()
+        seen.setdefault(threading.get_ident(), []).append((len(observation), threads))
+        return always(0)(observation)
+
+    games = evaluate_in_three_threads(q_values)
+    assert [game.index for game in games] == list(range(7))
+    assert [game.seed for game in games] == enjoy_seeds(8, 7)
+    assert len(seen) == 3
+    assert threading.get_ident() not in seen
+    assert {threads for calls in seen.values() for _, threads in calls} == {1}
+    assert all(calls[0][0] == 2 for calls in seen.values())  # six environments
+    # Games 0, 3 and 6, or 1 and 4, or 2 and 5.
+    steps = {sum(size for size, _ in calls) for calls in seen.values()}
+    lengths = [game.length_steps for game in games]
+    assert steps == {sum(lengths[first::3]) for first in range(3)}
+
+
+def test_callbacks_run_in_the_calling_thread_and_steps_are_counted() -> None:
+    callers: set[int] = set()
+    progress: list[int] = []
+
+    def on_progress(steps_played: int) -> None:
+        callers.add(threading.get_ident())
+        progress.append(steps_played)
+
+    games = evaluate_in_three_threads(
+        always(0), on_game=lambda _: callers.add(threading.get_ident()), on_progress=on_progress
+    )
+    assert callers == {threading.get_ident()}
+    assert progress == sorted(progress)
+    assert 0 < progress[-1] <= sum(game.length_steps for game in games)
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_callback_that_raises_ends_every_thread() -> None:
+    before = threading.active_count()
+
+    def on_progress(steps_played: int) -> None:
+        if steps_played > 0:
+            raise StopError
+
+    with pytest.raises(StopError):
+        evaluate_in_three_threads(always(0), on_progress=on_progress)
+    assert threading.active_count() == before
+
+
+def test_what_is_raised_in_a_thread_reaches_the_caller() -> None:
+    before = threading.active_count()
+
+    def q_values(observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise StopError
+
+    with pytest.raises(StopError):
+        evaluate_in_three_threads(q_values)
+    assert threading.active_count() == before
+
+
+def test_the_caller_computes_with_as_many_threads_as_before() -> None:
+    own = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        evaluate_in_three_threads(always(0))
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:
+            later = pool.submit(lambda: (torch.ones(2) + 1, torch.get_num_threads())[1])
+            assert later.result() == 3
+    finally:
+        torch.set_num_threads(own)
 
 
 def test_after_max_steps_games_are_finished_and_none_begins() -> None:

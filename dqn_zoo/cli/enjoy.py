@@ -6,12 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, run_command
-from dqn_zoo.cli.enjoy_arguments import DEFAULT_EPISODES, DEFAULT_FILM, MOST_ENVS, build_parser
+from dqn_zoo.cli.enjoy_arguments import DEFAULT_EPISODES, DEFAULT_FILM, build_parser
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from dqn_zoo.config import Config
     from dqn_zoo.enjoy import Session
-    from dqn_zoo.evaluation import Game, Turn
+    from dqn_zoo.evaluation import Game
     from dqn_zoo.runs import Run
     from dqn_zoo.video import Film
 
@@ -82,15 +81,17 @@ def _session(
     import torch
 
     from dqn_zoo.enjoy import Session, choose_weights
+    from dqn_zoo.evaluation import ENVS_PER_THREAD
     from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
 
     asked = arguments.num_threads
-    torch.set_num_threads(asked if asked > 0 else default_num_threads(usable_cores()))
+    num_threads = asked if asked > 0 else default_num_threads(usable_cores())
+    torch.set_num_threads(num_threads)
     num_games = arguments.episodes
     if num_games is None and arguments.n_timesteps is None:
         num_games = DEFAULT_EPISODES
-    one_by_one = has_window or arguments.record is not None or num_games is None
-    num_envs = arguments.n_envs or (1 if one_by_one else MOST_ENVS)
+    one_by_one = has_window or arguments.record is not None or arguments.n_timesteps is not None
+    num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_THREAD * num_threads)
     return Session(
         run=run,
         weights=choose_weights(run, "default" if arguments.weights is None else arguments.weights),
@@ -99,6 +100,7 @@ def _session(
         num_games=num_games,
         max_steps=arguments.n_timesteps,
         num_envs=num_envs if num_games is None else min(num_envs, num_games),
+        num_threads=num_threads,
         device=choose_device(arguments.device),
         has_window=has_window,
         is_filmed=arguments.record is not None,
@@ -142,34 +144,21 @@ def _play(
     from dqn_zoo.results import game_line
 
     games: list[Game] = []
-    steps_played = 0
+
+    def on_game(game: "Game") -> None:
+        games.append(game)
+        progress.console.print(game_line(session, game))
+
+    def on_progress(steps_played: int) -> None:
+        done = steps_played if session.num_games is None else len(games)
+        progress.update(progress.task_ids[0], completed=done, steps=steps_played)
+
     try:
-        with (
-            _progress_bar(arguments, session) as progress,
-            closing(play_session(session, q_values, film)) as turns,
-        ):
-            for turn in turns:
-                if film is not None:
-                    _caption(film, turn)
-                steps_played += len(turn.games)
-                for game in turn.finished:
-                    games.append(game)
-                    progress.console.print(game_line(session, game))
-                done = steps_played if session.num_games is None else len(games)
-                progress.update(progress.task_ids[0], completed=done, steps=steps_played)
+        with _progress_bar(arguments, session) as progress:
+            play_session(session, q_values, on_game=on_game, on_progress=on_progress, film=film)
     except KeyboardInterrupt:
         return games, True
     return games, False
-
-
-def _caption(film: "Film", turn: "Turn") -> None:
-    game = turn.games.get(0)
-    if game is None:
-        film.close()  # environment 0 has played its games
-    else:
-        film.caption(
-            f"game {game.index + 1}   score {game.score:,.0f}   step {game.length_steps:,}"
-        )
 
 
 def _report(session: "Session", games: "list[Game]", output: Path, was_interrupted: bool) -> None:

@@ -14,7 +14,6 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.errors import UserError
 
 DEFAULT_EPISODES = 10
-MOST_ENVS = 8
 DEFAULT_FILM = ""
 """What --record without a name stands for: a file in the run folder."""
 
@@ -132,14 +131,16 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
         "--n-envs",
         type=_whole_number(1),
         metavar="N",
-        help=f"games played at once (default: up to {MOST_ENVS}; 1 with a window, a film or -n)",
+        help="games played at once (default: up to 8 for each thread; "
+        "1 with a window, a film or -n)",
     )
     group.add_argument(
         "--num-threads",
         type=_whole_number(-1),
         default=0,
         metavar="N",
-        help="threads of PyTorch; 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
+        help="threads that play, each with its share of the games (with a window, a film or -n: "
+        "threads of PyTorch); 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
     )
     group.add_argument(
         "--device",
