@@ -112,7 +112,7 @@ def usable_cores() -> int:
 def default_num_threads(cores: int) -> int:
     """Return how many threads PyTorch gets on this many cores.
 
-    All of them up to 8: on two cores the second thread made an update 1.6 times as fast, and the
+    All of them up to 8: on two cores the second thread made a run 1.4 times as fast, and the
     network is too small to keep dozens busy.
     """
     return max(1, min(cores, MAX_DEFAULT_THREADS))
