@@ -147,9 +147,11 @@ def evaluate(
         shares.append(_Share(turns, indices))
     games: list[Game] = []
     with _in_threads(shares) as reports:
-        while len(games) < len(seeds):
+        while True:
             if on_progress is not None:
                 on_progress(sum(share.steps_played for share in shares))
+            if len(games) == len(seeds):
+                break
             try:
                 report = reports.get(timeout=PROGRESS_INTERVAL_S)
             except queue.Empty:
@@ -311,8 +313,8 @@ def _in_threads(shares: Sequence[_Share]) -> Iterator[_Reports]:
     """Play each share in a thread, PyTorch with one thread in it; at the end wait for them all.
 
     What `set_num_threads` is given holds in the thread that calls it, and in every thread that
-    first computes afterwards. So the calling thread sets its own number again once all have set
-    theirs.
+    first asks or computes afterwards. So each thread asks before it sets its number, and the
+    calling thread sets its own again once all have.
     """
     reports: _Reports = queue.SimpleQueue()
     ending = threading.Event()
@@ -320,6 +322,7 @@ def _in_threads(shares: Sequence[_Share]) -> Iterator[_Reports]:
     own_threads = torch.get_num_threads()
 
     def start(share: _Share) -> None:
+        torch.get_num_threads()
         torch.set_num_threads(1)
         has_set.release()
         share.play(reports, ending)
