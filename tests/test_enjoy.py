@@ -367,7 +367,12 @@ def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> No
     command = [*ENJOY, "--episodes", "500", "--epsilon", "1", "--num-threads", "1"]
     command += ["--record", "--record-seconds", "5"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
