@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from dqn_zoo.cuda_graph import RecordedUpdates, Recorder
 from dqn_zoo.losses import Loss
-from dqn_zoo.networks import QNetwork
+from dqn_zoo.networks import QNetwork, channels_last
 from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
 from dqn_zoo.uploads import upload
@@ -102,10 +102,11 @@ class Learner:
         Recorded updates take all minibatches first; eager ones take each when its turn has come.
         """
         self._set_learning_rate(learning_rate)
+        laid_out = map(_with_channels_last, batches)
         if self._recorded is None:
-            priorities = [self._take_step(batch) for batch in batches]
+            priorities = [self._take_step(batch) for batch in laid_out]
         else:
-            priorities = self._recorded(list(batches))
+            priorities = self._recorded(list(laid_out))
         self._num_summed += len(priorities)
         return priorities
 
@@ -162,7 +163,7 @@ class Learner:
 
     def _q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode(), self._autocast():
-            frames = upload(observation, self.device)
+            frames = channels_last(upload(observation, self.device))
             return self._online.network.q_values(frames).cpu().numpy()
 
     @property
@@ -290,6 +291,13 @@ class Learner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
+
+
+def _with_channels_last(batch: Batch) -> Batch:
+    return batch._replace(
+        observation=channels_last(batch.observation),
+        next_observation=channels_last(batch.next_observation),
+    )
 
 
 def _adam(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:

@@ -25,8 +25,8 @@ def greedy_policy(q_values: Tensor) -> Tensor:
     is Q(s', argmax_a Q(s', a; online); target), equation 4 of van Hasselt et al. (2016),
     https://arxiv.org/abs/1509.06461.
     """
-    best = q_values.argmax(dim=1)
-    return functional.one_hot(best, q_values.shape[1]).to(q_values.dtype)
+    best = q_values.argmax(dim=1, keepdim=True)
+    return torch.zeros_like(q_values).scatter_(1, best, 1.0)
 
 
 def log_softmax_policy(q_values: Tensor, temperature: float) -> Tensor:
@@ -190,8 +190,10 @@ def quantile_huber(quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa:
     Returns:
         float32 [batch].
     """
-    error = targets.unsqueeze(1) - quantiles.unsqueeze(2)  # [batch, n, m]
-    size = error.abs() if kappa == 0.0 else huber(error, kappa) / kappa
+    pairs = (*quantiles.shape, targets.shape[1])  # [batch, n, m]
+    prediction, target = quantiles.unsqueeze(2).expand(pairs), targets.unsqueeze(1).expand(pairs)
+    # This is the Huber loss divided by kappa, and |target - prediction| where kappa is 0.
+    size = functional.smooth_l1_loss(prediction, target, reduction="none", beta=kappa)
     above = fractions.unsqueeze(2)
-    asymmetry = torch.where(error.detach() < 0.0, 1.0 - above, above)
+    asymmetry = torch.where(target < prediction, 1.0 - above, above)
     return (asymmetry * size).mean(dim=2).sum(dim=1)

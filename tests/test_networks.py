@@ -29,7 +29,7 @@ from dqn_zoo.bootstraps import DoubleBootstrap, SoftBootstrap
 from dqn_zoo.config import build_config
 from dqn_zoo.heads import HeadSettings
 from dqn_zoo.losses import ImplicitQuantileLoss
-from dqn_zoo.networks import NetworkSettings, QNetwork
+from dqn_zoo.networks import NetworkSettings, QNetwork, channels_last
 
 # --- Every combination works
 
@@ -395,3 +395,17 @@ def test_the_network_of_beyond_the_rainbow_learns_in_bfloat16(bootstrap):
         assert weight.grad.isfinite().all(), name
         assert weight.grad.abs().max() > 0.0, name
     assert all(vector.dtype == torch.float32 for vector in power_vectors(learner.online).values())
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pixels_are_laid_out_with_the_channels_last(batch: int, stack: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (batch, stack, 84, 84), dtype=torch.uint8, generator=generator)
+    before = pixels.clone()
+    for observation in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        laid_out = channels_last(observation)
+        assert laid_out.dtype == torch.uint8
+        assert torch.equal(laid_out, before)
+        assert laid_out.stride() == (stack * 84 * 84, 1, stack * 84, stack)
+    assert torch.equal(pixels, before)
