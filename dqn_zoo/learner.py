@@ -4,7 +4,7 @@ import contextlib
 import copy
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.optim import Adam, Optimizer, RMSprop
 
 from dqn_zoo.cuda_graph import RecordedUpdates, Recorder
 from dqn_zoo.losses import Loss
 from dqn_zoo.networks import QNetwork, channels_last
+from dqn_zoo.optimizers import OPTIMIZERS
 from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
 from dqn_zoo.uploads import upload
@@ -79,10 +79,10 @@ class Learner:
         self._sums = torch.zeros(len(METRICS), dtype=torch.float64, device=self.device)
         self._num_summed = 0
         self._recorded: RecordedUpdates | None = None
-        # A recorded update reads the learning rate here; a number would be that of its recording.
-        self._rate: Tensor | None = None
+        self._learning_rate: float | Tensor = 0.0
         if recorder is not None:
-            self._rate = torch.zeros((), device=self.device)
+            # A recorded update reads it here; a number would be that of its recording.
+            self._learning_rate = torch.zeros((), device=self.device)
             self._recorded = RecordedUpdates(
                 self._take_step,
                 recorder,
@@ -90,7 +90,6 @@ class Learner:
                 generator=lambda: self._generator,
                 renew_generator=self._renew_generator,
             )
-        self._prepare_optimizer()
 
     def update(self, batch: Batch, learning_rate: float) -> Tensor:
         """Take one gradient step and return the priorities, float32 [batch]."""
@@ -123,7 +122,7 @@ class Learner:
         torch.autograd.backward(loss)
         self._online.give_gradients()
         grad_norm = self._clip_gradients()
-        self._optimizer.step()
+        self._optimizer.step(self._learning_rate)
         self._online.take_weights()
         # Sums stay on the device: reading them here would make the CPU wait for the GPU.
         self._sums += torch.stack([loss.detach(), output.metrics["q_mean"], grad_norm])
@@ -195,7 +194,7 @@ class Learner:
     def optimizer_bytes(self) -> bytes:
         """Return the state of the optimizer; it holds tensors and numbers only."""
         buffer = io.BytesIO()
-        torch.save(self._optimizer.state_dict(), buffer)
+        torch.save(self._optimizer.state(), buffer)
         return buffer.getvalue()
 
     def restore(
@@ -208,11 +207,9 @@ class Learner:
     ) -> None:
         """Continue from what `state`, the two networks and `optimizer_bytes` were."""
         self.load_weights(online=online, target=target)
-        self._optimizer.load_state_dict(
+        self._optimizer.restore(
             torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
         )
-        self._lay_out_optimizer()
-        self._prepare_optimizer()
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._num_summed = state["num_summed"]
         if "generator" in state:  # absent where no loss or network was random yet
@@ -229,28 +226,13 @@ class Learner:
             nn.utils.clip_grads_with_norm_(self._weights, self._max_grad_norm, norm)
         return norm
 
-    def _lay_out_optimizer(self) -> None:
-        """Give what the optimizer keeps of a weight its layout: fused kernels expect it."""
-        for weight, kept in self._optimizer.state.items():
-            for name, value in kept.items():
-                if value.shape == weight.shape:
-                    kept[name] = torch.empty_like(weight).copy_(value)
-
     # --- Recorded updates
 
     def _set_learning_rate(self, learning_rate: float) -> None:
-        if self._rate is not None:
-            self._rate.fill_(learning_rate)
-            return
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-
-    def _prepare_optimizer(self) -> None:
-        """Say how it is to step; a checkpoint may come from another device."""
-        for group in self._optimizer.param_groups:
-            group["capturable"] = self._rate is not None and self.device.type == "cuda"
-            if self._rate is not None:
-                group["lr"] = self._rate
+        if isinstance(self._learning_rate, Tensor):
+            self._learning_rate.fill_(learning_rate)
+        else:
+            self._learning_rate = learning_rate
 
     def _tensors(self) -> dict[str, list[Tensor]]:
         """Return what an update reads and changes, by what it is."""
@@ -262,9 +244,8 @@ class Learner:
                 "the target network": self._target.network,
             }.items()
         }
-        for kept in self._optimizer.state.values():
-            for name, value in kept.items():
-                tensors.setdefault(f"{name} of the optimizer", []).append(value)
+        for name, kept in self._optimizer.kept.items():
+            tensors[f"{name} of the optimizer"] = kept
         return tensors | {"metrics": [self._sums]}
 
     def _renew_generator(self) -> None:
@@ -298,23 +279,3 @@ def _with_channels_last(batch: Batch) -> Batch:
         observation=channels_last(batch.observation),
         next_observation=channels_last(batch.next_observation),
     )
-
-
-def _adam(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
-    """Kingma and Ba (2015), https://arxiv.org/abs/1412.6980; one fused kernel for all weights."""
-    return Adam(parameters, eps=epsilon, fused=True)
-
-
-def _rmsprop(parameters: list[nn.Parameter], epsilon: float) -> Optimizer:
-    """RMSProp with the decay of Mnih et al. (2015), extended data table 1.
-
-    Deviation: not centred. With a small epsilon rounding makes the centred variance negative, and
-    its root NaN.
-    """
-    return RMSprop(parameters, alpha=0.95, eps=epsilon)
-
-
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], float], Optimizer]] = {
-    "adam": _adam,
-    "rmsprop": _rmsprop,
-}

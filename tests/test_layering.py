@@ -20,7 +20,7 @@ STOPS = [
     ["value_learning"],
     ["bootstraps"],
     ["losses"],
-    ["cuda_graph"],
+    ["cuda_graph", "optimizers"],
     ["learner"],
     ["agent"],
     ["checkpoint"],
@@ -92,7 +92,7 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from dqn_zoo.config import Config
     from dqn_zoo.games import PROTOCOLS
     from dqn_zoo.heads import HEADS
-    from dqn_zoo.learner import OPTIMIZERS
+    from dqn_zoo.optimizers import OPTIMIZERS
     from dqn_zoo.losses import LOSSES
     from dqn_zoo.networks import TORSOS
     from dqn_zoo.sampling import SAMPLERS

@@ -33,6 +33,7 @@ SETTINGS = {
     "eval_freq": 700,
     "eval_episodes": 1,
     "max_frames": 600,
+    "network": "small",
 }
 DEADLINE_S = 90
 
@@ -61,7 +62,7 @@ DQN_3_STICKY = Case(
 DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=450, extra={"n_steps": 3})
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
 # Noise, priorities and a distribution at once.
-RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "network": "small"})
+RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_freq": 12})
 CORE = [DQN_1, DOUBLE_3, RAINBOW_3]
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
 
@@ -71,9 +72,7 @@ def recipe_case(algo: str) -> Case:
     small: dict = {"n_envs": 2, "train_freq": 20, "gradient_steps": 2, "precision": "float32"}
     config = resolve(algo=algo).config
     if config.network == "impala":
-        small |= {"network_width": 1, "train_freq": 100, "batch_size": 4}
-    else:
-        small |= {"network": "small"}
+        small |= {"network": "impala", "network_width": 1, "train_freq": 100, "batch_size": 4}
     if config.loss in ("qrdqn", "iqn"):
         small |= {"num_quantiles": 8}
     if config.loss == "iqn":

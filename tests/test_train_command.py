@@ -125,22 +125,21 @@ def profile_in(output: str) -> tuple[dict[str, float], float]:
     return seconds, seconds.pop("total")
 
 
-def test_the_profile_adds_up_to_the_wall_clock_of_the_command_stopped_and_resumed_too(call):
-    long = [flag for flag in SMALL if "n_timesteps" not in flag and "eval_freq" not in flag]
-    limits = ["--time-limit", "2s", "--profile"]
+def test_the_profile_adds_up_to_the_wall_clock_of_the_command_also_of_a_resumed_run(call):
+    settings = [flag for flag in SMALL if "n_timesteps" not in flag and "eval_freq" not in flag]
     logged = ["--eval-freq", "60", "--eval-episodes", "1", "--log-interval", "20"]
-    first = ["--env", "Pong", "-n", "1e6", "--set=max_frames=200", *logged, *long]
-    for arguments, restores in ((first, False), (["--resume", "--no-progress"], True)):
+    first = ["--env", "Pong", "-n", "120", "--set=max_frames=200", *logged, *settings]
+    for arguments, restores in ((first, False), (["--resume", "-n", "240", "--no-progress"], True)):
         began = time.perf_counter()
-        code, output, error = call(*arguments, *limits)
+        code, output, error = call(*arguments, "--profile")
         wall_clock = time.perf_counter() - began
-        assert code == 75, error
+        assert code == 0, error
         seconds, total = profile_in(output)
         assert ("restoring" in seconds) is restores
-        assert min(seconds[name] for name in ("acting", "update", "sampling", "evaluation")) > 0
+        assert "sampling" in seconds  # a few milliseconds
+        assert min(seconds[name] for name in ("acting", "update", "evaluation")) > 0
         assert sum(seconds.values()) == pytest.approx(total, abs=0.1)
-        assert total == pytest.approx(wall_clock, rel=0.05)
-        assert total > 2
+        assert total == pytest.approx(wall_clock, rel=0.05, abs=0.1)
     run = json.loads(Path("logs/dqn/Pong_1/manifest.json").read_text())
     recorded = run["invocations"][-1]["seconds"]
     assert recorded == pytest.approx(seconds, abs=0.05)
