@@ -92,9 +92,9 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from dqn_zoo.config import Config
     from dqn_zoo.games import PROTOCOLS
     from dqn_zoo.heads import HEADS
-    from dqn_zoo.optimizers import OPTIMIZERS
     from dqn_zoo.losses import LOSSES
     from dqn_zoo.networks import TORSOS
+    from dqn_zoo.optimizers import OPTIMIZERS
     from dqn_zoo.sampling import SAMPLERS
 
     for key, variants in {
