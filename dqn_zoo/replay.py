@@ -42,6 +42,11 @@ class Batch(NamedTuple):
     weight: Tensor
     rows: Tensor
 
+    def split(self, sizes: int | list[int]) -> "list[Batch]":
+        """Return views of so many rows each, in their order."""
+        columns = (torch.split(column, sizes) for column in self)
+        return [Batch(*parts) for parts in zip(*columns, strict=True)]
+
 
 class ReplayShape(NamedTuple):
     """What decides how much room a memory takes.
@@ -197,13 +202,21 @@ class Replay:
         """Draw transitions and gather them."""
         return self.gather(self.draw(batch_size, generator, step=step))
 
-    def draw(self, batch_size: int, generator: np.random.Generator, *, step: int = 0) -> Draw:
+    def draw(
+        self,
+        batch_size: int,
+        generator: np.random.Generator,
+        *,
+        step: int = 0,
+        num_batches: int = 1,
+    ) -> Draw:
         """Draw places of transitions, with replacement.
 
         Args:
-            batch_size: how many.
+            batch_size: transitions in a minibatch.
             generator: of the choice.
             step: of the run; the sampler's schedules follow it.
+            num_batches: how many minibatches, as so many calls would draw them.
 
         Raises:
             ValueError: if the memory is empty.
@@ -211,7 +224,9 @@ class Replay:
         if len(self) == 0:
             raise ValueError("cannot sample from an empty replay memory")
         numbers = range(self._oldest, self._newest)
-        return self._sampler.draw(numbers, batch_size, generator, step=step)
+        return self._sampler.draw(
+            numbers, batch_size, generator, step=step, num_batches=num_batches
+        )
 
     def gather(self, draw: Draw) -> Batch:
         """Return the drawn transitions with their pixels."""

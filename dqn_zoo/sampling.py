@@ -23,11 +23,11 @@ FANOUT = 16
 
 
 class Draw(NamedTuple):
-    """Rows drawn for one minibatch.
+    """Rows drawn for one minibatch, or for several, one behind the other.
 
     Attributes:
-        rows: int64 [batch], places in the memory.
-        weight: float32 [batch], what each row counts in the loss.
+        rows: int64 [num_batches * batch], places in the memory.
+        weight: float32 [num_batches * batch], what each row counts in the loss.
     """
 
     rows: Tensor
@@ -46,16 +46,23 @@ class Sampler(Protocol):
         ...
 
     def draw(
-        self, numbers: range, batch_size: int, generator: np.random.Generator, *, step: int
+        self,
+        numbers: range,
+        batch_size: int,
+        generator: np.random.Generator,
+        *,
+        step: int,
+        num_batches: int = 1,
     ) -> Draw:
-        """Draw rows with replacement.
+        """Draw rows with replacement; several minibatches are those of as many calls.
 
         Args:
             numbers: of the valid rows, in the order of their arrival; row k lies at place
                 k % capacity.
-            batch_size: how many.
+            batch_size: rows in a minibatch.
             generator: of the choice.
             step: of the run, for schedules.
+            num_batches: how many minibatches.
         """
         ...
 
@@ -90,12 +97,18 @@ class UniformSampler:
         """Do nothing: only valid rows are drawn."""
 
     def draw(
-        self, numbers: range, batch_size: int, generator: np.random.Generator, *, step: int
+        self,
+        numbers: range,
+        batch_size: int,
+        generator: np.random.Generator,
+        *,
+        step: int,
+        num_batches: int = 1,
     ) -> Draw:
         """Draw from `numbers`; all weights are 1."""
-        drawn = generator.integers(numbers.start, numbers.stop, size=batch_size)
+        drawn = generator.integers(numbers.start, numbers.stop, size=num_batches * batch_size)
         rows = upload(drawn % self._capacity, self._device)
-        return Draw(rows, torch.ones(batch_size, device=self._device))
+        return Draw(rows, torch.ones(len(drawn), device=self._device))
 
     def update(self, rows: Tensor, priority: Tensor) -> None:
         """Do nothing."""
@@ -152,15 +165,24 @@ class PrioritizedSampler:
         self._tree.set(rows, torch.zeros_like(rows, dtype=torch.float64))
 
     def draw(
-        self, numbers: range, batch_size: int, generator: np.random.Generator, *, step: int
+        self,
+        numbers: range,
+        batch_size: int,
+        generator: np.random.Generator,
+        *,
+        step: int,
+        num_batches: int = 1,
     ) -> Draw:
         """Draw one row from each of `batch_size` equal shares of the mass (appendix B.2.1)."""
-        shares = (np.arange(batch_size) + generator.random(batch_size)) / batch_size
+        within = generator.random((num_batches, batch_size))
+        shares = (np.arange(batch_size) + within) / batch_size
         total = self._tree.total()
-        rows = self._tree.find(upload(shares, total.device) * total)
+        rows = self._tree.find(upload(shares.reshape(-1), total.device) * total)
         probability = self._tree.leaves[rows] / total
         weight = (len(numbers) * probability) ** -self._beta(step)
-        return Draw(rows, (weight / weight.max()).float())
+        weight = weight.view(num_batches, batch_size)
+        weight = weight / weight.amax(dim=1, keepdim=True)
+        return Draw(rows, weight.view(-1).float())
 
     def update(self, rows: Tensor, priority: Tensor) -> None:
         """Set the priorities of rows; one that was drawn twice keeps the larger."""

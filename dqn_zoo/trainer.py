@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from dqn_zoo.agent import weights_bytes
 from dqn_zoo.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.config import Config, initial_learning_rate
-from dqn_zoo.cuda_graph import CudaRecorder
+from dqn_zoo.cuda_graph import MOST_UPDATES, CudaRecorder
 from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
@@ -29,7 +29,12 @@ from dqn_zoo.learner import Learner, OptimizerSettings
 from dqn_zoo.losses import build_loss
 from dqn_zoo.machine import usable_cores
 from dqn_zoo.metrics import EpisodeStatistics, FinishedEpisode
-from dqn_zoo.networks import NetworkSettings, build_network, with_current_names
+from dqn_zoo.networks import (
+    NetworkSettings,
+    build_network,
+    channels_last,
+    with_current_names,
+)
 from dqn_zoo.replay import Batch, Replay, ReplayShape
 from dqn_zoo.sampling import Draw, build_sampler
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
@@ -160,22 +165,38 @@ class Trainer:
     @timed("update")
     def learn(self, num_updates: int) -> None:
         """Make updates: first all minibatches are drawn, at the end all priorities are set."""
-        steps = self.counters.steps
-        rate = self.learning_rate(steps)
+        steps, size = self.counters.steps, self.config.batch_size
         with self.stopwatch.section("sampling"):
             draws = [
-                self.replay.draw(self.config.batch_size, self.replay_draws, step=steps)
-                for _ in range(num_updates)
+                self.replay.draw(size, self.replay_draws, step=steps, num_batches=number)
+                for number in self._shares(num_updates)
             ]
-        priorities = self.learner.updates((self._gather(draw) for draw in draws), rate)
+        batches = (batch for draw in draws for batch in self._gather(draw))
+        priorities = self.learner.updates(batches, self.learning_rate(steps))
         with self.stopwatch.section("sampling"):
-            for draw, priority in zip(draws, priorities, strict=True):
-                self.replay.update_priorities(draw.rows, priority)
+            drawn = (rows for draw in draws for rows in torch.split(draw.rows, size))
+            for rows, priority in zip(drawn, priorities, strict=True):
+                self.replay.update_priorities(rows, priority)
         self.counters.updates += num_updates
 
+    def _shares(self, num_updates: int) -> list[int]:
+        """Return how many minibatches are gathered at once, adding up to all of them.
+
+        A GPU gathers many as fast as one, and a graph takes `MOST_UPDATES`. A CPU computes with
+        pixels that are still in its cache.
+        """
+        most = 1 if self.learner.device.type == "cpu" else MOST_UPDATES
+        return [min(most, num_updates - done) for done in range(0, num_updates, most)]
+
     @timed("sampling")
-    def _gather(self, draw: Draw) -> Batch:
-        return self.replay.gather(draw)
+    def _gather(self, draw: Draw) -> list[Batch]:
+        """Return the minibatches of a draw, laid out as the convolutions take them."""
+        batch = self.replay.gather(draw)
+        batch = batch._replace(
+            observation=channels_last(batch.observation),
+            next_observation=channels_last(batch.next_observation),
+        )
+        return batch.split(self.config.batch_size)
 
     # --- Saving and restoring
 
@@ -336,6 +357,9 @@ def _build_envs(config: Config) -> Environments:
 def build_learner(config: Config, *, num_actions: int) -> Learner:
     """Build the networks and the optimizer of a run, on its device."""
     assert config.seed is not None
+    if config.device == "cuda":
+        # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
+        torch.backends.cudnn.benchmark = True
     network = build_network(
         NetworkSettings.from_config(config),
         num_actions=num_actions,

@@ -1,14 +1,15 @@
-"""Measure training: steps per second while learning, of dqn_zoo and of its peers, on the CPU.
+"""Measure training: steps per second while learning, of dqn_zoo and of its peers.
 
     python scripts/benchmark_training.py --json training.json
     python scripts/benchmark_training.py --vary num_threads=1,2
+    python scripts/benchmark_training.py --device cuda
 
 A step is one decision in one environment, summed over environments. All do the same work: DQN on
 Space Invaders with RL-Zoo's values, the Nature network, an update of 32 transitions every 4 steps,
-epsilon 0.01, and as many transitions in memory; only the laptop recipes learn in their own way.
+epsilon 0.01, and as many transitions in memory; only named recipes learn in their own way.
 Each is measured for so many seconds, some steps after its first update. dqn_zoo is the command that
 a user types, with its logs; the peers run in a virtual environment of their own. On two cores this
-takes about eight minutes.
+takes about eight minutes. On a GPU the only peer is Stable-Baselines3.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import benchmarking
 import yaml
@@ -33,17 +34,33 @@ from dqn_zoo.runs import find_run
 from dqn_zoo.training import EXIT_CODES
 
 BASELINE = "stable-baselines3, 1 env"
-BEFORE_S = 4.0  # for the steps before the measured span; on two cores they take two seconds
+
+
+class Pace(NamedTuple):
+    """What depends on how fast a device is.
+
+    Attributes:
+        warm_up: steps of learning before the measured span; CUDA graphs are recorded in them.
+        before_s: for all that comes before the span.
+        log_interval: steps between two rows of the log, of which the span is made.
+    """
+
+    warm_up: int
+    before_s: float
+    log_interval: int
+
+
+PACES = {"cpu": Pace(200, 4.0, 200), "cuda": Pace(10_000, 20.0, 4_000)}
 
 
 def measure_run(
-    algo: str, settings: dict[str, Any], *, first_step: int, seconds: float
+    algo: str, settings: dict[str, Any], *, first_step: int, seconds: float, before_s: float
 ) -> Measurement:
     """Train with the command until the time is up, and read the speed from the run's log."""
     with tempfile.TemporaryDirectory(prefix="dqn_zoo-benchmark-") as folder:
         command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "SpaceInvaders"]
         command += ["--algo", algo, "--log-folder", folder, "--no-progress"]
-        command += ["--time-limit", f"{seconds + BEFORE_S}s"]
+        command += ["--time-limit", f"{seconds + before_s}s"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -77,9 +94,11 @@ def learning_span(progress: str, *, first_step: int, seconds: float) -> tuple[in
 
 def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
     """Yield dqn_zoo in its variants."""
-    for name, algo, changes in _variants(arguments.vary):
+    pace = PACES[arguments.device]
+    variants = _variants_of(arguments.vary) if arguments.vary else VARIANTS[arguments.device]()
+    for name, algo, changes in variants:
         settings = {
-            "device": "cpu",
+            "device": arguments.device,
             "num_threads": arguments.num_threads,
             "buffer_size": arguments.buffer_size,
             "learning_starts": arguments.learning_starts,
@@ -87,15 +106,20 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
             "exploration_final_eps": 0.01,
             "eval_freq": 0,
             "save_freq": 0,
-            "log_interval": 200,
+            "log_interval": pace.log_interval,
             "seed": 1,
             **changes,
         }
         config = complete(resolve(env="SpaceInvaders", algo=algo, overrides=settings).config)
 
         def measure(algo: str = algo, settings: dict[str, Any] = settings) -> Measurement:
-            first_step = arguments.learning_starts + arguments.warm_up
-            return measure_run(algo, settings, first_step=first_step, seconds=arguments.seconds)
+            return measure_run(
+                algo,
+                settings,
+                first_step=arguments.learning_starts + arguments.warm_up,
+                seconds=arguments.seconds,
+                before_s=pace.before_s,
+            )
 
         yield Contender(
             name,
@@ -104,24 +128,55 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
         )
 
 
-def _variants(vary: str | None) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return name, recipe and settings of each variant: the usual ones, or KEY=VALUE,VALUE,..."""
-    if vary is None:
-        # Without an instruction for it bfloat16 is many times slower than float32.
-        bfloat16 = {"n_envs": 8, "precision": "bfloat16"}
-        return [
-            ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
-            ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
-            *([("dqn_zoo, 8 envs, bfloat16", "dqn", bfloat16)] if supports_bfloat16() else []),
-            ("dqn_zoo, recipe laptop", "laptop", {}),
-            ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
-        ]
+Variants = list[tuple[str, str, dict[str, Any]]]  # name, recipe, settings
+
+
+def _variants_on_cpu() -> Variants:
+    # Without an instruction for it bfloat16 is many times slower than float32.
+    bfloat16 = {"n_envs": 8, "precision": "bfloat16"}
+    return [
+        ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
+        ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
+        *([("dqn_zoo, 8 envs, bfloat16", "dqn", bfloat16)] if supports_bfloat16() else []),
+        ("dqn_zoo, recipe laptop", "laptop", {}),
+        ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
+    ]
+
+
+def _variants_on_gpu() -> Variants:
+    return [
+        ("dqn_zoo, 64 envs", "dqn", {"n_envs": 64, "precision": "float32"}),
+        ("dqn_zoo, 64 envs, bfloat16", "dqn", {"n_envs": 64, "precision": "bfloat16"}),
+        ("dqn_zoo, recipe iqn-impala", "iqn-impala", {}),
+    ]
+
+
+VARIANTS = {"cpu": _variants_on_cpu, "cuda": _variants_on_gpu}
+
+
+def _variants_of(vary: str) -> Variants:
+    """Return the recipe dqn with each value of KEY=VALUE,VALUE,..."""
     key, _, values = vary.partition("=")
     auto = {"n_envs": 8, "precision": "auto"}
     return [
         (f"{key} {value}", "dqn", auto | {key: yaml.safe_load(value)})
         for value in values.split(",")
     ]
+
+
+PEERS: dict[str, list[tuple[str, str, int, list[str]]]] = {  # name, program, environments, flags
+    "cpu": [
+        (BASELINE, "sb3.py", 1, []),
+        ("stable-baselines3, 8 envs", "sb3.py", 8, []),
+        ("tianshou, its trainer", "tianshou_dqn.py", 8, ["--trainer"]),
+        ("tianshou, plain loop", "tianshou_dqn.py", 8, []),
+        ("plain loop over EnvPool", "envpool_loop.py", 8, []),
+    ],
+    "cuda": [
+        (BASELINE, "sb3.py", 1, []),
+        ("stable-baselines3, 64 envs", "sb3.py", 64, []),
+    ],
+}
 
 
 def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Contender]:
@@ -132,14 +187,9 @@ def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Con
         "learning-starts": arguments.learning_starts,
         "warm-up": arguments.warm_up,
         "seconds": arguments.seconds,
+        "device": arguments.device,
     }
-    for name, program, num_envs, flags in (
-        (BASELINE, "sb3.py", 1, []),
-        ("stable-baselines3, 8 envs", "sb3.py", 8, []),
-        ("tianshou, its trainer", "tianshou_dqn.py", 8, ["--trainer"]),
-        ("tianshou, plain loop", "tianshou_dqn.py", 8, []),
-        ("plain loop over EnvPool", "envpool_loop.py", 8, []),
-    ):
+    for name, program, num_envs, flags in PEERS[arguments.device]:
         words = [f"--{key}={value}" for key, value in common.items()]
         words += [f"--num-envs={num_envs}", *flags]
 
@@ -160,6 +210,7 @@ def main() -> int:
     parser.add_argument(
         "--num-threads", type=int, default=usable_cores(), help="of PyTorch (default: all cores)"
     )
+    parser.add_argument("--device", choices=list(VARIANTS), default="cpu", help="(default: cpu)")
     parser.add_argument(
         "--seconds", type=float, default=8.0, help="measured each time (default: 8)"
     )
@@ -170,7 +221,7 @@ def main() -> int:
         "--learning-starts", type=int, default=1_000, help="steps before it (default: 1,000)"
     )
     parser.add_argument(
-        "--warm-up", type=int, default=200, help="steps of learning, unmeasured (default: 200)"
+        "--warm-up", type=int, help="steps of learning, unmeasured (default: 200, cuda: 10,000)"
     )
     parser.add_argument(
         "--vary",
@@ -186,12 +237,14 @@ def main() -> int:
     benchmarking.add_arguments(parser, repetitions=3)
     peers.add_arguments(parser)
     arguments = parser.parse_args()
+    if arguments.warm_up is None:
+        arguments.warm_up = PACES[arguments.device].warm_up
     # An inherited limit would hold for some of them and not for others.
     os.environ["OMP_NUM_THREADS"] = str(arguments.num_threads)
     contenders = list(own_contenders(arguments))
     settings = {
         key: getattr(arguments, key)
-        for key in ("num_threads", "seconds", "buffer_size", "learning_starts", "warm_up")
+        for key in ("device", "num_threads", "seconds", "buffer_size", "learning_starts", "warm_up")
     }
     python = None if arguments.vary else peers.find_python(arguments)
     if python is not None:

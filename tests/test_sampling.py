@@ -147,6 +147,18 @@ def test_an_exponent_of_zero_draws_uniformly_with_weights_of_one():
     assert draw.weight.tolist() == [1.0] * 32
 
 
+@pytest.mark.parametrize(
+    "sampler", [UniformSampler(5, CPU), filled([1.0, 4.0, 25.0, 0.1, 3.0], beta=0.5)]
+)
+def test_several_minibatches_at_once_are_those_of_as_many_draws(sampler):
+    one_by_one, at_once = (np.random.default_rng(3) for _ in range(2))
+    draws = [sampler.draw(range(5), 7, one_by_one, step=0) for _ in range(3)]
+    joined = sampler.draw(range(5), 7, at_once, step=0, num_batches=3)
+    assert torch.equal(joined.rows, torch.cat([draw.rows for draw in draws]))
+    assert torch.equal(joined.weight, torch.cat([draw.weight for draw in draws]))
+    assert one_by_one.bit_generator.state == at_once.bit_generator.state
+
+
 def test_weights_undo_the_bias_as_computed_by_hand():
     # Probabilities 1/8, 2/8, 5/8 of 3 rows; (3 P)^-beta relative to the rarest of the minibatch.
     sampler = filled([1.0, 4.0, 25.0], exponent=0.5, beta=LinearSchedule(0.4, 1.0, 100))

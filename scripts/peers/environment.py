@@ -13,10 +13,18 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 
-_VERSIONS = (
-    "import json, sys; from importlib.metadata import version; "
-    "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
-)
+_VERSIONS = """
+import json, sys
+from importlib.metadata import PackageNotFoundError, version
+
+def find(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+print(json.dumps({name: find(name) for name in sys.argv[1:]}))
+"""
 
 
 class PeerError(Exception):
@@ -76,11 +84,11 @@ def build(folder: Path) -> Path:
     return python
 
 
-def versions(python: Path) -> dict[str, str]:
-    """Return the versions of the required distributions that this Python has.
+def versions(python: Path) -> dict[str, str | None]:
+    """Return the versions of the required distributions in this Python, None for a missing one.
 
     Raises:
-        PeerError: one is missing, or there is no such Python.
+        PeerError: there is no such Python.
     """
     names = [line.split("==")[0] for line in required()]
     return dict(json.loads(_output([str(python), "-c", _VERSIONS, *names])))

@@ -43,7 +43,7 @@ def main() -> None:
         target_update_interval=1_000,
         exploration_initial_eps=0.01,
         exploration_final_eps=0.01,
-        device="cpu",
+        device=arguments.device,
         **one_update_every_4_steps,
     )
     span = Span(arguments.learning_starts + arguments.warm_up, arguments.seconds)

@@ -14,6 +14,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-starts", type=int, default=1_000, help="steps")
     parser.add_argument("--warm-up", type=int, default=200, help="steps of learning, not measured")
     parser.add_argument("--seconds", type=float, default=10.0, help="of learning, measured")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--trainer", action="store_true", help="tianshou: with its own trainer")
     return parser.parse_args()
 
