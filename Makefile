@@ -1,5 +1,6 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
+# make extras    tests beside Stable-Baselines3, in a browser (Chromium) and of the notebooks
 # make check     what contributors run: tests, lint, types, format
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
@@ -13,7 +14,7 @@ ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: install train test check lint bench clean
+.PHONY: install train test extras check lint bench clean
 
 install: $(VENV)/installed
 
@@ -27,6 +28,10 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+extras: install
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook]'
+	$(BIN)/python -m pytest -m 'sb3 or browser or notebook' $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqn_zoo.agent import Agent, load_agent
+    from dqn_zoo.agent import Agent
     from dqn_zoo.envs import make_envs
     from dqn_zoo.errors import UserError
     from dqn_zoo.evaluation import evaluate
     from dqn_zoo.recipes import resolve
+    from dqn_zoo.sharing.pull import load_agent
     from dqn_zoo.training import TrainOptions, resume, train
 
 __version__ = "0.1.0"
@@ -29,7 +30,7 @@ _HOMES = {
     "TrainOptions": "training",
     "UserError": "errors",
     "evaluate": "evaluation",
-    "load_agent": "agent",
+    "load_agent": "sharing.pull",
     "make_envs": "envs",
     "resolve": "recipes",
     "resume": "training",

@@ -82,7 +82,7 @@ class Agent:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def load_agent(
+def load_run_agent(
     path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
 ) -> Agent:
     """Load the agent of a run folder; only tensors and plain YAML are read, no code.
@@ -163,16 +163,39 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
     """Build the network of `config` and fill it from a file, names and shapes checked."""
     weights = load_weights(weights_file)
-    settings = NetworkSettings.from_config(config)
-    num_actions = count_actions(settings.head, weights)
-    if num_actions is None:
-        raise UserError(f"{weights_file} does not hold the weights of a network like its run's")
-    network = build_network(settings, num_actions=num_actions, seed=0)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if expected != found:
-        different = sorted(set(expected.items()) ^ set(found.items()))[0]
-        raise UserError(f"{weights_file} does not fit the network of its run: {different}")
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    num_actions = check_shapes(weights_file, shapes, config)
+    network = build_network(NetworkSettings.from_config(config), num_actions=num_actions, seed=0)
     network.load_state_dict(weights)
     network.requires_grad_(False).to(device)
     return Agent(network, config, num_actions=num_actions, device=torch.device(device))
+
+
+def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Config) -> int:
+    """Compare weights with the network of `config`, without the memory of either.
+
+    Args:
+        file: where they lie, to name it in errors.
+        shapes: of the weights, by name.
+        config: whose network they should be.
+
+    Returns:
+        The number of actions that they decide among.
+
+    Raises:
+        UserError: a name is missing or too many, or has another shape.
+    """
+    settings = NetworkSettings.from_config(config)
+    num_actions = count_actions(settings.head, shapes)
+    if not num_actions:
+        raise UserError(f"{file} does not hold the weights of a network like its run's")
+    try:
+        with torch.device("meta"):  # shapes alone
+            network = build_network(settings, num_actions=num_actions, seed=0)
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
+        raise UserError(f"{file}: no network can be so large: {error}") from error
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if expected != dict(shapes):
+        different = sorted(set(expected.items()) ^ set(shapes.items()))[0]
+        raise UserError(f"{file} does not fit the network of its run: {different}")
+    return num_actions

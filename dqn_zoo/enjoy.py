@@ -119,6 +119,12 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
     return _weights(find_weights(run, "best" if wants_best else "last"), name)
 
 
+def weights_of_file(run: Run, file: Path) -> Weights:
+    """Return the weights in a file of a run, under the name that `choose_weights` gives them."""
+    names = {run.best_model_file: "best model", run.model_file: "last model"}
+    return _weights(file, names.get(file, f"checkpoint {file.parent.name}"))
+
+
 def play_session(
     session: Session,
     q_values: QValues,

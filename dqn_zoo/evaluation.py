@@ -7,9 +7,7 @@ own seed, so it does not matter beside which others it is played.
 """
 
 import contextlib
-import math
 import queue
-import statistics
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,32 +64,6 @@ class Turn(NamedTuple):
 
 _Reports = queue.SimpleQueue[Game | BaseException]
 """Games as they end, or what ended a thread."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """Statistics of raw scores; `docs/evaluation.md` has the formulas.
-
-    Attributes:
-        num_games: how many scores went in.
-        mean: their arithmetic mean.
-        std: of the population (divided by the number of games), as numpy and SB3 compute it.
-        mean_minus_std: the result as the Hugging Face course counts it.
-        confidence_95: an interval that holds the true mean in 95 of 100 evaluations (Student's t
-            with the deviation of the sample); None for a single game.
-        minimum: lowest score.
-        median: middle score.
-        maximum: highest score.
-    """
-
-    num_games: int
-    mean: float
-    std: float
-    mean_minus_std: float
-    confidence_95: tuple[float, float] | None
-    minimum: float
-    median: float
-    maximum: float
 
 
 def evaluate(
@@ -242,45 +214,6 @@ def enjoy_seeds(seed: int, num_games: int) -> list[int]:
     return [2**30 + game_seed for game_seed in _seeds(num_games, seed)]
 
 
-def summarize(scores: Sequence[float]) -> Summary:
-    """Return the statistics of at least one score."""
-    num_games = len(scores)
-    mean = statistics.fmean(scores)
-    std = statistics.pstdev(scores, mean)
-    confidence_95 = None
-    if num_games > 1:
-        standard_error = statistics.stdev(scores, mean) / math.sqrt(num_games)
-        margin = student_t_quantile(0.95, degrees=num_games - 1) * standard_error
-        confidence_95 = (mean - margin, mean + margin)
-    return Summary(
-        num_games=num_games,
-        mean=mean,
-        std=std,
-        mean_minus_std=mean - std,
-        confidence_95=confidence_95,
-        minimum=min(scores),
-        median=statistics.median(scores),
-        maximum=max(scores),
-    )
-
-
-def student_t_quantile(coverage: float, *, degrees: int) -> float:
-    """Return the t that |T| stays below with probability `coverage`, by bisection.
-
-    Args:
-        coverage: in (0, 1), such as 0.95.
-        degrees: degrees of freedom of T, at least 1.
-    """
-    angle_low, angle_high = 0.0, math.pi / 2  # of theta, where t = sqrt(degrees) * tan(theta)
-    for _ in range(60):
-        angle = (angle_low + angle_high) / 2
-        if _student_t_coverage(angle, degrees) < coverage:
-            angle_low = angle
-        else:
-            angle_high = angle
-    return math.sqrt(degrees) * math.tan(angle_low)
-
-
 class _Share:
     """The games of one thread.
 
@@ -388,19 +321,3 @@ def _seeds(num_games: int, seed: int, *key: int) -> list[int]:
     spawn_key = (STREAMS.index("evaluation"), *key)
     words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(num_games, np.uint32)
     return [int(word) for word in words >> 2]
-
-
-def _student_t_coverage(theta: float, degrees: int) -> float:
-    """Return P(|T| < sqrt(degrees) tan(theta)).
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.3 for odd and 26.7.4 for
-    even degrees of freedom.
-    """
-    sine, cosine = math.sin(theta), math.cos(theta)
-    odd = degrees % 2 == 1
-    term = sine * cosine if odd else sine
-    series = 0.0
-    for factor in range(2 if odd else 1, degrees, 2):
-        series += term
-        term *= cosine * cosine * factor / (factor + 1)
-    return (theta + series) * 2 / math.pi if odd else series

@@ -4,7 +4,7 @@ Nothing here touches the emulator, so that names can be checked before anything 
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,13 @@ from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
     from dqn_zoo.config import Config
+
+
+COURSE_GAME = "SpaceInvaders"
+COURSE_GAMES = 10
+COURSE_PASS_MARK = 200.0
+"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders, as
+RL-Zoo measures it when it uploads an agent: in ten games."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +98,17 @@ def protocol_from_config(config: "Config") -> Protocol:
     }
     given = {name: value for name, value in departures.items() if value is not None}
     return replace(PROTOCOLS[config.protocol], **given)
+
+
+def rules_in_words(protocol: Protocol) -> str:
+    """Name a protocol, with what departs from it: `zoo`, or `zoo with noop_max 0`."""
+    standard = asdict(PROTOCOLS[protocol.name])
+    departures = [
+        f"{key} {value}"
+        for key, value in asdict(protocol).items()
+        if key != "eval_epsilon" and value != standard[key]
+    ]
+    return protocol.name + (f" with {', '.join(departures)}" if departures else "")
 
 
 def random_score(game: str) -> float | None:

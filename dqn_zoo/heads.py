@@ -7,7 +7,7 @@ atoms, quantiles, or quantiles at given fractions. Every head offers `q_values`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -312,24 +312,24 @@ def build_head(
     return HEADS[settings.loss](settings, make_layers, feature_size=feature_size)
 
 
-def count_actions(settings: HeadSettings, weights: Mapping[str, Tensor]) -> int | None:
+def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Return the number of actions that the weights of a network decide among.
 
     Args:
         settings: of its head.
-        weights: by name, as `state_dict` gives them.
+        shapes: of the weights, by name, as `state_dict` gives them.
 
     Returns:
         None if the weights are not those of such a network.
     """
     name = f"layers.{'advantage' if settings.dueling else 'stream'}.output.bias"
-    bias = weights.get(f"head.{name}")
-    if bias is None or bias.dim() != 1:
+    shape = shapes.get(f"head.{name}", ())
+    if len(shape) != 1:
         return None
     with torch.device("meta"):  # shapes alone: no memory, no random numbers
         of_one_action = build_head(settings, feature_size=1, hidden_size=1, num_actions=1)
     outputs = len(of_one_action.state_dict()[name])
-    return None if len(bias) % outputs else len(bias) // outputs
+    return None if shape[0] % outputs else shape[0] // outputs
 
 
 def _linear(in_features: int, out_features: int, sigma: float | None) -> nn.Linear:

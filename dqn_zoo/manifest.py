@@ -1,5 +1,6 @@
 """The manifest of a run: on what, with what and how it was computed, and every time it was started.
 
+origin: only in a run that was trained elsewhere: where it came from
 format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
 memory_bytes, versions, git, command: as the run was started first
 invocations: one entry per start or resume; `changes` says what differed from the first start,
@@ -69,6 +70,41 @@ def write_manifest(
         **describe_machine(),
         "command": shlex.join(command),
         "invocations": [_invocation(command, None, until_steps, [])],
+    }
+    _write(run, manifest)
+
+
+def write_origin_manifest(
+    run: Run,
+    *,
+    command: Sequence[str],
+    seed: int | None,
+    protocol: Mapping[str, Any],
+    steps: int | None,
+    origin: Mapping[str, Any],
+) -> None:
+    """Write the manifest of a run that was trained elsewhere and came here as weights.
+
+    Args:
+        run: The folder it was put into.
+        command: The command line that did, word by word.
+        seed: Seed of the training, where known.
+        protocol: The protocol with all of its values.
+        steps: Steps of the training, where known.
+        origin: Where it came from, as in `{"repo": "user/name", "commit": "..."}`.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    arrival = _invocation(command, None, steps or 0, [])
+    manifest = {
+        "format": RUN_FORMAT,
+        "seed": seed,
+        "protocol": dict(protocol),
+        "origin": dict(origin),
+        **describe_machine(),
+        "command": shlex.join(command),
+        "invocations": [arrival | {"ended": _now(), "end_reason": "arrived", "end_step": steps}],
     }
     _write(run, manifest)
 

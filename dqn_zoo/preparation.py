@@ -9,6 +9,7 @@ import torch
 from dqn_zoo import machine
 from dqn_zoo.config import Config
 from dqn_zoo.cuda_graph import WARM_UPS
+from dqn_zoo.networks import channels_last
 from dqn_zoo.replay import Batch
 from dqn_zoo.trainer import build_learner, replay_shape, updates_owed, uses_cuda_graph
 
@@ -76,6 +77,7 @@ def _made_up_batch(config: Config) -> Batch:
     size = max(config.batch_size, config.n_envs)
     device = config.device
     pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8, device=device)
+    pixels = channels_last(pixels)
     ones = torch.ones(size, device=device)
     action = torch.zeros(size, dtype=torch.int64, device=device)
     return Batch(pixels, action, ones, ones, pixels, ones, action)

@@ -130,7 +130,16 @@ def load_config(path: Path) -> Config:
     Raises:
         UserError: not readable, an unknown key, a value that is not accepted.
     """
-    entries, _ = translate(read_entries(path, name=str(path)))
+    return settle(read_entries(path, name=str(path)))
+
+
+def settle(entries: Mapping[str, Entry]) -> Config:
+    """Return the settings that a run has stored; see `load_config`.
+
+    Raises:
+        UserError: an unknown key, a value that is not accepted.
+    """
+    entries, _ = translate(entries)
     config = build_config(
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},

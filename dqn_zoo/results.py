@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from dqn_zoo.enjoy import Session
-from dqn_zoo.evaluation import Game, Summary
-from dqn_zoo.games import PROTOCOLS, SCORES, Protocol
+from dqn_zoo.evaluation import Game
+from dqn_zoo.games import (
+    COURSE_GAME,
+    COURSE_GAMES,
+    COURSE_PASS_MARK,
+    SCORES,
+    rules_in_words,
+)
 from dqn_zoo.machine import describe_machine
+from dqn_zoo.score_statistics import Summary
 from dqn_zoo.video import FRAMES_PER_SECOND
-
-COURSE_GAME = "SpaceInvaders"
-COURSE_GAMES = 10
-COURSE_PASS_MARK = 200.0
-"""Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders, as
-RL-Zoo measures it when it uploads an agent: in ten games."""
 
 
 def headline(session: Session) -> str:
@@ -31,8 +32,9 @@ def headline(session: Session) -> str:
         else f"{_count(session.num_games)} of {session.config.env}"
     )
     at_once = f", {session.num_envs} at a time" if session.num_envs > 1 else ""
+    rules = f"protocol {rules_in_words(session.protocol)}"
     return (
-        f"{session.run.path}: {session.weights.name}{trained}, {_rules(session.protocol)}, "
+        f"{session.run.path}: {session.weights.name}{trained}, {rules}, "
         f"epsilon {session.protocol.eval_epsilon:g}, {games} from seed {session.seed}{at_once}, "
         f"on {session.device}"
     )
@@ -75,7 +77,7 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     if game in SCORES:
         rows.append(("random play", f"{SCORES[game].random:,.1f}"))
         rows.append(("human", f"{SCORES[game].human:,.1f}"))
-    rows.append(("protocol", _rules(protocol).removeprefix("protocol ")))
+    rows.append(("protocol", rules_in_words(protocol)))
     rows.append(("epsilon", f"{protocol.eval_epsilon:g}"))
     return [f"  {name:<14} {value}" for name, value in rows]
 
@@ -125,14 +127,3 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
 
 def _count(num_games: int) -> str:
     return "1 game" if num_games == 1 else f"{num_games} games"
-
-
-def _rules(protocol: Protocol) -> str:
-    """Name the protocol, with the settings of the run that depart from it."""
-    standard = asdict(PROTOCOLS[protocol.name])
-    departures = [
-        f"{key} {value}"
-        for key, value in asdict(protocol).items()
-        if key != "eval_epsilon" and value != standard[key]
-    ]
-    return f"protocol {protocol.name}" + (f" with {', '.join(departures)}" if departures else "")

@@ -264,6 +264,11 @@ def _goal(run: Run, options: TrainOptions) -> int:
         UserError: if fewer are asked for, or the run has reached them.
     """
     manifest = read_manifest(run)
+    if "origin" in manifest:
+        raise UserError(
+            f"{run.path} was trained elsewhere and came here as weights, without what a resume "
+            f"needs; a new run can start from them: dqn-train -i {run.path}"
+        )
     goal = goal_steps(manifest)
     asked = options.until_steps
     if asked is not None and asked < goal:

@@ -5,10 +5,12 @@ sprites that a game draws only in every other frame flicker as they did on a tel
 """
 
 import contextlib
+import re
+import struct
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,25 @@ class Film:
         )
 
 
+def check_film(path: Path) -> None:
+    """Find out whether a film plays in browsers: H.264, yuv420p, its index before its pictures.
+
+    Raises:
+        UserError: it does not.
+    """
+    command = [_find_ffmpeg(), "-hide_banner", "-i", str(path)]
+    told = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+    stream = re.search(r"Video: (\w+).*?, (\w+)", told)
+    if stream is None:
+        raise UserError(f"{path} is no film that can be read")
+    order = [kind.decode() for kind in _boxes(path) if kind in (b"moov", b"mdat")]
+    if stream.groups() != ("h264", "yuv420p") or order != ["moov", "mdat"]:
+        raise UserError(
+            f"{path} does not play in browsers: expected h264, yuv420p and the index first, got "
+            f"{', '.join([*stream.groups(), *order])}"
+        )
+
+
 class _Encoder:
     """A running ffmpeg that reads pictures from its input."""
 
@@ -170,6 +191,20 @@ class _Encoder:
         lines = self._messages.read().decode(errors="replace").split("\n")
         self._messages.close()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _boxes(path: Path) -> Iterator[bytes]:
+    """Yield the types of the outermost boxes of an mp4 (ISO/IEC 14496-12, section 4.2)."""
+    with path.open("rb") as file:
+        while len(header := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", header)
+            yield kind
+            read = 8
+            if size == 1:  # the size follows, in 64 bits
+                size, read = struct.unpack(">Q", file.read(8))[0], 16
+            if size < read:  # 0: to the end of the file
+                return
+            file.seek(size - read, 1)
 
 
 def _find_ffmpeg() -> str:

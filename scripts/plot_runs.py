@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from plot_run import column
 
 from dqn_zoo.games import random_score
+from dqn_zoo.learning_curve import column
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run, find_run
 

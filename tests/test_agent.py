@@ -6,8 +6,8 @@ import torch
 from network_makers import file_bytes
 from safetensors.torch import save
 
-from dqn_zoo import recipe_files
-from dqn_zoo.agent import load_agent, weights_bytes
+from dqn_zoo import load_agent, recipe_files
+from dqn_zoo.agent import weights_bytes
 from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.manifest import Setup, write_manifest

@@ -175,7 +175,7 @@ def test_peers_have_the_versions_of_the_constraints():
     )
     pinned = dict(line.split("==") for line in environment.required())
     shared = set(pinned) & set(constraints)
-    assert shared == {"torch", "numpy", "gymnasium", "ale-py", "opencv-python"}
+    assert shared == {"torch", "numpy", "gymnasium", "ale-py", "opencv-python", "stable_baselines3"}
     assert {name: pinned[name] for name in shared} == {name: constraints[name] for name in shared}
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 from network_makers import file_bytes
+from run_makers import make_run, weights_of
 
-from dqn_zoo.agent import load_agent, weights_bytes
+from dqn_zoo import load_agent
 from dqn_zoo.checkpoint import write_checkpoint
 from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import main
@@ -27,15 +28,14 @@ from dqn_zoo.cli.enjoy_arguments import build_parser
 from dqn_zoo.config import Config
 from dqn_zoo.enjoy import Session, Weights, watch
 from dqn_zoo.envs import EnvSettings
-from dqn_zoo.evaluation import enjoy_seeds, evaluate, summarize
-from dqn_zoo.manifest import Setup, write_manifest
+from dqn_zoo.evaluation import enjoy_seeds, evaluate
 from dqn_zoo.networks import NetworkSettings, build_network
-from dqn_zoo.recipes import dump_config, load_config, resolve
+from dqn_zoo.recipes import load_config
 from dqn_zoo.results import summary_lines
-from dqn_zoo.runs import Run, claim_run
+from dqn_zoo.runs import Run
+from dqn_zoo.score_statistics import summarize
 
 ENJOY = [sys.executable, "-m", "dqn_zoo.cli.enjoy"]
-BREAKOUT_ACTIONS = 4  # games of an agent that knows nothing last some 150 steps
 
 # The options of RL-Zoo's enjoy.py, each with a value where it takes one.
 RL_ZOO_FLAGS = {
@@ -65,22 +65,6 @@ RL_ZOO_FLAGS = {
     "-P": None,
     "--progress": None,
 }
-
-
-def weights_of(seed: int, steps: int, num_actions: int = BREAKOUT_ACTIONS) -> bytes:
-    settings = NetworkSettings.from_config(Config())
-    network = build_network(settings, num_actions=num_actions, seed=seed)
-    return weights_bytes(network.state_dict(), {"steps": steps})
-
-
-def make_run(folder: Path, game: str = "Breakout", **overrides: Any) -> Run:
-    """A run folder as training leaves it until the first weights are written."""
-    config = resolve(env=game, algo="dqn", overrides=overrides).config
-    run = claim_run(folder, "dqn", game=game)
-    run.config_file.write_text(dump_config(config))
-    setup = Setup(device="cpu", num_threads=1, precision="float32")
-    write_manifest(run, setup, command=["dqn-train"], seed=1, protocol={}, until_steps=1)
-    return run
 
 
 def play(*flags: str) -> int:

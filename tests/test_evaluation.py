@@ -1,6 +1,5 @@
 """Evaluation: fair allotment, reproducible games, and statistics against hand-computed numbers."""
 
-import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,6 @@ from dqn_zoo.evaluation import (
     evaluate,
     evaluation_seeds,
     play,
-    student_t_quantile,
-    summarize,
 )
 from dqn_zoo.games import PROTOCOLS
 
@@ -339,44 +336,3 @@ def test_the_seed_of_a_game_depends_on_its_index_and_not_on_their_number() -> No
     assert enjoy_seeds(5, 10)[:3] == enjoy_seeds(5, 3)
     assert evaluation_seeds(5, 2, 3) != evaluation_seeds(5, 3, 3)
     assert evaluation_seeds(5, 2, 3) != evaluation_seeds(6, 2, 3)
-
-
-def test_a_summary_equals_the_numbers_worked_out_by_hand() -> None:
-    summary = summarize([1.0, 2.0, 3.0, 10.0])
-    # mean 4; squared differences 9, 4, 1, 36: sum 50
-    std = math.sqrt(50 / 4)
-    margin = 3.182446 * math.sqrt(50 / 3) / math.sqrt(4)
-    assert summary.num_games == 4
-    assert summary.mean == 4.0
-    assert summary.std == pytest.approx(std)
-    assert summary.mean_minus_std == pytest.approx(4.0 - std)
-    assert summary.confidence_95 == pytest.approx((4.0 - margin, 4.0 + margin), rel=1e-6)
-    assert (summary.minimum, summary.median, summary.maximum) == (1.0, 2.5, 10.0)
-
-
-def test_a_single_game_has_no_confidence_interval() -> None:
-    summary = summarize([7.0])
-    assert summary.confidence_95 is None
-    assert (summary.mean, summary.std, summary.mean_minus_std) == (7.0, 0.0, 7.0)
-
-
-@pytest.mark.parametrize(
-    ("degrees", "at_95", "at_99"),
-    [
-        (1, 12.706, 63.657),
-        (2, 4.303, 9.925),
-        (3, 3.182, 5.841),
-        (4, 2.776, 4.604),
-        (9, 2.262, 3.250),
-        (10, 2.228, 3.169),
-        (29, 2.045, 2.756),
-        (30, 2.042, 2.750),
-        (99, 1.984, 2.626),
-        (1000, 1.962, 2.581),
-    ],
-)
-def test_quantiles_of_student_equal_the_printed_tables(
-    degrees: int, at_95: float, at_99: float
-) -> None:
-    assert student_t_quantile(0.95, degrees=degrees) == pytest.approx(at_95, abs=6e-4)
-    assert student_t_quantile(0.99, degrees=degrees) == pytest.approx(at_99, abs=6e-4)

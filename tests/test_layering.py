@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import dqn_zoo
 
 PACKAGE = Path(dqn_zoo.__file__).parent
@@ -29,11 +31,20 @@ STOPS = [
 ]  # fmt: skip
 BESIDE = [
     ["errors"],
-    ["yaml_reader", "seeding", "exploration", "runs", "rates", "stopwatch", "uploads"],
+    [
+        "yaml_reader",
+        "seeding",
+        "exploration",
+        "runs",
+        "rates",
+        "stopwatch",
+        "uploads",
+        "score_statistics",
+    ],
     ["config"],
     ["config_checks"],
     ["games", "rl_zoo_keys", "recipe_files", "recipes"],
-    ["machine", "manifest", "logfiles", "metrics", "display", "stopping"],
+    ["machine", "manifest", "logfiles", "metrics", "display", "stopping", "learning_curve"],
 ]
 
 
@@ -73,12 +84,26 @@ def test_no_module_imports_a_later_one():
     assert wrong == []
 
 
-def test_nothing_but_the_commands_imports_the_commands():
-    assert not [
-        path.stem
-        for path in PACKAGE.glob("*.py")
-        if any(name.startswith("cli") for name in imports_of(path))
+# What each folder beside the line may import of the folders; everything may import the flat files.
+FOLDERS = {"": set(), "exchange": set(), "sharing": set(), "cli": {"cli", "exchange", "sharing"}}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_are_imported_by_nothing_below_them(folder):
+    allowed = FOLDERS[folder] | {folder}
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in (PACKAGE / folder).glob("*.py")
+        if path != PACKAGE / "__init__.py"
+        for name in imports_of(path)
+        if "." in name and name.split(".")[0] not in allowed
     ]
+    assert wrong == []
+
+
+def test_every_folder_has_its_place():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(FOLDERS) - {""}
 
 
 def test_config_knows_nothing_of_the_project_but_its_errors():

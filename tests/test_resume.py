@@ -6,13 +6,12 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from children import Child
 from safetensors.torch import load_file, save_file
 
 from dqn_zoo.checkpoint import MANIFEST
@@ -21,16 +20,16 @@ from dqn_zoo.recipe_files import available_recipes
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import Run
 
-STEPS = 1_800
+STEPS = 1_000
 SETTINGS = {
     "n_timesteps": STEPS,
-    "learning_starts": 300,
-    "buffer_size": 900,
+    "learning_starts": 200,
+    "buffer_size": 500,
     "batch_size": 8,
-    "target_update_interval": 250,
+    "target_update_interval": 150,
     "exploration_fraction": 0.5,
-    "log_interval": 100,
-    "eval_freq": 700,
+    "log_interval": 50,
+    "eval_freq": 400,
     "eval_episodes": 1,
     "max_frames": 600,
     "network": "small",
@@ -44,7 +43,7 @@ class Case:
 
     name: str
     algo: str = "dqn"
-    save_freq: int = 250
+    save_freq: int = 150
     extra: dict = field(default_factory=dict)
 
     def arguments(self, folder: Path) -> list[str]:
@@ -57,9 +56,9 @@ class Case:
 DQN_1 = Case("dqn-1-env-n1")
 DOUBLE_3 = Case("double-3-envs-n3", algo="double-dqn", extra={"n_envs": 3, "n_steps": 3})
 DQN_3_STICKY = Case(
-    "dqn-3-envs-n1-sticky", save_freq=333, extra={"n_envs": 3, "action_repeat_probability": 0.25}
+    "dqn-3-envs-n1-sticky", save_freq=170, extra={"n_envs": 3, "action_repeat_probability": 0.25}
 )
-DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=450, extra={"n_steps": 3})
+DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=230, extra={"n_steps": 3})
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
 # Noise, priorities and a distribution at once.
 RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_freq": 12})
@@ -83,22 +82,15 @@ def recipe_case(algo: str) -> Case:
 RECIPES = [recipe_case(algo) for algo in sorted(available_recipes())]
 
 
-def command(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-m", "dqn_zoo.cli.train", *arguments]
+def start(arguments: list[str]) -> Child:
+    return Child("dqn_zoo.cli.train", arguments)
 
 
 def finish(arguments: list[str], *, expect: int = 0) -> str:
-    done = subprocess.run(
-        command(arguments), capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def start(arguments: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    child = start(arguments)
+    output = child.wait(DEADLINE_S)
+    assert child.returncode == expect, output
+    return output
 
 
 def run_of(folder: Path) -> Path:
@@ -132,15 +124,15 @@ def steps_logged(run: Path) -> int:
         return 0
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
+def wait_for(condition, process: Child) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert process.poll() is None, process.stdout.read()
+        assert process.returncode is None, process.output()
         assert time.monotonic() < deadline, "the run did not get there in time"
         time.sleep(0.005)
 
 
-def kill_at(process: subprocess.Popen, folder: Path, step: int, number: int, delay_s: float) -> str:
+def kill_at(process: Child, folder: Path, step: int, number: int, delay_s: float) -> str:
     """Send a signal once `step` is logged (and a checkpoint exists), a little later, and wait."""
 
     def there() -> bool:
@@ -150,8 +142,7 @@ def kill_at(process: subprocess.Popen, folder: Path, step: int, number: int, del
     wait_for(there, process)
     time.sleep(delay_s)  # where within the interval the signal falls must not matter
     process.send_signal(number)
-    output, _ = process.communicate(timeout=DEADLINE_S)
-    return output
+    return process.wait(DEADLINE_S)
 
 
 def resumed_at(output: str) -> int:
@@ -179,16 +170,16 @@ def check_kills(case: Case, folder: Path, expected: dict, seed: int) -> None:
     """Kill a run twice at random moments, resume it to the end, compare."""
     chance = random.Random(seed)
     process = start(case.arguments(folder))
-    kill_at(process, folder, chance.randrange(500, 800, 100), signal.SIGKILL, chance.random() / 5)
+    kill_at(process, folder, chance.randrange(300, 450, 50), signal.SIGKILL, chance.random() / 5)
     run = run_of(folder)
     process = start(["--resume", str(run), "--no-progress"])
     at_least = Run(run).checkpoint_steps()[-1]
-    target = chance.randrange(1_100, 1_500, 100)
+    target = chance.randrange(600, 800, 50)
     output = kill_at(process, folder, target, signal.SIGKILL, chance.random() / 5)
     assert resumed_at(output) == at_least > 0
     at_least = Run(run).checkpoint_steps()[-1]
     output = finish(["--resume", str(run), "--no-progress"])
-    assert resumed_at(output) == at_least >= 900
+    assert resumed_at(output) == at_least >= 450
     assert everything(run) == expected
 
 
@@ -200,12 +191,12 @@ def test_killed_twice_and_resumed_equals_undisturbed(case, tmp_path, undisturbed
 def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undisturbed):
     case = DOUBLE_3
     process = start(case.arguments(tmp_path))
-    output = kill_at(process, tmp_path, 400, signal.SIGTERM, 0.05)
+    output = kill_at(process, tmp_path, 250, signal.SIGTERM, 0.05)
     assert process.returncode == 143
     run = run_of(tmp_path)
     assert f"dqn-train --resume {run}" in output
     stopped_at = Run(run).checkpoint_steps()[-1]
-    for target, number in ((800, signal.SIGTERM), (1_200, signal.SIGKILL)):
+    for target, number in ((450, signal.SIGTERM), (700, signal.SIGKILL)):
         process = start(["--resume", str(run), "--no-progress"])
         output = kill_at(process, tmp_path, target, number, 0.02)
         assert resumed_at(output) == stopped_at
@@ -217,7 +208,7 @@ def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undis
 
 def test_changing_one_weight_in_the_checkpoint_changes_the_end(tmp_path, undisturbed):
     process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 900, signal.SIGTERM, 0.0)
+    kill_at(process, tmp_path, 500, signal.SIGTERM, 0.0)
     run = run_of(tmp_path)
     newest = run / "checkpoints" / f"step_{Run(run).checkpoint_steps()[-1]:09d}"
     weights = load_file(newest / "model.safetensors")
@@ -248,7 +239,7 @@ def sign_again(checkpoint: Path) -> None:
 def test_a_time_limit_saves_says_how_to_resume_and_the_rest_equals_undisturbed(
     tmp_path, undisturbed
 ):
-    output = finish([*DQN_1.arguments(tmp_path), "--time-limit", "4s"], expect=75)
+    output = finish([*DQN_1.arguments(tmp_path), "--time-limit", "2s"], expect=75)
     run = run_of(tmp_path)
     assert f"dqn-train --resume {run}" in output
     output = finish(["--resume", str(run), "--no-progress"])
@@ -258,7 +249,7 @@ def test_a_time_limit_saves_says_how_to_resume_and_the_rest_equals_undisturbed(
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_and_says_so(tmp_path, undisturbed):
     process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 100, signal.SIGKILL, 0.0)
+    kill_at(process, tmp_path, 50, signal.SIGKILL, 0.0)
     run = run_of(tmp_path)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     output = finish(["--resume", str(run), "--no-progress"])
@@ -275,7 +266,7 @@ def test_how_often_is_saved_changes_nothing(tmp_path, undisturbed):
 
 def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, undisturbed):
     process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 1_000, signal.SIGTERM, 0.0)
+    kill_at(process, tmp_path, 550, signal.SIGTERM, 0.0)
     run = run_of(tmp_path)
     older, newer = Run(run).checkpoint_steps()
     damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.pt"
@@ -294,15 +285,15 @@ def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(tmp_pat
     run = run_of(tmp_path / "short")
     refused = finish(["--resume", str(run)], expect=2)
     assert "larger -n" in refused
-    finish(["--resume", str(run), "-n", "2200", "--no-progress"])
+    finish(["--resume", str(run), "-n", "1200", "--no-progress"])
     again = tmp_path / "again"
     shutil.copytree(run, again / "dqn" / "Breakout_1")
     assert (
         rows(run / "progress.csv")[: len(undisturbed(DQN_1)["progress.csv"])]
         == (undisturbed(DQN_1)["progress.csv"])
     )
-    assert rows(run / "progress.csv")[-1]["steps"] == "2200"
-    # The schedule kept its horizon: epsilon stays where it had arrived at step 900.
+    assert rows(run / "progress.csv")[-1]["steps"] == "1200"
+    # The schedule kept its horizon: epsilon stays where it had arrived at step 500.
     assert {row["epsilon"] for row in rows(run / "progress.csv")[10:]} == {"0.01"}
 
 

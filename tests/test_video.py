@@ -17,7 +17,7 @@ from dqn_zoo.atari_wrappers import import_cv2
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.evaluation import enjoy_seeds, play
-from dqn_zoo.video import SCALE_X, SCALE_Y, STRIP_HEIGHT, Film
+from dqn_zoo.video import SCALE_X, SCALE_Y, STRIP_HEIGHT, Film, check_film
 
 RED, GREEN, BLUE = (200, 72, 72), (50, 132, 50), (45, 50, 184)  # of the console's palette
 
@@ -79,6 +79,26 @@ def test_a_film_is_what_browsers_play(tmp_path: Path) -> None:
     assert "Audio" not in told
     assert boxes(path).index("moov") < boxes(path).index("mdat")
     assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
+
+
+def test_a_film_that_browsers_do_not_play_is_recognized(tmp_path: Path) -> None:
+    film = film_of(tmp_path / "film.mp4", [frame_of(RED)] * 30)
+    assert film.close()
+    check_film(film.path)
+    remade = {
+        "mpeg4": ["-c:v", "mpeg4", "-movflags", "+faststart"],
+        "yuv444p": ["-c:v", "libx264", "-pix_fmt", "yuv444p", "-movflags", "+faststart"],
+        "mdat, moov": ["-c:v", "copy", "-movflags", "-faststart"],
+    }
+    for said, options in remade.items():
+        other = tmp_path / "other.mp4"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-i", film.path]
+        subprocess.run([*command, *options, other], check=True)
+        with pytest.raises(UserError, match=f"does not play in browsers: .*{said}"):
+            check_film(other)
+    (tmp_path / "other.mp4").write_bytes(b"no film")
+    with pytest.raises(UserError, match="is no film that can be read"):
+        check_film(tmp_path / "other.mp4")
 
 
 def test_every_frame_is_filmed_in_its_colours_and_proportions(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_the_loss_of_the_docs_solves_the_chain(example, bootstrap):
 def test_an_agent_with_the_loss_of_the_docs_loads_from_its_weights(example):
     settings = HeadSettings(loss="hl_gauss", num_atoms=31)
     head = build_head(settings, feature_size=8, hidden_size=16, num_actions=6)
-    weights = {f"head.{name}": value for name, value in head.state_dict().items()}
-    assert count_actions(settings, weights) == 6
+    shapes = {f"head.{name}": value.shape for name, value in head.state_dict().items()}
+    assert count_actions(settings, shapes) == 6
 
 
 def test_the_histogram_of_the_docs_has_the_mean_of_its_target(example):

@@ -233,3 +233,14 @@ REFUSED_ENJOY: dict[str, str] = {
     "--env-kwargs": "the game is played by the protocol of the run; --protocol chooses another",
     "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
 }
+
+REFUSED_PUSH: dict[str, str] = {
+    "-n": "--episodes sets how many games are played, --record-seconds how long the film is",
+    "--n-timesteps": "--episodes sets how many games are played, --record-seconds how long the "
+    "film is",
+    "--verbose": REFUSED_ENJOY["--verbose"],
+    "--env-kwargs": REFUSED_ENJOY["--env-kwargs"],
+    "--gym-packages": _NO_PACKAGES,
+    "--token": "a token on the command line can be seen by others: set HF_TOKEN, or log in with "
+    "`hf auth login`",
+}

@@ -5,17 +5,17 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, run_command
-from dqn_zoo.cli.enjoy_arguments import DEFAULT_EPISODES, DEFAULT_FILM, build_parser
+from dqn_zoo.cli.enjoy_arguments import DEFAULT_FILM, build_parser
+from dqn_zoo.cli.play_arguments import DEFAULT_EPISODES
+from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from dqn_zoo.config import Config
     from dqn_zoo.enjoy import Session
     from dqn_zoo.evaluation import Game
@@ -29,14 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _enjoy(arguments: argparse.Namespace) -> int:
-    warnings.showwarning = _print_warning
+    warnings.showwarning = print_warning
     has_window = _wants_window(arguments)
     run, config = _find_run(arguments)
 
     from dqn_zoo.agent import build_agent
     from dqn_zoo.results import headline
 
-    session = _session(arguments, run, config, has_window)
+    session = make_session(
+        arguments,
+        run,
+        config,
+        num_games=_num_games(arguments),
+        max_steps=arguments.n_timesteps,
+        has_window=has_window,
+        is_filmed=arguments.record is not None,
+    )
     agent = build_agent(session.weights.file, session.config, device=session.device)
     output = arguments.output or run.results_file
     _check_writable(output)
@@ -45,7 +53,9 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     if arguments.render is None and arguments.record is None and not has_window:
         print("no display here: playing headless (--record films the games)", flush=True)
     try:
-        games, was_interrupted = _play(session, agent.q_values, film, arguments)
+        games, was_interrupted = play_games(
+            session, agent.q_values, film=film, has_progress_bar=arguments.progress
+        )
     finally:
         is_filmed = film is not None and film.close()
     _report(session, games, output, was_interrupted)
@@ -55,66 +65,24 @@ def _enjoy(arguments: argparse.Namespace) -> int:
 
 
 def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
-    from dqn_zoo.games import parse_game
+    if arguments.hub is None:
+        return find_asked_run(arguments)
+    clash = sorted({"env", "algo", "run", "exp_id"} & arguments.given)
+    if clash:
+        raise UserError(f"--hub names the agent: leave out --{clash[0].replace('_', '-')}")
     from dqn_zoo.recipes import load_config
-    from dqn_zoo.runs import find_run
+    from dqn_zoo.sharing.pull import pull
 
-    game = None if arguments.env is None else parse_game(arguments.env).game
-    run = find_run(
-        arguments.folder,
-        run=arguments.run,
-        algo=arguments.algo,
-        game=game if arguments.run is None else None,
-        exp_id=arguments.exp_id,
-    )
-    config = load_config(run.config_file)
-    if game is not None and game != config.env:
-        raise UserError(
-            f"--env {arguments.env}: {run.path} was trained on {config.env}; drop --env"
-        )
-    return run, config
+    run = pull(arguments.hub, log_folder=arguments.folder, command=sys.argv)
+    return run, load_config(run.config_file)
 
 
-def _session(
-    arguments: argparse.Namespace, run: "Run", config: "Config", has_window: bool
-) -> "Session":
-    import torch
-
-    from dqn_zoo.enjoy import Session, choose_weights
-    from dqn_zoo.evaluation import ENVS_PER_THREAD
-    from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
-
-    asked = arguments.num_threads
-    num_threads = asked if asked > 0 else default_num_threads(usable_cores())
-    torch.set_num_threads(num_threads)
-    num_games = arguments.episodes
-    if num_games is None and arguments.n_timesteps is None:
-        num_games = DEFAULT_EPISODES
-    one_by_one = has_window or arguments.record is not None or arguments.n_timesteps is not None
-    num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_THREAD * num_threads)
-    return Session(
-        run=run,
-        weights=choose_weights(run, "default" if arguments.weights is None else arguments.weights),
-        config=_as_played(config, arguments),
-        seed=arguments.seed,
-        num_games=num_games,
-        max_steps=arguments.n_timesteps,
-        num_envs=num_envs if num_games is None else min(num_envs, num_games),
-        num_threads=num_threads,
-        device=choose_device(arguments.device),
-        has_window=has_window,
-        is_filmed=arguments.record is not None,
-    )
-
-
-def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Return the settings of the run under the protocol and the epsilon of the command line."""
-    changes: dict[str, object] = {}
-    if arguments.protocol is not None:
-        changes["protocol"] = arguments.protocol
-    if arguments.epsilon is not None:
-        changes["eval_epsilon"] = arguments.epsilon
-    return config.model_copy(update=changes)
+def _num_games(arguments: argparse.Namespace) -> int | None:
+    """Return the games to play; None: as many as -n allows."""
+    if arguments.episodes is None and arguments.n_timesteps is None:
+        return DEFAULT_EPISODES
+    number: int | None = arguments.episodes
+    return number
 
 
 def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
@@ -133,39 +101,11 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
     return Film(path, max_seconds=arguments.record_seconds)
 
 
-def _play(
-    session: "Session",
-    q_values: Callable[[Any], Any],
-    film: "Film | None",
-    arguments: argparse.Namespace,
-) -> "tuple[list[Game], bool]":
-    """Play, print every game as it ends, and return the games and whether Ctrl-C ended them."""
-    from dqn_zoo.enjoy import play_session
-    from dqn_zoo.results import game_line
-
-    games: list[Game] = []
-
-    def on_game(game: "Game") -> None:
-        games.append(game)
-        progress.console.print(game_line(session, game))
-
-    def on_progress(steps_played: int) -> None:
-        done = steps_played if session.num_games is None else len(games)
-        progress.update(progress.task_ids[0], completed=done, steps=steps_played)
-
-    try:
-        with _progress_bar(arguments, session) as progress:
-            play_session(session, q_values, on_game=on_game, on_progress=on_progress, film=film)
-    except KeyboardInterrupt:
-        return games, True
-    return games, False
-
-
 def _report(session: "Session", games: "list[Game]", output: Path, was_interrupted: bool) -> None:
     """Print the summary and write results.json; an interrupted evaluation is not written."""
     from dqn_zoo.checkpoint import replace_file
-    from dqn_zoo.evaluation import summarize
     from dqn_zoo.results import results, summary_lines
+    from dqn_zoo.score_statistics import summarize
 
     if not games:
         print("interrupted: no game was finished")
@@ -182,24 +122,6 @@ def _report(session: "Session", games: "list[Game]", output: Path, was_interrupt
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
     print(f"results: {output}")
-
-
-def _progress_bar(arguments: argparse.Namespace, session: "Session") -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    progress = Progress(
-        BarColumn(),
-        TextColumn("{task.completed:,} of {task.total:,} {task.description}"),
-        TextColumn("{task.fields[steps]:,} steps"),
-        TimeElapsedColumn(),
-        console=Console(highlight=False, markup=False, soft_wrap=True),
-        disable=not arguments.progress,
-        transient=True,
-    )
-    unit, total = ("games", session.num_games) if session.num_games else ("", session.max_steps)
-    progress.add_task(unit, total=total, steps=0)
-    return progress
 
 
 def _wants_window(arguments: argparse.Namespace) -> bool:
@@ -235,10 +157,6 @@ def _check_writable(output: Path) -> None:
             f"results cannot be written to {output} ({error.strerror}): "
             "name a file that you can write with --output FILE"
         ) from error
-
-
-def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

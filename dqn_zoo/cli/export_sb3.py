@@ -1,0 +1,69 @@
+"""dqn-export-sb3: write an agent that Stable-Baselines3 loads and RL-Zoo plays."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.play_arguments import add_weights, add_whom
+from dqn_zoo.cli.playing import find_asked_run
+from dqn_zoo.errors import UserError
+
+_EPILOG = """\
+Writes FOLDER/dqn/GAMENoFrameskip-v4_N/ with a zip for DQN.load and the YAML files of RL-Zoo. What
+SB3's DQN has no counterpart for (dueling, distributions, other networks) is refused.
+docs/stable-baselines3.md tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-export-sb3 and return its exit code: 0, or 2 for a user's mistake."""
+    return run_command(lambda: _export(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-export-sb3",
+        description="Write an agent that Stable-Baselines3 loads and RL-Zoo plays.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "asked", nargs="?", metavar="RUN", help="a run, by folder or name, as with --run"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("sb3"),
+        metavar="FOLDER",
+        help="where to write; RL-Zoo's -f (default: sb3)",
+    )
+    add_whom(parser.add_argument_group("whom to export"))
+    add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
+    return parser
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    if arguments.asked is not None:
+        if arguments.run is not None:
+            raise UserError(f"give a run once: {arguments.asked}, or --run {arguments.run}")
+        arguments.run = arguments.asked
+    run, config = find_asked_run(arguments)
+
+    from dqn_zoo.enjoy import choose_weights
+    from dqn_zoo.exchange.sb3_export import export_sb3
+
+    weights = choose_weights(run, "default" if arguments.weights is None else arguments.weights)
+    file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)
+    env_id, folder = file.stem, arguments.output
+    print(f"exported the {weights.name} of {run.path} to {file}")
+    print(f'next: model = stable_baselines3.DQN.load("{file}")')
+    print(
+        f"  or: python -m rl_zoo3.enjoy --algo dqn --env {env_id} -f {folder} --no-render -n 5000"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""dqn-import: make a run folder from an agent of Stable-Baselines3."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.play_arguments import add_log_folder
+from dqn_zoo.errors import UserError
+
+_EPILOG = """\
+Reads the weights and the plain settings of a zip of Stable-Baselines3's DQN (CnnPolicy); what is
+pickled in it stays closed, so that no code of the zip runs. The agent plays by the protocol sb3.
+docs/stable-baselines3.md tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-import and return its exit code: 0, or 2 for a user's mistake."""
+    return run_command(lambda: _import(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-import",
+        description="Make a run folder from an agent of Stable-Baselines3.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a zip that DQN.save wrote, or a repository of the Hub that holds one: USER/REPO",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="GAME",
+        help="what it plays (default: as the name of the file, its folder or the repository says)",
+    )
+    parser.add_argument(
+        "--revision",
+        metavar="REV",
+        help="of the repository: branch, tag or commit (default: the newest commit)",
+    )
+    add_log_folder(parser.add_argument_group("where"))
+    return parser
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    file = Path(arguments.model)
+    is_repo = not file.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", arguments.model)
+    env, origin = arguments.env, None
+    if is_repo and file.suffix != ".zip":
+        from dqn_zoo.sharing.pull import fetch_sb3
+
+        revision = "" if arguments.revision is None else f"@{arguments.revision}"
+        file, game, origin = fetch_sb3(arguments.model + revision)
+        env = env or game
+    elif arguments.revision is not None:
+        raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")
+
+    from dqn_zoo.exchange.sb3_import import import_sb3
+
+    run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
+    print(f"next: dqn-enjoy --run {run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

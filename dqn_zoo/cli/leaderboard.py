@@ -1,0 +1,196 @@
+"""dqn-leaderboard: everybody's agents of a game, ranked by what their cards say."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.play_arguments import add_log_folder, whole_number
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from dqn_zoo.sharing.leaderboard import Leaderboard, Row
+
+_EPILOG = """\
+Ranked by mean minus standard deviation, as the Hugging Face course did. The numbers are those of
+the cards, which nobody has checked; dqn-verify USER/REPO does. docs/leaderboard.md tells more.
+"""
+
+_WIDE = 110
+"""Columns of a terminal in which library and date fit beside the rest."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
+    return run_command(lambda: _show(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-leaderboard",
+        description="Everybody's agents of a game on the Hugging Face Hub, and your own runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is ranked")
+    what.add_argument(
+        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
+    )
+    what.add_argument(
+        "--protocol",
+        choices=("zoo", "machado", "sb3"),
+        default="zoo",
+        help="rules to compare with; other rows are marked (default: zoo)",
+    )
+    what.add_argument(
+        "--library", metavar="NAME", help="only cards of this library, such as dqn-zoo"
+    )
+    what.add_argument("--offline", action="store_true", help="your own runs alone")
+    add_log_folder(what)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--top",
+        type=whole_number(1),
+        default=30,
+        metavar="N",
+        help="rows in the terminal; your own runs are always shown (default: 30)",
+    )
+    output.add_argument("--csv", type=Path, metavar="FILE", help="all rows as CSV")
+    output.add_argument(
+        "--html", type=Path, metavar="FILE", help="all rows as a page that sorts and filters"
+    )
+    return parser
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from dqn_zoo.games import parse_game
+
+    game = parse_game(arguments.env).game
+    _check_files(arguments.csv, arguments.html)
+
+    from dqn_zoo.sharing.leaderboard import as_csv, as_html, make_leaderboard
+
+    with _progress() as on_card:
+        board = make_leaderboard(
+            game,
+            arguments.protocol,
+            log_folder=arguments.folder,
+            offline=arguments.offline,
+            library=arguments.library,
+            on_card=on_card,
+            warn=lambda line: print(f"warning: {line}", file=sys.stderr),
+        )
+    _print(board, arguments.top)
+    _write("csv", arguments.csv, lambda: as_csv(board))
+    _write("page", arguments.html, lambda: as_html(board))
+
+
+def _print(board: "Leaderboard", top: int) -> None:
+    from rich.console import Console
+
+    total = len(board.rows)
+    shown = [row for place, row in enumerate(board.rows) if place < top or row.is_own]
+    if shown:
+        # In a file or a pipe a row stays a line, however long.
+        console = Console(width=None if sys.stdout.isatty() else 1_000, highlight=False)
+        console.print(_table(board, shown, top, is_wide=console.width >= _WIDE))
+    else:
+        print(f"no agent of {board.game} has a score here")
+    if total > len(shown):
+        print(f"{total - len(shown):,} more: --top {total}, --csv FILE, --html FILE")
+    if not all(row.is_same_protocol for row in shown):
+        print(
+            f"* not played by the protocol {board.protocol}, or not known to be: such numbers do "
+            "not compare"
+        )
+    print(
+        f"{board.num_cards:,} cards read, {board.num_unreadable:,} of them without a score that "
+        "can be read; nobody has checked the others"
+    )
+
+
+def _table(board: "Leaderboard", rows: "Sequence[Row]", top: int, *, is_wide: bool) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{board.game}, by mean - std", box=box.SIMPLE_HEAD, title_justify="left")
+    for heading in ("rank", "mean - std", "mean +/- std", "games"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("agent", overflow="fold")
+    table.add_column("protocol", overflow="fold", min_width=12)
+    for heading in ("library", "updated") if is_wide else ():
+        table.add_column(heading, no_wrap=True)
+    for place, row in enumerate(rows):
+        if place == top:
+            table.add_section()
+        cells = [
+            f"{row.rank}",
+            f"{row.result:,.1f}",
+            f"{row.mean:,.1f} +/- {row.std:,.1f}",
+            "?" if row.num_games is None else f"{row.num_games}",
+            f"{row.name} (yours)" if row.is_own else row.name,
+            row.protocol if row.is_same_protocol else f"{row.protocol} *",
+            *((row.library, row.updated) if is_wide else ()),
+        ]
+        # Text, because a path may hold what rich would take for markup.
+        table.add_row(*map(Text, cells), style="bold" if row.is_own else "")
+    return table
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[int], None]]":
+    """Count the cards that are read, on stderr, in a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda count: None
+        return
+    with console.status("asking the Hub") as status:
+        yield lambda count: status.update(f"{count:,} cards read")
+
+
+def _check_files(*files: Path | None) -> None:
+    """Find out before the Hub is asked whether the files can be written after it."""
+    asked = [file.absolute() for file in files if file is not None]
+    if len(set(asked)) < len(asked):
+        raise UserError("--csv and --html name the same file: name two")
+    for file in asked:
+        probe = file.with_name(f"{file.name}.tmp")
+        try:
+            if file.is_dir():
+                raise IsADirectoryError(21, "it is a folder")
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise _unwritable(file, error) from error
+
+
+def _write(what: str, file: Path | None, make: "Callable[[], str]") -> None:
+    from dqn_zoo.checkpoint import replace_file
+
+    if file is None:
+        return
+    try:
+        replace_file(file, make().encode())
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    print(f"{what}: {file}")
+
+
+def _unwritable(file: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{file} cannot be written ({error.strerror}): name a file in a folder that you can write"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

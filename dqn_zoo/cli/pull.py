@@ -1,0 +1,41 @@
+"""dqn-pull: make a run folder from an agent on the Hugging Face Hub."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.play_arguments import add_log_folder
+
+_EPILOG = """\
+Reads safetensors and JSON, nothing else, at one commit that is printed. Whatever is not as it was
+pushed is refused. Without a connection the copy in the cache is taken. docs/sharing.md tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-pull and return its exit code: 0, or 2 for a user's mistake."""
+    return run_command(lambda: _pull(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-pull",
+        description="Make a run folder from an agent on the Hugging Face Hub.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("repo", metavar="USER/REPO", help="the agent; USER/REPO@REVISION")
+    add_log_folder(parser.add_argument_group("where"))
+    return parser
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    from dqn_zoo.sharing.pull import pull
+
+    run = pull(arguments.repo, log_folder=arguments.folder, command=sys.argv)
+    print(f"next: dqn-enjoy --run {run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

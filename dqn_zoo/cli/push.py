@@ -1,0 +1,271 @@
+"""dqn-push: publish a trained agent on the Hugging Face Hub, with its score, a film and a card."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqn_zoo.cli.arguments import (
+    EXIT_INTERRUPTED,
+    REFUSED_PUSH,
+    Parser,
+    add_refused_flags,
+    run_command,
+)
+from dqn_zoo.cli.play_arguments import (
+    DEFAULT_EPISODES,
+    add_machine,
+    add_progress,
+    add_rules,
+    add_weights,
+    add_whom,
+    whole_number,
+)
+from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_warning
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from dqn_zoo.agent import Agent
+    from dqn_zoo.config import Config
+    from dqn_zoo.enjoy import Session
+    from dqn_zoo.sharing.hub import Remote
+    from dqn_zoo.sharing.push import Staging
+
+_NOBODY = "USER"
+
+_EPILOG = """\
+Plays the games of the card, films one more, and uploads a folder with exactly the files of an agent
+in one commit. The token comes from HF_TOKEN or `hf auth login`; there is no flag for it. The same
+command again completes what was interrupted. docs/sharing.md tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    return run_command(lambda: _push(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-push",
+        description="Publish a trained agent on the Hugging Face Hub.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_whom(parser.add_argument_group("whom to publish"))
+    add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
+    _add_repository(parser.add_argument_group("where"))
+    games = parser.add_argument_group("games of the card")
+    games.add_argument(
+        "--episodes",
+        type=whole_number(2),
+        default=DEFAULT_EPISODES,
+        metavar="N",
+        help=f"full games to play (default: {DEFAULT_EPISODES})",
+    )
+    games.add_argument(
+        "--fresh", action="store_true", help="play again what an interrupted push has played"
+    )
+    add_rules(games)
+    _add_film(parser.add_argument_group("film"))
+    machine = parser.add_argument_group("machine")
+    add_machine(machine)
+    add_progress(machine)
+    add_refused_flags(parser, REFUSED_PUSH)
+    return parser
+
+
+def _add_repository(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-orga",
+        "--organization",
+        metavar="OWNER",
+        help="user or organisation (default: the token's own user)",
+    )
+    group.add_argument(
+        "-name",
+        "--repo-name",
+        metavar="NAME",
+        help="name of the repository (default: ALGO-GAME, such as dqn-SpaceInvaders)",
+    )
+    group.add_argument("--private", action="store_true", help="a new repository is private")
+    group.add_argument(
+        "--revision", metavar="BRANCH", help="branch, made where missing (default: main)"
+    )
+    group.add_argument(
+        "-m",
+        "--commit-message",
+        metavar="TEXT",
+        help="message of the commit (default: algorithm, game and score)",
+    )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="make and check everything, upload nothing; needs no network and no token",
+    )
+
+
+def _add_film(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--no-render", action="store_true", help="no film")
+    group.add_argument(
+        "--record-seconds",
+        type=whole_number(1),
+        default=120,
+        metavar="N",
+        help="the film ends after N seconds (default: 120)",
+    )
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    warnings.showwarning = print_warning
+    run, config = find_asked_run(arguments)
+    repo_id, remote, stale = _target(arguments, config)
+
+    from dqn_zoo.agent import build_agent
+    from dqn_zoo.results import headline, summary_lines
+    from dqn_zoo.score_statistics import summarize
+    from dqn_zoo.sharing.push import complete, open_staging
+
+    session = make_session(arguments, run, config, num_games=arguments.episodes)
+    agent = build_agent(session.weights.file, session.config, device=session.device)
+    staging = open_staging(run, repo_id)
+    print(_preview(arguments, repo_id, remote))
+    print(headline(session), flush=True)
+    content = _results(arguments, session, staging, agent)
+    if content is None:
+        print("interrupted: nothing was uploaded")
+        return EXIT_INTERRUPTED
+    summary = summarize([game["score"] for game in content["games"]])
+    print(*summary_lines(session, summary), sep="\n")
+    _film(arguments, session, staging, agent)
+    files = complete(staging, session, content, config=config, num_actions=agent.num_actions)
+    print(*_listing(files), sep="\n")
+    if arguments.dry_run:
+        print(f"dry run: all of it lies in {staging.path}; nothing was uploaded")
+        return 0
+    score = f"{summary.mean:.2f} +/- {summary.std:.2f}"
+    message = arguments.commit_message or f"{config.algo} on {config.env}: {score}"
+    _upload(arguments, repo_id, files, message, remote=remote, stale=stale)
+    return 0
+
+
+def _target(
+    arguments: argparse.Namespace, config: "Config"
+) -> "tuple[str, Remote | None, list[str]]":
+    """Return the repository, what it holds, and which files of ours lie there.
+
+    Whatever the Hub would refuse after the games is found out before them.
+    """
+    from dqn_zoo.sharing import hub
+    from dqn_zoo.sharing.push import check_remote, repo_name
+
+    name = arguments.repo_name or repo_name(config)
+    hub.parse_repo(f"{arguments.organization or _NOBODY}/{name}")
+    if arguments.dry_run:
+        return f"{arguments.organization or _NOBODY}/{name}", None, []
+    owner = hub.choose_owner(hub.read_account(), arguments.organization, name)
+    repo_id = f"{owner}/{name}"
+    remote = hub.look_up_branch(repo_id, arguments.revision)
+    if remote is not None and arguments.private and not remote.private:
+        raise UserError(
+            f"{hub.page(repo_id)} is public already, and --private makes only new repositories "
+            "private: make it private on its page, or push under another --repo-name"
+        )
+    return repo_id, remote, check_remote(remote, repo_id)
+
+
+def _preview(arguments: argparse.Namespace, repo_id: str, remote: "Remote | None") -> str:
+    from dqn_zoo.sharing import hub
+
+    if arguments.dry_run:
+        return f"dry run of a push to {repo_id}"
+    private = arguments.private if remote is None else remote.private
+    state = "new" if remote is None else f"now at commit {remote.commit[:8]}"
+    branch = f", branch {arguments.revision}" if arguments.revision else ""
+    return f"to {hub.page(repo_id)} ({state}, {'private' if private else 'public'}{branch})"
+
+
+def _results(
+    arguments: argparse.Namespace, session: "Session", staging: "Staging", agent: "Agent"
+) -> dict[str, Any] | None:
+    """Return results.json: of the games that are played now, or of an interrupted push."""
+    from dqn_zoo.sharing.push import stage_results, staged_results
+
+    found = None if arguments.fresh else staged_results(staging, session)
+    if found is not None:
+        print(f"already played: {staging.results_file} (--fresh plays again)")
+        return found
+    staging.film.unlink(missing_ok=True)
+    games, was_interrupted = play_games(
+        session, agent.q_values, has_progress_bar=arguments.progress
+    )
+    return None if was_interrupted else stage_results(staging, session, games)
+
+
+def _film(
+    arguments: argparse.Namespace, session: "Session", staging: "Staging", agent: "Agent"
+) -> None:
+    """Film one game; a film that cannot be made stops the push instead of missing silently."""
+    from dqn_zoo.video import Film
+
+    if arguments.no_render:
+        staging.film.unlink(missing_ok=True)
+        print("no film: --no-render")
+        return
+    if staging.film.exists():
+        return
+    filmed = replace(session, num_games=1, num_envs=1, is_filmed=True)
+    film = Film(staging.film, max_seconds=arguments.record_seconds)
+    print("filming one more game", flush=True)
+    try:
+        _, was_interrupted = play_games(
+            filmed, agent.q_values, film=film, has_progress_bar=arguments.progress
+        )
+    finally:
+        has_film = film.close()
+    if was_interrupted:
+        staging.film.unlink(missing_ok=True)
+        raise KeyboardInterrupt
+    if not has_film:
+        raise UserError("no film could be made; push without one: --no-render")
+
+
+def _listing(files: Mapping[str, Path]) -> list[str]:
+    """Say what is published, and how large it is."""
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    rows = [f"  {size:>12,}  {name}" for name, size in sizes.items()]
+    return [f"{len(files)} files, {sum(sizes.values()):,} bytes:", *rows]
+
+
+def _upload(
+    arguments: argparse.Namespace,
+    repo_id: str,
+    files: Mapping[str, Path],
+    message: str,
+    *,
+    remote: "Remote | None",
+    stale: Sequence[str],
+) -> None:
+    from dqn_zoo.sharing import hub
+
+    uploaded = hub.upload(
+        repo_id,
+        files,
+        message=message,
+        private=arguments.private,
+        revision=arguments.revision,
+        before=remote,
+        stale=[name for name in stale if name not in files],
+    )
+    if uploaded.is_new:
+        print(f"pushed: {uploaded.url} at commit {uploaded.commit}")
+    else:
+        print(f"nothing is new: {uploaded.url} holds all of it, at commit {uploaded.commit}")
+    print(f"next: dqn-verify {repo_id}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""dqn-verify: play the games of a card again, with fresh seeds, and say whether its score holds."""
+
+import argparse
+import secrets
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, run_command
+from dqn_zoo.cli.play_arguments import add_log_folder, add_machine, add_progress, whole_number
+from dqn_zoo.cli.playing import make_session, play_games, print_warning
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from dqn_zoo.runs import Run
+
+EXIT_DOES_NOT_HOLD = 1
+
+_EPILOG = """\
+The card's mean is as noisy as the new one, so both go into the comparison: the score holds where
+Welch's 95 % interval of the difference contains 0. Exit code 0: it holds; 1: it does not; 2: a
+mistake. docs/sharing.md tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-verify and return its exit code."""
+    return run_command(lambda: _verify(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-verify",
+        description="Play the games of a card again, with fresh seeds: does its score hold?",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "agent",
+        metavar="USER/REPO|RUN",
+        help="an agent of the Hub (USER/REPO@REVISION), or a run with a results.json",
+    )
+    add_log_folder(parser.add_argument_group("where"))
+    games = parser.add_argument_group("games")
+    games.add_argument(
+        "--episodes",
+        type=whole_number(2),
+        metavar="N",
+        help="full games to play (default: as many as the card)",
+    )
+    games.add_argument(
+        "--seed",
+        type=whole_number(0),
+        metavar="N",
+        help="seed of the games, not the card's (default: drawn and printed)",
+    )
+    machine = parser.add_argument_group("machine")
+    add_machine(machine)
+    add_progress(machine)
+    # What makes a session besides: the claim decides it.
+    parser.set_defaults(weights=None, protocol=None, epsilon=None)
+    return parser
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    warnings.showwarning = print_warning
+    from dqn_zoo.recipes import load_config
+    from dqn_zoo.sharing.verify import judge, read_claim, verdict_lines
+
+    run = _find(arguments.agent, arguments.folder)
+    claim = read_claim(run, load_config(run.config_file))
+    arguments.seed = _fresh_seed(arguments.seed, claim.seed)
+
+    from dqn_zoo.agent import build_agent
+    from dqn_zoo.enjoy import weights_of_file
+    from dqn_zoo.results import headline
+    from dqn_zoo.score_statistics import summarize
+
+    session = make_session(
+        arguments,
+        run,
+        claim.config,
+        num_games=arguments.episodes or claim.sample.num_games,
+        weights=weights_of_file(run, claim.weights),
+    )
+    agent = build_agent(claim.weights, session.config, device=session.device)
+    print(headline(session), flush=True)
+    games, was_interrupted = play_games(
+        session, agent.q_values, has_progress_bar=arguments.progress
+    )
+    if was_interrupted:
+        print("interrupted: no verdict, because the games cut short would bias it")
+        return EXIT_INTERRUPTED
+    played = summarize([game.score for game in games])
+    verdict = judge(claim, played)
+    print(*verdict_lines(claim, played, verdict), sep="\n")
+    return 0 if verdict.holds else EXIT_DOES_NOT_HOLD
+
+
+def _find(agent: str, log_folder: Path) -> "Run":
+    """Return a run: the folder or name of one that is here, else an agent of the Hub."""
+    from dqn_zoo.runs import find_run
+    from dqn_zoo.sharing.pull import pull
+
+    is_here = Path(agent).is_dir() or (log_folder / agent).is_dir() or "/" not in agent
+    if is_here and not agent.startswith("hf://"):
+        return find_run(log_folder, run=agent)
+    return pull(agent, log_folder=log_folder, command=sys.argv)
+
+
+def _fresh_seed(asked: int | None, claimed: int | None) -> int:
+    """Return the seed of the games, which must not be those of the claim."""
+    if asked is not None and asked == claimed:
+        raise UserError(
+            f"--seed {asked} plays the very games of the card; choose another, or leave it out"
+        )
+    seed = asked
+    while seed is None or seed == claimed:
+        seed = secrets.randbelow(2**31)
+    return seed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Agents of other libraries, in and out."""

@@ -1,0 +1,246 @@
+"""From a zip of Stable-Baselines3 to a run folder like any other."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqn_zoo.agent import weights_bytes
+from dqn_zoo.config import Config, build_config
+from dqn_zoo.config_checks import contradictions
+from dqn_zoo.envs import EnvSettings, make_envs
+from dqn_zoo.errors import UserError
+from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
+from dqn_zoo.games import PROTOCOLS, GameName, parse_game, protocol_from_config
+from dqn_zoo.manifest import write_origin_manifest
+from dqn_zoo.recipes import dump_config
+from dqn_zoo.runs import Run, claim_run
+
+Say = Callable[[str], None]
+
+_OUR_KEYS = {
+    "_total_timesteps": "n_timesteps",
+    "n_envs": "n_envs",
+    "buffer_size": "buffer_size",
+    "batch_size": "batch_size",
+    "learning_starts": "learning_starts",
+    "gamma": "gamma",
+    "gradient_steps": "gradient_steps",
+    "n_steps": "n_steps",
+    "target_update_interval": "target_update_interval",
+    "exploration_initial_eps": "exploration_initial_eps",
+    "exploration_final_eps": "exploration_final_eps",
+    "exploration_fraction": "exploration_fraction",
+    "exploration_rate": "eval_epsilon",
+    "max_grad_norm": "max_grad_norm",
+    "seed": "seed",
+}
+"""SB3's attribute and the setting of ours that means the same, in the same unit."""
+
+
+_LONGEST_VALUE = 40  # characters
+
+
+class _Settings(NamedTuple):
+    """Settings of ours, and one note for each of SB3's that could not be taken over."""
+
+    values: dict[str, Any]
+    notes: list[str]
+
+
+def import_sb3(
+    file: Path,
+    *,
+    log_folder: Path,
+    env: str | None = None,
+    origin: Mapping[str, Any] | None = None,
+    algo: str = "dqn",
+    command: Sequence[str] = ("dqn-import",),
+    say: Say = print,
+) -> Run:
+    """Make a run folder from a zip that `DQN.save` of Stable-Baselines3 wrote.
+
+    It plays by the protocol sb3, with the exploration rate that was saved as its epsilon: what
+    RL-Zoo's enjoy does with an Atari agent.
+
+    Args:
+        file: the zip.
+        log_folder: folder of all runs.
+        env: the game, in any spelling; None: as the names of the file and of its folder tell.
+        origin: where the file came from, for the manifest; its name and SHA-256 are added.
+        algo: folder of the run in `log_folder`.
+        command: the command line, for the manifest.
+        say: takes one line for the user.
+
+    Raises:
+        UserError: the zip is refused (see `read_sb3_zip`), the game is not known or has other
+            actions, or the folder cannot be written; then nothing is left.
+    """
+    model = read_sb3_zip(file)
+    name = _find_game(file, env)
+    _check_actions(model, name, file)
+    config, notes = _config(model, game=name.game, algo=algo)
+    steps = _count(model.settings.get("num_timesteps"))
+    say(_headline(file, model, name.game, steps))
+    for line in [*notes, *_rules_notes(config, name)]:
+        say(f"note: {line}")
+    run = claim_run(log_folder, algo, name.game)
+    note: dict[str, str | int] = {"env": config.env, "algo": algo, "protocol": config.protocol}
+    if steps is not None:
+        note["steps"] = steps
+    try:
+        run.config_file.write_text(dump_config(config), encoding="utf-8")
+        run.model_file.write_bytes(weights_bytes(model.weights, note))
+        write_origin_manifest(
+            run,
+            command=command,
+            seed=config.seed,
+            protocol=asdict(protocol_from_config(config)),
+            steps=steps,
+            origin=_describe(file, model) | dict(origin or {}),
+        )
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
+        raise
+    say(f"imported into {run.path}")
+    return run
+
+
+def _find_game(file: Path, env: str | None) -> GameName:
+    """Return the game that is named, else the one in `dqn-GAMENoFrameskip-v4.zip` or its folder.
+
+    Raises:
+        UserError: no such game, or none is named.
+    """
+    if env is not None:
+        return parse_game(env)
+    for name in (file.stem, file.absolute().parent.name):
+        text = re.sub(r"^dqn[-_]|_\d+$", "", name).replace("ALE-", "ALE/", 1)
+        with suppress(UserError):
+            return parse_game(text)
+    raise UserError(
+        f"{file} does not say in its name which game it plays: add --env, as in --env SpaceInvaders"
+    )
+
+
+def _check_actions(model: Sb3Model, name: GameName, file: Path) -> None:
+    """Compare the number of actions with the game's: all that tells one game from another."""
+    with make_envs(name.game, 1, settings=EnvSettings(protocol=PROTOCOLS["sb3"])) as environments:
+        expected = environments.num_actions
+    if model.num_actions != expected:
+        raise UserError(
+            f"{file} decides among {model.num_actions} actions and {name.game} has {expected}: "
+            "name the game that it was trained on with --env"
+        )
+
+
+def _config(model: Sb3Model, *, game: str, algo: str) -> tuple[Config, list[str]]:
+    """Return the settings that SB3 trained with, as far as they are readable and have a meaning."""
+    values, notes = _read_settings(model.settings)
+    fixed = {
+        "env": game,
+        "algo": algo,
+        "protocol": "sb3",
+        "frame_stack": model.frame_stack,
+        "network": "nature",
+        "loss": "huber",
+        "bootstrap": "greedy",
+    }
+    while True:
+        config = build_config(values | fixed)
+        finding = next(contradictions(config), None)
+        if finding is None:
+            return config, notes
+        given = [key for key in finding.keys if key in values]
+        assert given, "the settings that are fixed here contradict each other"
+        for key in given:
+            notes.append(f"{key} {values.pop(key)} is left at its default: {finding.text}")
+
+
+def _read_settings(settings: Mapping[str, Any]) -> _Settings:
+    read = _Settings({}, [])
+    for theirs, ours in _OUR_KEYS.items():
+        if settings.get(theirs) is not None:
+            _take(read, ours, settings[theirs])
+    _take_learning_rate(read, settings.get("learning_rate"))
+    match settings.get("policy_kwargs"):
+        case {"optimizer_kwargs": {"eps": eps}}:
+            _take(read, "optimizer_eps", eps)
+    if isinstance(settings.get("train_freq"), int):
+        _take(read, "train_freq", settings["train_freq"])
+    else:
+        read.notes.append("train_freq is a pickle, which is not opened: left at its default")
+    if settings.get("tau", 1) != 1:
+        read.notes.append("tau: the target network is copied whole here")
+    return read
+
+
+def _take(read: _Settings, key: str, value: Any) -> None:
+    """Take a setting over if it is accepted; a whole agent is not refused for one that is not."""
+    if not isinstance(value, int | float | str) or len(str(value)) > _LONGEST_VALUE:
+        read.notes.append(f"{key} is no number that can be read: left at its default")
+        return
+    try:
+        build_config({key: value})
+    except UserError as error:
+        read.notes.append(f"{' '.join(str(error).split())}: left at its default")
+    else:
+        read.values[key] = value
+
+
+def _take_learning_rate(read: _Settings, value: Any) -> None:
+    """Read a number, or what SB3 writes beside the pickle of a schedule of its own or RL-Zoo's."""
+    match value:
+        case int() | float():
+            _take(read, "learning_rate", value)
+        case {"val": int() | float() as constant}:
+            _take(read, "learning_rate", constant)
+        case {"initial_value": int() | float() as initial}:
+            _take(read, "learning_rate", f"lin_{initial}")
+        case _:
+            read.notes.append("learning_rate is a pickle, which is not opened: left at its default")
+
+
+def _rules_notes(config: Config, name: GameName) -> list[str]:
+    notes = []
+    if name.implied_protocol == "machado":
+        notes.append(
+            "the name of the environment implies sticky actions, and under SB3's wrapper often a "
+            "frame skip of 16: here it is played without them and with a frame skip of 4"
+        )
+    if config.eval_epsilon is not None:
+        notes.append(
+            f"it plays with epsilon {config.eval_epsilon:g}, the exploration rate that was saved; "
+            "dqn-enjoy --epsilon sets another"
+        )
+    return notes
+
+
+def _headline(file: Path, model: Sb3Model, game: str, steps: int | None) -> str:
+    version = "" if model.version is None else f" {model.version}"
+    trained = "" if steps is None else f", {steps:,} steps of training"
+    return (
+        f"{file}: DQN of Stable-Baselines3{version} for {game}{trained}, {model.num_actions} "
+        f"actions, {model.frame_stack} frames"
+    )
+
+
+def _describe(file: Path, model: Sb3Model) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {
+        "library": "stable-baselines3",
+        "version": model.version,
+        "file": file.name,
+        "sha256": digest,
+    }
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**53 else None

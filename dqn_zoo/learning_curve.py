@@ -1,0 +1,72 @@
+"""The learning curve of a run as a picture: training returns and evaluations over steps."""
+
+import csv
+from pathlib import Path
+
+from dqn_zoo.config import Config
+from dqn_zoo.games import random_score
+from dqn_zoo.runs import Run
+
+
+def column(path: Path, name: str) -> list[float]:
+    """Return one column of a CSV file; empty cells are NaN."""
+    with path.open() as file:
+        return [float(row[name] or "nan") for row in csv.DictReader(file)]
+
+
+def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
+    """Draw the curve of a run and return whether it has one to draw.
+
+    Args:
+        run: whose logs.
+        config: its settings.
+        picture: the file, of any kind that matplotlib writes.
+    """
+    if not (run.episodes_file.exists() and run.progress_file.exists()):
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
+    axes = figure.add_subplot()
+    axes.plot(
+        column(run.episodes_file, "steps"),
+        column(run.episodes_file, "return"),
+        ".",
+        color="0.75",
+        markersize=4,
+        label="training games",
+    )
+    axes.plot(
+        column(run.progress_file, "steps"),
+        column(run.progress_file, "return_mean"),
+        color="tab:blue",
+        label="mean of the last 100 training games",
+    )
+    if run.evaluations_file.exists():
+        axes.errorbar(
+            column(run.evaluations_file, "steps"),
+            column(run.evaluations_file, "mean"),
+            column(run.evaluations_file, "std"),
+            fmt="o",
+            color="tab:orange",
+            capsize=3,
+            label=f"evaluations: mean and deviation of {config.eval_episodes} games",
+        )
+    random = random_score(config.env)
+    if random is not None:
+        axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
+    axes.axvline(config.learning_starts, color="0.3", linestyle=":", linewidth=1)
+    axes.annotate(
+        " learning starts",
+        (config.learning_starts, 0.02),
+        xycoords=axes.get_xaxis_transform(),
+        fontsize=8,
+    )
+    axes.set_xlabel("steps (4 frames each)")
+    axes.set_ylabel("raw score")
+    axes.set_title(f"{config.algo} on {config.env}, protocol {config.protocol}, seed {config.seed}")
+    axes.legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+    return True

@@ -1,0 +1,250 @@
+"""An agent as it is published: a few files, and the proof that they are what they say.
+
+    config.json         what rebuilds the agent, how it was trained, size and SHA-256 of every file
+    model.safetensors   the weights
+    results.json        every game it was judged by
+
+These three are all that is ever read. The others are for people and for the pages of the Hub.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from dqn_zoo.agent import check_shapes
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.recipes import settle
+from dqn_zoo.score_statistics import Sample
+from dqn_zoo.yaml_reader import Entry
+
+FORMAT = 1
+"""Version of the layout above; a program refuses files of a newer one."""
+
+LIBRARY = "dqn-zoo"
+CONFIG, WEIGHTS, RESULTS = "config.json", "model.safetensors", "results.json"
+CARD, FILM, CURVE, SETTINGS = "README.md", "replay.mp4", "learning_curve.png", "config.yml"
+
+LARGEST_BYTES = {CONFIG: 2**20, WEIGHTS: 2**28, RESULTS: 2**24}
+"""Of the files that are read; a file that claims to be larger is not even downloaded."""
+
+HARMLESS = {
+    ".bib", ".csv", ".gif", ".jpeg", ".jpg", ".json", ".log", ".md", ".mp4", ".pdf", ".png",
+    ".safetensors", ".svg", ".txt", ".webm", ".yaml", ".yml",
+}  # fmt: skip
+"""Endings that no program runs on loading; a repository with any other is refused."""
+
+_KEYS = {"format", "library", "config", "num_actions", "training", "files", "sha256"}
+_DTYPES = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What config.json says.
+
+    Attributes:
+        config: every setting of the training.
+        num_actions: of the game.
+        training: how it was trained: steps, seconds, seed, device, machine, versions.
+        files: size in bytes and SHA-256 of every file but the card, by name.
+    """
+
+    config: Config
+    num_actions: int
+    training: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+
+def write_description(
+    folder: Path,
+    config: Config,
+    *,
+    names: Iterable[str],
+    num_actions: int,
+    training: Mapping[str, Any],
+) -> None:
+    """Write config.json.
+
+    Args:
+        folder: where the files lie.
+        config: settings of the training.
+        names: the files that are published with it; not the card, which people change afterwards.
+        num_actions: of the game.
+        training: how it was trained.
+    """
+    content = {
+        "format": FORMAT,
+        "library": LIBRARY,
+        "config": config.model_dump(mode="json"),
+        "num_actions": num_actions,
+        "training": dict(training),
+        "files": {
+            name: {"size": (folder / name).stat().st_size, "sha256": digest(folder / name)}
+            for name in sorted(names)
+        },
+    }
+    content["sha256"] = _own_digest(content)
+    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_listing(files: Mapping[str, int], *, where: str) -> None:
+    """Refuse a repository before anything of it is downloaded.
+
+    Args:
+        files: size in bytes by path, as the Hub lists them.
+        where: what to call the repository in messages.
+
+    Raises:
+        UserError: a path that leads elsewhere, a file of a kind that can run code, a file that is
+            missing or too large.
+    """
+    for name in sorted(files):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise UserError(f"{where} lists the path {name!r}, which leads elsewhere: not loaded")
+        is_events = path.name.startswith("events.out.tfevents.")
+        is_plain = path.suffix.lower() in HARMLESS or path.name in (".gitattributes", "LICENSE")
+        if not (is_plain or is_events):
+            raise UserError(
+                f"{where} holds {name!r}, which is no file of an agent of {LIBRARY} and may run "
+                "code in whoever loads it: not loaded"
+            )
+    for name, largest in LARGEST_BYTES.items():
+        if name not in files:
+            raise UserError(
+                f"{where} has no {name}: expected {', '.join(LARGEST_BYTES)}, which dqn-push "
+                "writes; agents of Stable-Baselines3 are taken by dqn-import"
+            )
+        if files[name] > largest:
+            raise UserError(
+                f"{where}: {name} has {files[name]:,} bytes, more than the {largest:,} that are "
+                "read: not loaded"
+            )
+
+
+def read_description(path: Path) -> Description:
+    """Read config.json; nothing of it is believed before it is checked.
+
+    Raises:
+        UserError: not what `write_description` writes, changed since, or of a newer version.
+    """
+    content = _read_json(path)
+    if content.get("library") != LIBRARY or not isinstance(content.get("format"), int):
+        raise UserError(f"{path} does not describe an agent of {LIBRARY}: not loaded")
+    if content["format"] > FORMAT:
+        raise UserError(
+            f"{path} has format {content['format']} and this version reads up to {FORMAT}: "
+            "update dqn_zoo"
+        )
+    if content.keys() != _KEYS:
+        different = ", ".join(sorted(content.keys() ^ _KEYS))
+        raise UserError(f"{path} has other keys than it should ({different}): not loaded")
+    if _own_digest(content) != content["sha256"]:
+        raise UserError(f"{path} was changed after it was written (SHA-256 differs): not loaded")
+    return Description(
+        config=settle({key: Entry(value, str(path)) for key, value in _dict(content, "config")}),
+        num_actions=content["num_actions"],
+        training=dict(_dict(content, "training")),
+        files=dict(_dict(content, "files")),
+    )
+
+
+def check_file(description: Description, name: str, path: Path) -> None:
+    """Compare a file with what config.json says about it.
+
+    Raises:
+        UserError: it is not mentioned there, or has another size or content.
+    """
+    entry = description.files.get(name)
+    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+        raise UserError(f"{CONFIG} says nothing of {name}: not loaded")
+    size = path.stat().st_size
+    if size != entry["size"]:
+        raise UserError(f"{path} has {size:,} bytes, {entry['size']:,} were pushed: not loaded")
+    if digest(path) != entry["sha256"]:
+        raise UserError(f"{path} was changed after it was pushed (SHA-256 differs): not loaded")
+
+
+def check_weights(description: Description, path: Path) -> None:
+    """Compare names, shapes and types in a weights file with the network, before it is loaded.
+
+    Raises:
+        UserError: not safetensors, or not the weights of that network.
+    """
+    try:
+        with safe_open(path, framework="numpy") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: part.get_dtype() for name, part in slices.items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    for name, dtype in dtypes.items():
+        if dtype not in _DTYPES:
+            raise UserError(f"{path}: {name} is {dtype}, expected one of {', '.join(_DTYPES)}")
+    found = check_shapes(path, shapes, description.config)
+    if found != description.num_actions:
+        raise UserError(
+            f"{path} decides among {found} actions, {CONFIG} says {description.num_actions}"
+        )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read results.json: of ours, or of RL-Zoo, whose five keys are among ours.
+
+    Raises:
+        UserError: no JSON object, or the keys that every result has are missing or no numbers.
+    """
+    content = _read_json(path)
+    sample_of(content, where=str(path))
+    return content
+
+
+def sample_of(results: Mapping[str, Any], *, where: str) -> Sample:
+    """Return number, mean and deviation of the games in a results.json.
+
+    Raises:
+        UserError: they are missing or no numbers.
+    """
+    match results:
+        case {
+            "mean_reward": float() | int() as mean,
+            "std_reward": float() | int() as std,
+            "n_eval_episodes": int() as num_games,
+        } if num_games >= 1 and std >= 0 and abs(mean) < float("inf"):
+            return Sample(num_games, float(mean), float(std))
+    raise UserError(
+        f"{where} holds no result: expected mean_reward, std_reward and n_eval_episodes"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}): not loaded") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object: not loaded")
+    return content
+
+
+def _dict(content: Mapping[str, Any], key: str) -> Any:
+    """Return the items of an object inside of config.json."""
+    if not isinstance(content[key], dict):
+        raise UserError(f"{CONFIG}: {key} is no JSON object: not loaded")
+    return content[key].items()
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    signed = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(signed, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,408 @@
+"""The Hugging Face Hub as far as agents need it; each of its failures is one line with its remedy.
+
+Nothing here knows what the files mean. huggingface_hub is imported when it is first used.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi, ModelInfo
+
+MAIN = "main"
+"""The branch of a repository that is meant where none is named."""
+
+_HUB = "the Hub"
+_TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+_LOG_IN = f"log in with `hf auth login`, or set HF_TOKEN (tokens: {_TOKENS_PAGE})"
+
+
+class RepoName(NamedTuple):
+    """A repository as the user named it.
+
+    Attributes:
+        repo_id: `owner/name`.
+        revision: branch, tag or commit; None: `main`.
+    """
+
+    repo_id: str
+    revision: str | None
+
+
+class Account(NamedTuple):
+    """Whose token it is and where it may write.
+
+    Attributes:
+        name: of the user.
+        organisations: that the user is a member of, with the role in each.
+        role: of the token: `write`, `read` or `fineGrained`.
+        writable: owners and repositories that a fine-grained token may write to.
+    """
+
+    name: str
+    organisations: dict[str, str]
+    role: str
+    writable: frozenset[str]
+
+
+class Remote(NamedTuple):
+    """A repository at one commit.
+
+    Attributes:
+        repo_id: `owner/name`, as the Hub spells it.
+        commit: its 40 hexadecimal digits.
+        files: size in bytes by path.
+        card: metadata at the top of the README.
+        private: only its owner sees it.
+    """
+
+    repo_id: str
+    commit: str
+    files: dict[str, int]
+    card: dict[str, Any]
+    private: bool
+
+
+class Uploaded(NamedTuple):
+    """What an upload came to: the repository's page, its commit, whether anything was new."""
+
+    url: str
+    commit: str
+    is_new: bool
+
+
+class UnreachableError(UserError):
+    """The Hub did not answer, or the client was told to stay offline."""
+
+
+def parse_repo(text: str) -> RepoName:
+    """Read `USER/REPO`, `USER/REPO@REVISION`, either with `hf://` or the address of its page.
+
+    Raises:
+        UserError: not of that form, or a name that the Hub does not allow.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    bare = re.sub(r"^(hf://|https?://(www\.)?huggingface\.co/)", "", text.strip()).rstrip("/")
+    repo_id, _, revision = bare.partition("@")
+    try:
+        if repo_id.count("/") != 1:
+            raise HFValidationError("expected USER/REPO")
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        problem = str(error).split(": '")[0].rstrip(".")
+        raise UserError(
+            f"{text!r} is no repository of the Hub ({problem}): expected USER/REPO, as in "
+            "ann/dqn-SpaceInvaders, or USER/REPO@REVISION"
+        ) from None
+    return RepoName(repo_id, revision or None)
+
+
+def page(repo_id: str, commit: str | None = None) -> str:
+    """Return the address of a repository, or of one of its commits."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{repo_id}" + (f"/tree/{commit}" if commit else "")
+
+
+def read_account() -> Account:
+    """Ask the Hub whose token this is.
+
+    Raises:
+        UserError: there is no token, it is not valid, or the Hub does not answer.
+    """
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError(f"there is no token of the Hub here: {_LOG_IN}")
+    with _explained(_HUB):
+        answer = _api().whoami()
+    token = answer.get("auth", {}).get("accessToken", {})
+    scopes = token.get("fineGrained", {}).get("scoped", [])
+    return Account(
+        name=answer["name"],
+        organisations={org["name"]: org.get("roleInOrg", "write") for org in answer["orgs"]},
+        role=token.get("role", "write"),
+        writable=frozenset(
+            scope["entity"]["name"] for scope in scopes if "repo.write" in scope["permissions"]
+        ),
+    )
+
+
+def choose_owner(account: Account, wanted: str | None, repo_name: str) -> str:
+    """Return the owner of a repository to push to, spelled as the Hub spells it.
+
+    Args:
+        account: of the token.
+        wanted: a user or an organisation, in any case; None: the token's own user.
+        repo_name: the name without the owner.
+
+    Raises:
+        UserError: the account or its token may not write there.
+    """
+    known = {name.lower(): name for name in (account.name, *account.organisations)}
+    owner = known.get((wanted or account.name).lower())
+    if owner is None:
+        mine = ", ".join(account.organisations) or "none"
+        raise UserError(
+            f"the token is {account.name}'s, who may not write to {wanted!r} (organisations: "
+            f"{mine}): leave -orga out to push to {account.name}, or use a token of {wanted}"
+        )
+    if account.organisations.get(owner) == "read":
+        raise UserError(
+            f"{account.name} may only read in {owner}: ask there for the right to write, or leave "
+            f"-orga out to push to {account.name}"
+        )
+    may_write = account.writable & {owner, f"{owner}/{repo_name}"}
+    if account.role == "read" or (account.role == "fineGrained" and not may_write):
+        raise UserError(
+            f"the token may not write to {owner}: make one with the right to write at "
+            f"{_TOKENS_PAGE}, and {_LOG_IN.split(' (')[0]}"
+        )
+    return owner
+
+
+def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
+    """Return what a repository holds at a revision; None where the Hub knows no such repository.
+
+    Raises:
+        UnreachableError: the Hub does not answer.
+        UserError: no such revision, or whatever else the Hub says.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        with _explained(repo_id):
+            info = _api().model_info(repo_id, revision=revision, files_metadata=True)
+    except UserError as error:
+        if isinstance(error.__cause__, RepositoryNotFoundError):
+            return None
+        raise
+    assert info.sha is not None
+    files = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
+    return Remote(info.id, info.sha, files, card_metadata(info), bool(info.private))
+
+
+def look_up_branch(repo_id: str, branch: str | None) -> Remote | None:
+    """Return what a branch holds, or what it would begin with: where it is missing, `main`.
+
+    Raises:
+        UserError: as `look_up`.
+    """
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return look_up(repo_id, branch)
+    except UserError as error:
+        if isinstance(error.__cause__, RevisionNotFoundError):
+            return look_up(repo_id)
+        raise
+
+
+def upload(
+    repo_id: str,
+    files: Mapping[str, Path],
+    *,
+    message: str,
+    private: bool,
+    revision: str | None = None,
+    before: Remote | None,
+    stale: Sequence[str] = (),
+) -> Uploaded:
+    """Put files into a repository in one commit, or not at all.
+
+    A repository that was made for it and whose commit then failed is removed again.
+
+    Args:
+        repo_id: `owner/name`.
+        files: where each lies, by its path in the repository.
+        message: of the commit.
+        private: whether a new repository is private.
+        revision: branch, made where missing; None: `main`.
+        before: what the repository held when the files were prepared, None where there was none: a
+            commit that came in between is not overwritten.
+        stale: paths that the same commit removes.
+
+    Raises:
+        UserError: the Hub refuses or does not answer.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
+        *(CommitOperationDelete(name, is_folder=False) for name in sorted(stale)),
+    ]
+    api = _api()
+    with _explained(repo_id):
+        if before is None:
+            api.create_repo(repo_id, private=private)
+        if revision not in (None, MAIN):
+            api.create_branch(repo_id, branch=str(revision), exist_ok=True)
+    try:
+        with _explained(repo_id):
+            commit = api.create_commit(
+                repo_id,
+                operations,
+                commit_message=message,
+                revision=revision,
+                parent_commit=None if before is None else before.commit,
+            )
+    except BaseException as error:
+        if before is None:
+            _take_back(api, repo_id, error)
+        raise
+    is_new = before is None or commit.oid != before.commit
+    return Uploaded(page(repo_id), commit.oid, is_new)
+
+
+def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False) -> Path:
+    """Return where a file lies in the cache, downloaded if it was not there yet.
+
+    Args:
+        repo_id: `owner/name`.
+        name: path in the repository.
+        revision: a commit, so that the file cannot change under way; with `from_cache` also a
+            branch, which means its commit at the last download.
+        from_cache: ask nobody.
+
+    Raises:
+        UnreachableError: the Hub does not answer, or the cache does not have it.
+        UserError: the Hub refuses.
+    """
+    with _explained(repo_id):
+        path = _api().hf_hub_download(repo_id, name, revision=revision, local_files_only=from_cache)
+    return Path(path)
+
+
+def remember_branch(repo_id: str, name: str, revision: str | None) -> None:
+    """Let the cache know which commit a branch is at, so that it can be pulled offline later."""
+    with _explained(repo_id):
+        _api().hf_hub_download(repo_id, name, revision=revision or MAIN)
+
+
+def forget(repo_id: str, commit: str) -> None:
+    """Remove one commit of a repository from the cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        scan_cache_dir().delete_revisions(commit).execute()
+    except CacheNotFound:
+        return
+
+
+def list_models(tag: str) -> "Iterator[ModelInfo]":
+    """Yield the public repositories that carry a tag, with the metadata of their cards.
+
+    Raises:
+        UserError: the Hub refuses or does not answer.
+    """
+    with _explained(_HUB):
+        yield from _api().list_models(filter=tag, cardData=True)
+
+
+def card_metadata(model: "ModelInfo") -> dict[str, Any]:
+    """Return the metadata at the top of a card, {} where they cannot be understood.
+
+    The client turns `model-index` into objects of its own; here it is as it was written.
+    """
+    try:
+        found: dict[str, Any] = model.card_data.to_dict() if model.card_data else {}  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return found
+
+
+def _api() -> "HfApi":
+    """Return the client; it says nothing of its retries, and shows bars in a terminal only."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    return HfApi(library_name="dqn-zoo")
+
+
+def _take_back(api: "HfApi", repo_id: str, error: BaseException) -> None:
+    """Remove the repository that was made for a commit that failed, or say that it stays."""
+    try:
+        with _explained(repo_id):
+            api.delete_repo(repo_id)
+    except UserError:
+        if isinstance(error, UserError):
+            error.args = (f"{error}; the repository {page(repo_id)} was made and stays empty",)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn the failures of the client into one line: what happened and what to do."""
+    import httpx2
+    from huggingface_hub import errors
+
+    unreachable = (httpx2.RequestError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)
+    try:
+        yield
+    except unreachable as error:
+        raise _unreachable(error) from error
+    except errors.HfHubHTTPError as error:
+        raise UserError(_refusal(what, error)) from error
+    except (errors.XetDownloadError, RuntimeError) as error:
+        # Around an upload that failed; the reason is inside.
+        cause = error.__cause__
+        if isinstance(cause, errors.HfHubHTTPError):
+            raise UserError(_refusal(what, cause)) from cause
+        raise _unreachable(cause or error) from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _unreachable(error: BaseException) -> UnreachableError:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return UnreachableError("HF_HUB_OFFLINE is set: unset it to reach the Hub")
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return UnreachableError(
+        f"{constants.ENDPOINT} cannot be reached ({reason}): check the connection, then run the "
+        "same command again"
+    )
+
+
+def _refusal(what: str, error: Any) -> str:
+    """Say what the Hub answered and what to do about it."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{what} has no such branch or commit: see {page(what)}"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{what} lacks a file that it should have: see {page(what)}"
+    if isinstance(error, errors.RepositoryNotFoundError) and status != 401:
+        return f"the Hub has no {what} that you may see: check the name, or log in to who may"
+    remedy = _REMEDIES.get(status)
+    if remedy is None and status >= 500:
+        remedy = "has a fault: run the same command again in a while"
+    said = error.server_message or error.response.reason_phrase
+    return (
+        f"{what}: the Hub {remedy or 'refused'} (status {status}, {' '.join(said.split())[:120]})"
+    )
+
+
+_REMEDIES = {
+    400: "did not accept this: check the name and the message",
+    401: f"does not accept the token, or there is none: {_LOG_IN}",
+    403: f"does not let this token write there: make one that may at {_TOKENS_PAGE}",
+    404: "has no such thing: check the name",
+    409: "has it already, or another push is under way: run the same command again",
+    412: "got another commit in between: run the same command again to push on top of it",
+    429: "has had too many requests: run the same command again in some minutes",
+}

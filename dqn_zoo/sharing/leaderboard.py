@@ -1,0 +1,300 @@
+"""A leaderboard of a game: everybody's cards on the Hub and one's own runs, by mean minus std.
+
+The Hugging Face course ranked its students' agents so; its leaderboard is no longer operated. Cards
+are written by anybody, so of each only what has the expected form is taken, and none is checked.
+"""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from importlib import resources
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, PROTOCOLS, Protocol, rules_in_words
+from dqn_zoo.manifest import read_manifest
+from dqn_zoo.recipes import load_config
+from dqn_zoo.runs import Run
+from dqn_zoo.sharing import hub
+from dqn_zoo.sharing.card_scores import CardScore, env_tags, read_score
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+SB3, CLEANRL, OURS = "stable-baselines3", "cleanrl", "dqn-zoo"
+
+UNKNOWN = "unknown"
+"""What a card does not say."""
+
+_LARGEST_SCORE = 1e12
+"""No game counts so far; a card that claims more would only spoil the table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One agent.
+
+    Attributes:
+        rank: from 1; agents with equal results share one.
+        name: repository, or folder of a run.
+        owner: of the repository; `you` for a run.
+        library: that trained it.
+        mean: of the raw scores.
+        std: of the population.
+        result: mean minus std.
+        num_games: None where the card does not say.
+        protocol: rules of play in words, with the epsilon.
+        is_same_protocol: whether it is the protocol that the leaderboard compares with.
+        updated: date, as 2026-11-26; empty where unknown.
+        url: page of the repository; empty for a run.
+        is_own: a run on this computer.
+    """
+
+    rank: int = 0
+    name: str
+    owner: str
+    library: str
+    mean: float
+    std: float
+    result: float
+    num_games: int | None
+    protocol: str
+    is_same_protocol: bool
+    updated: str
+    url: str
+    is_own: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaderboard:
+    """The agents of a game, the best first.
+
+    Attributes:
+        game: name of the game.
+        protocol: name of the protocol that rows are compared with.
+        pass_mark: result that passes the course, in its game only.
+        rows: ranked.
+        num_cards: cards that were read.
+        num_unreadable: those of them without a score that can be read.
+        made: when, in UTC, to the minute.
+    """
+
+    game: str
+    protocol: str
+    pass_mark: float | None
+    rows: tuple[Row, ...]
+    num_cards: int
+    num_unreadable: int
+    made: str
+
+
+def make_leaderboard(
+    game: str,
+    protocol: str,
+    *,
+    log_folder: Path,
+    offline: bool = False,
+    library: str | None = None,
+    on_card: Callable[[int], None] = lambda count: None,
+    warn: Callable[[str], None] = print,
+) -> Leaderboard:
+    """Read the cards of a game and one's own runs, and rank them.
+
+    Args:
+        game: name of the game.
+        protocol: name of the protocol to compare with.
+        log_folder: folder of one's own runs; it need not exist.
+        offline: one's own runs alone.
+        library: only cards of this library, in any case; one's own runs always.
+        on_card: called with the number of cards read so far.
+        warn: takes a line about a run that cannot be read.
+
+    Raises:
+        UserError: the Hub refuses or does not answer.
+    """
+    rows = list(own_rows(game, protocol, log_folder, warn))
+    num_cards = num_unreadable = 0
+    for model in () if offline else _models(game):
+        num_cards += 1
+        on_card(num_cards)
+        row = _card_row(model, protocol)
+        if row is None:
+            num_unreadable += 1
+        elif library is None or row.library.lower() == library.lower():
+            rows.append(row)
+    return Leaderboard(
+        game=game,
+        protocol=protocol,
+        pass_mark=COURSE_PASS_MARK if game == COURSE_GAME else None,
+        rows=tuple(ranked(rows)),
+        num_cards=num_cards,
+        num_unreadable=num_unreadable,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+    )
+
+
+def own_rows(
+    game: str, protocol: str, log_folder: Path, warn: Callable[[str], None]
+) -> Iterator[Row]:
+    """Yield a row for every run of a game that was trained here and played.
+
+    Args:
+        game: name of the game.
+        protocol: name of the protocol to compare with.
+        log_folder: folder of the runs.
+        warn: takes a line about a run that is left out because it cannot be read.
+    """
+    for file in sorted(log_folder.glob(f"*/{game}_*/results.json")):
+        run = Run(file.parent)
+        if not re.fullmatch(rf"{re.escape(game)}_[1-9][0-9]*", run.path.name):
+            continue
+        try:
+            if "origin" not in read_manifest(run):
+                yield _own_row(run, game, protocol)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            is_told = isinstance(error, UserError)
+            reason = str(error) if is_told else f"results.json: {type(error).__name__}: {error}"
+            warn(f"{run.path} is left out: {' '.join(reason.split())[:200]}")
+
+
+def ranked(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield rows with their ranks, the best result first; the name decides a tie's order."""
+    ordered = sorted(rows, key=lambda row: (-row.result, row.name))
+    rank = 0
+    for place, row in enumerate(ordered, start=1):
+        if place == 1 or row.result < ordered[place - 2].result:
+            rank = place
+        yield replace(row, rank=rank)
+
+
+def as_csv(board: Leaderboard) -> str:
+    """Return all rows as a CSV file, with the attributes of `Row` as its header."""
+    text = StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in board.rows)
+    return text.getvalue()
+
+
+def as_html(board: Leaderboard) -> str:
+    """Return all rows as one page that sorts and filters, and that loads nothing from anywhere."""
+    data = json.dumps(asdict(board), allow_nan=False)
+    for character in "<>&\u2028\u2029":  # nothing in a card can end the script element
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    page = resources.files("dqn_zoo.sharing").joinpath("leaderboard.html")
+    return page.read_text(encoding="utf-8").replace("__DATA__", data)
+
+
+def _models(game: str) -> "Iterator[ModelInfo]":
+    """Yield every public repository once that carries one of the ids of a game."""
+    seen = set()
+    for tag in env_tags(game):
+        for model in hub.list_models(tag):
+            is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", model.id, re.ASCII)
+            if is_name and not model.private and model.id not in seen:
+                seen.add(model.id)
+                yield model
+
+
+def _card_row(model: "ModelInfo", protocol: str) -> Row | None:
+    """Return the row of a card; None where it has no score that can be read."""
+    try:
+        score = read_score(hub.card_metadata(model))
+    except OverflowError:  # a whole number on the card that no float holds
+        return None
+    if score is None or not _is_plausible(score.mean, score.std):
+        return None
+    library = _library(score, model)
+    rules, is_same = _rules_of_card(score, library, protocol)
+    return Row(
+        name=model.id,
+        owner=model.id.partition("/")[0],
+        library=library,
+        mean=score.mean,
+        std=score.std,
+        result=score.mean_minus_std,
+        num_games=_count_of_games(score.num_games),
+        protocol=rules,
+        is_same_protocol=is_same,
+        updated="" if model.last_modified is None else f"{model.last_modified:%Y-%m-%d}",
+        url=f"https://huggingface.co/{model.id}",
+        is_own=False,
+    )
+
+
+def _own_row(run: Run, game: str, protocol: str) -> Row:
+    """Return the row of a run; whatever is wrong with its files is raised."""
+    content: dict[str, Any] = json.loads(run.results_file.read_bytes())
+    if game not in (content["env"], load_config(run.config_file).env):
+        raise ValueError(f"expected a run of {game}")
+    mean, std, epsilon = (float(content[key]) for key in ("mean_reward", "std_reward", "epsilon"))
+    if not _is_plausible(mean, std):
+        raise ValueError(f"{mean} +/- {std} is no score")
+    rules = rules_in_words(Protocol(**content["protocol"]))
+    words, is_same = _with_epsilon(rules, epsilon, protocol)
+    return Row(
+        name=str(run.path),
+        owner="you",
+        library=OURS,
+        mean=mean,
+        std=std,
+        result=mean - std,
+        num_games=int(content["n_eval_episodes"]),
+        protocol=words,
+        is_same_protocol=is_same,
+        updated=str(content["eval_datetime"])[:10],
+        url="",
+        is_own=True,
+    )
+
+
+def _is_plausible(mean: float, std: float) -> bool:
+    return abs(mean) <= _LARGEST_SCORE and 0.0 <= std <= _LARGEST_SCORE
+
+
+def _count_of_games(number: object) -> int | None:
+    if not isinstance(number, int) or isinstance(number, bool):
+        return None
+    return number if 0 < number < 1_000_000 else None
+
+
+def _library(score: CardScore, model: "ModelInfo") -> str:
+    """Return the library of a card: what it says, else what the tags or the Hub say."""
+    tags = model.tags if isinstance(model.tags, list) else []
+    known = {SB3: SB3, "sb3": SB3, CLEANRL: CLEANRL, OURS: OURS}
+    named = [name for name in (score.library, model.library_name, *tags) if isinstance(name, str)]
+    for name in named:
+        if name in known:
+            return known[name]
+    other = score.library or ""
+    return other if re.fullmatch(r"\w[\w .+-]{0,39}", other, re.ASCII) else UNKNOWN
+
+
+def _rules_of_card(score: CardScore, library: str, protocol: str) -> tuple[str, bool]:
+    """Return the rules of a card's score in words, and whether they are those of the protocol.
+
+    Only our cards say their rules. RL-Zoo plays its agents by Stable-Baselines3's.
+    """
+    if library == SB3:
+        return "sb3", protocol == "sb3"
+    if library == CLEANRL:
+        return "CleanRL's own", False
+    rules = score.protocol or ""
+    form = rf"({'|'.join(PROTOCOLS)})( with [\w ,.]{{1,80}})?"
+    if library != OURS or not re.fullmatch(form, rules, re.ASCII):
+        return UNKNOWN, False
+    return _with_epsilon(rules, score.epsilon, protocol)
+
+
+def _with_epsilon(rules: str, epsilon: float | None, protocol: str) -> tuple[str, bool]:
+    """Return rules and epsilon in words, and whether both are those of the protocol."""
+    if epsilon is None or not math.isfinite(epsilon):
+        return f"{rules}, epsilon {UNKNOWN}", False
+    is_same = rules == protocol and epsilon == PROTOCOLS[protocol].eval_epsilon
+    return f"{rules}, epsilon {epsilon:g}", is_same

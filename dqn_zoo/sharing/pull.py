@@ -1,0 +1,291 @@
+"""From the Hub to a run folder: pinned to a commit, checked before anything of it is loaded."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dqn_zoo.agent import Agent, Which, build_agent, load_run_agent
+from dqn_zoo.errors import UserError
+from dqn_zoo.games import GAMES, parse_game, protocol_from_config
+from dqn_zoo.manifest import read_manifest, write_origin_manifest
+from dqn_zoo.recipes import dump_config
+from dqn_zoo.runs import Run, claim_run
+from dqn_zoo.sharing import hub
+from dqn_zoo.sharing.agent_files import (
+    CONFIG,
+    LARGEST_BYTES,
+    RESULTS,
+    WEIGHTS,
+    Description,
+    check_file,
+    check_listing,
+    check_weights,
+    read_description,
+    read_results,
+)
+
+Say = Callable[[str], None]
+
+LARGEST_ZIP_BYTES = 2**28
+_ZIP_NOT_A_MODEL = "train_eval_metrics.zip"
+
+
+class Fetched(NamedTuple):
+    """A published agent in the cache, checked.
+
+    Attributes:
+        repo_id: `owner/name`.
+        commit: that it is pinned to.
+        description: content of config.json.
+        weights: file of the weights.
+        results: file of the games it was judged by.
+        claim: the score on the card, as "622.50 +/- 201.56"; None where unknown.
+    """
+
+    repo_id: str
+    commit: str
+    description: Description
+    weights: Path
+    results: Path
+    claim: str | None
+
+
+class FetchedZip(NamedTuple):
+    """A model of Stable-Baselines3 in the cache, not opened.
+
+    Attributes:
+        file: the zip.
+        game: that the repository is about; None where it does not say.
+        origin: where it came from, for the manifest.
+    """
+
+    file: Path
+    game: str | None
+    origin: dict[str, Any]
+
+
+def load_agent(
+    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
+) -> Agent:
+    """Load an agent; only tensors and plain text are read, no code.
+
+    Args:
+        path: folder of a run, such as `logs/dqn/SpaceInvaders_1`, or a repository of the Hub, such
+            as `hf://ann/dqn-SpaceInvaders` or `hf://ann/dqn-SpaceInvaders@REVISION`.
+        which: of a run: `best` (best evaluation; the last where none was made), `last`, or the step
+            of a checkpoint. A repository holds one set of weights.
+        device: where to put the network.
+
+    Raises:
+        UserError: if the folder is no run, the Hub has no such agent, or the weights do not fit.
+    """
+    if not str(path).startswith("hf:/"):
+        return load_run_agent(path, which, device)
+    if which != "best":
+        raise UserError(f"{path} holds one set of weights: leave which={which!r} out")
+    fetched = fetch(str(path).removeprefix("hf:").lstrip("/"))
+    return build_agent(fetched.weights, fetched.description.config, device=device)
+
+
+def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = print) -> Run:
+    """Make a run folder from an agent on the Hub; what was pulled before is found again.
+
+    Args:
+        repo: `USER/REPO` or `USER/REPO@REVISION`.
+        log_folder: folder of all runs.
+        command: the command line, for the manifest.
+        say: takes one line for the user.
+
+    Raises:
+        UserError: the Hub does not have it, or it is not what it should be; then nothing is left.
+    """
+    fetched = fetch(repo, say=say)
+    origin = {"repo": fetched.repo_id, "commit": fetched.commit}
+    run = _pulled_before(log_folder, origin, fetched)
+    if run is not None:
+        say(f"{run.path} is that commit already")
+        return run
+    config = fetched.description.config
+    run = claim_run(log_folder, config.algo, config.env)
+    try:
+        run.config_file.write_text(dump_config(config), encoding="utf-8")
+        shutil.copyfile(fetched.weights, run.model_file)
+        shutil.copyfile(fetched.results, run.results_file)
+        write_origin_manifest(
+            run,
+            command=command,
+            seed=config.seed,
+            protocol=asdict(protocol_from_config(config)),
+            steps=_count(fetched.description.training.get("steps")),
+            origin=origin
+            | {
+                "score": fetched.claim,
+                "training": fetched.description.training,
+                "results": read_results(fetched.results),
+            },
+        )
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
+        raise
+    say(f"pulled into {run.path}")
+    return run
+
+
+def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
+    """Download an agent into the cache and check it; offline, take the copy that is there.
+
+    Args:
+        repo: `USER/REPO` or `USER/REPO@REVISION`.
+        say: takes one line for the user: the commit.
+
+    Raises:
+        UserError: as `pull`; what was refused is removed from the cache.
+    """
+    name = hub.parse_repo(repo)
+    try:
+        remote = hub.look_up(*name)
+    except hub.UnreachableError as error:
+        return _fetch_cached(name, error, say)
+    if remote is None:
+        raise UserError(
+            f"the Hub has no repository {name.repo_id} that you may see: check the name, or log in "
+            "with `hf auth login` if it is private"
+        )
+    check_listing(remote.files, where=name.repo_id)
+    say(f"{remote.repo_id} at commit {remote.commit}")
+    fetched = _checked(remote.repo_id, remote.commit, remote, from_cache=False)
+    hub.remember_branch(name.repo_id, CONFIG, name.revision)
+    return fetched
+
+
+def fetch_sb3(repo: str) -> FetchedZip:
+    """Download the zip of a repository of RL-Zoo or Stable-Baselines3, and nothing else of it.
+
+    Raises:
+        UserError: there is none, there are several, or it is too large.
+    """
+    name = hub.parse_repo(repo)
+    remote = hub.look_up(*name)
+    if remote is None:
+        raise UserError(f"the Hub has no repository {name.repo_id} that you may see")
+    zips = [path for path in remote.files if path.endswith(".zip") and path != _ZIP_NOT_A_MODEL]
+    if len(zips) != 1:
+        found = ", ".join(zips) or "none"
+        raise UserError(
+            f"{name.repo_id} should hold one zip of Stable-Baselines3, found {found}: "
+            "see its page, or try dqn-pull"
+        )
+    if remote.files[zips[0]] > LARGEST_ZIP_BYTES:
+        raise UserError(
+            f"{name.repo_id}: {zips[0]} has {remote.files[zips[0]]:,} bytes, more than the "
+            f"{LARGEST_ZIP_BYTES:,} that are read"
+        )
+    file = hub.download(remote.repo_id, zips[0], remote.commit)
+    origin: dict[str, Any] = {"repo": remote.repo_id, "commit": remote.commit, "file": zips[0]}
+    if 0 < remote.files.get(RESULTS, 0) <= LARGEST_BYTES[RESULTS]:
+        origin["results"] = read_results(hub.download(remote.repo_id, RESULTS, remote.commit))
+        origin["score"] = _claim(remote)
+    return FetchedZip(file, _tagged_game(remote.card), origin)
+
+
+def _fetch_cached(name: hub.RepoName, reason: hub.UnreachableError, say: Say) -> Fetched:
+    """Take what the last download left, at the commit it was pinned to."""
+    try:
+        config_file = hub.download(name.repo_id, CONFIG, name.revision or hub.MAIN, from_cache=True)
+    except UserError:
+        raise UserError(f"{reason}; there is no copy of {name.repo_id} in the cache") from reason
+    commit = config_file.parent.name  # .../snapshots/COMMIT/config.json
+    say(f"{name.repo_id} at commit {commit}, from the cache: {reason}")
+    return _checked(name.repo_id, commit, None, from_cache=True)
+
+
+def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache: bool) -> Fetched:
+    try:
+        description = read_description(hub.download(repo_id, CONFIG, commit, from_cache=from_cache))
+        _check_names(description)
+        if remote is not None:
+            _check_sizes(remote, description)
+        files = {
+            name: hub.download(repo_id, name, commit, from_cache=from_cache)
+            for name in (RESULTS, WEIGHTS)
+        }
+        for name, path in files.items():
+            check_file(description, name, path)
+        check_weights(description, files[WEIGHTS])
+        read_results(files[RESULTS])
+    except hub.UnreachableError:
+        raise
+    except UserError:
+        hub.forget(repo_id, commit)
+        raise
+    return Fetched(repo_id, commit, description, files[WEIGHTS], files[RESULTS], _claim(remote))
+
+
+def _check_names(description: Description) -> None:
+    """Refuse what would lead out of the log folder: both names become a part of a path."""
+    config = description.config
+    if config.env not in GAMES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.algo):
+        raise UserError(
+            f"{CONFIG} names the game {config.env!r} and the recipe {config.algo!r}: not loaded"
+        )
+
+
+def _check_sizes(remote: hub.Remote, description: Description) -> None:
+    """Compare what the Hub lists with what config.json says, before the large file is downloaded.
+
+    Raises:
+        UserError: they differ.
+    """
+    for name in (RESULTS, WEIGHTS):
+        said = description.files.get(name)
+        size = said.get("size") if isinstance(said, dict) else None
+        if size != remote.files[name]:
+            raise UserError(
+                f"{remote.repo_id}: {name} has {remote.files[name]:,} bytes, {CONFIG} says {size}: "
+                "not loaded"
+            )
+
+
+def _claim(remote: hub.Remote | None) -> str | None:
+    from dqn_zoo.sharing.card_scores import read_score
+
+    score = None if remote is None else read_score(remote.card)
+    return None if score is None else f"{score.mean:.2f} +/- {score.std:.2f}"
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def _tagged_game(card: Mapping[str, Any]) -> str | None:
+    """Return the game whose environment id a card carries as a tag."""
+    tags = card.get("tags")
+    for tag in tags if isinstance(tags, list) else []:
+        try:
+            if isinstance(tag, str) and tag.endswith(("-v0", "-v4", "-v5")):
+                return parse_game(tag).game
+        except UserError:
+            continue
+    return None
+
+
+def _pulled_before(log_folder: Path, origin: Mapping[str, Any], fetched: Fetched) -> Run | None:
+    config = fetched.description.config
+    for path in sorted((log_folder / config.algo).glob(f"{config.env}_*")):
+        run = Run(path)
+        try:
+            found = read_manifest(run).get("origin", {})
+        except UserError:
+            continue
+        same = {key: found.get(key) for key in origin} == dict(origin)
+        if same and run.model_file.exists():
+            check_file(fetched.description, WEIGHTS, run.model_file)
+            return run
+    return None

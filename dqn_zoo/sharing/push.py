@@ -1,0 +1,232 @@
+"""From a run to the Hub: a staging folder with exactly what is published, then one commit."""
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dqn_zoo.config import Config
+from dqn_zoo.enjoy import Session
+from dqn_zoo.errors import UserError
+from dqn_zoo.evaluation import Game
+from dqn_zoo.learning_curve import draw_learning_curve
+from dqn_zoo.manifest import read_manifest
+from dqn_zoo.recipes import dump_config
+from dqn_zoo.results import results
+from dqn_zoo.runs import Run
+from dqn_zoo.score_statistics import summarize
+from dqn_zoo.sharing import hub
+from dqn_zoo.sharing.agent_files import (
+    CARD,
+    CONFIG,
+    CURVE,
+    FILM,
+    RESULTS,
+    SETTINGS,
+    WEIGHTS,
+    check_listing,
+    sample_of,
+    write_description,
+)
+from dqn_zoo.sharing.card import write_card
+from dqn_zoo.video import check_film
+
+TENSORBOARD = "tensorboard"
+LOGS = ("progress.csv", "evaluations.csv")
+ALLOWED = (CARD, CONFIG, SETTINGS, WEIGHTS, RESULTS, FILM, CURVE, *LOGS)
+"""Names that are published, and nothing else but the TensorBoard events: no environment files, no
+manifest with its command lines, nothing that merely lies in the folder."""
+
+_TRAINING_KEYS = (
+    "seed", "device", "num_threads", "precision", "python", "platform", "machine", "cpu", "cores",
+    "memory_bytes", "versions", "git",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """The folder that is published.
+
+    Attributes:
+        path: `RUN/hub/REPO-NAME`; kept, so that an interrupted push plays no game twice.
+        repo_id: `owner/name`; `USER` stands for an owner that is not known yet.
+    """
+
+    path: Path
+    repo_id: str
+
+    @property
+    def film(self) -> Path:
+        """The film of the agent."""
+        return self.path / FILM
+
+    @property
+    def results_file(self) -> Path:
+        """The games it was judged by."""
+        return self.path / RESULTS
+
+    def files(self) -> dict[str, Path]:
+        """Return what is published, by its path in the repository."""
+        events = sorted((self.path / TENSORBOARD).glob("events.out.tfevents.*"))
+        named = [self.path / name for name in ALLOWED]
+        return {
+            path.relative_to(self.path).as_posix(): path
+            for path in (*named, *events)
+            if path.is_file() and not path.is_symlink()
+        }
+
+
+def repo_name(config: Config) -> str:
+    """Return the default name of a repository: `dqn-SpaceInvaders`."""
+    return f"{config.algo}-{config.env}"
+
+
+def open_staging(run: Run, repo_id: str) -> Staging:
+    """Return the staging folder of a repository, made where missing.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = run.path / "hub" / repo_id.split("/")[1]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror})") from error
+    return Staging(path=path, repo_id=repo_id)
+
+
+def staged_results(staging: Staging, session: Session) -> dict[str, Any] | None:
+    """Return the results of an earlier push that was interrupted, if they are of this session.
+
+    The same weights, rules, seed and number of games give the same results again.
+    """
+    try:
+        found: dict[str, Any] = json.loads(staging.results_file.read_bytes())
+        sample_of(found, where=str(staging.results_file))
+    except (OSError, ValueError):
+        return None
+    wanted = results(session, [], summarize([0.0]))
+    keys = ("weights", "protocol", "epsilon", "seed", "frame_stack", "crop", "env", "versions")
+    same = all(found.get(key) == _plain(wanted[key]) for key in keys)
+    return found if same and found["n_eval_episodes"] == session.num_games else None
+
+
+def stage_results(staging: Staging, session: Session, games: Sequence[Game]) -> dict[str, Any]:
+    """Write results.json and return its content."""
+    games = sorted(games, key=lambda game: game.index)
+    content = _plain(results(session, games, summarize([game.score for game in games])))
+    staging.results_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return dict(content)
+
+
+def complete(
+    staging: Staging,
+    session: Session,
+    content: Mapping[str, Any],
+    *,
+    config: Config,
+    num_actions: int,
+) -> dict[str, Path]:
+    """Write everything that needs no game, check it all, and return what is published.
+
+    Args:
+        staging: holds results.json and, where one was made, the film.
+        session: that was played.
+        content: of results.json.
+        config: settings of the training.
+        num_actions: of the game.
+
+    Raises:
+        UserError: the disk is full, or the film is none that browsers play.
+    """
+    run, path = session.run, staging.path
+    training = training_record(run, session.weights.steps)
+    try:
+        shutil.copyfile(session.weights.file, path / WEIGHTS)
+        (path / SETTINGS).write_text(dump_config(config), encoding="utf-8")
+        _copy_logs(run, path)
+        has_curve = draw_learning_curve(run, config, path / CURVE)
+        has_film = staging.film.exists()
+        if has_film:
+            check_film(staging.film)
+        write_description(
+            path,
+            config,
+            names=[name for name in staging.files() if name not in (CARD, CONFIG)],
+            num_actions=num_actions,
+            training=training,
+        )
+        card = write_card(
+            staging.repo_id, config, content, training, has_film=has_film, has_curve=has_curve
+        )
+        (path / CARD).write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): make room") from error
+    files = staging.files()
+    check_listing({name: file.stat().st_size for name, file in files.items()}, where=str(path))
+    return files
+
+
+def training_record(run: Run, steps: int | None) -> dict[str, Any]:
+    """Return how a run was trained, as config.json says it: no path, no command line.
+
+    A run that came from elsewhere keeps the record it came with.
+    """
+    manifest = read_manifest(run)
+    origin = manifest.get("origin")
+    if origin is not None:
+        return dict(origin.get("training") or {"steps": steps})
+    record = {key: manifest.get(key) for key in _TRAINING_KEYS}
+    return {"steps": steps, "seconds": _seconds(run, steps), **record}
+
+
+def check_remote(remote: hub.Remote | None, repo_id: str) -> list[str]:
+    """Return what a repository holds that a push would replace, and refuse what is not ours.
+
+    Raises:
+        UserError: it holds files that dqn-push does not write.
+    """
+    if remote is None:
+        return []
+    ours = [name for name in remote.files if name in ALLOWED or name.startswith(f"{TENSORBOARD}/")]
+    others = sorted(set(remote.files) - set(ours) - {".gitattributes"})
+    if others:
+        raise UserError(
+            f"{hub.page(repo_id)} holds files of something else ({', '.join(others[:3])}): push "
+            "under another --repo-name, or remove them there"
+        )
+    return ours
+
+
+def _copy_logs(run: Run, path: Path) -> None:
+    """Copy the logs; the names of TensorBoard's files are changed, they contain the computer's."""
+    shutil.rmtree(path / TENSORBOARD, ignore_errors=True)
+    for name in LOGS:
+        (path / name).unlink(missing_ok=True)
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, path / name)
+    tensorboard = Path(read_manifest(run).get("tensorboard") or run.tensorboard)
+    for number, events in enumerate(sorted(tensorboard.glob("events.out.tfevents.*"))):
+        (path / TENSORBOARD).mkdir(exist_ok=True)
+        time = events.name.split(".")[3]
+        name = f"events.out.tfevents.{time if time.isdecimal() else 0}.{number}.dqn-zoo"
+        shutil.copyfile(events, path / TENSORBOARD / name)
+
+
+def _seconds(run: Run, steps: int | None) -> float | None:
+    """Return the wall-clock of the training up to `steps`, from its log."""
+    try:
+        with run.progress_file.open() as file:
+            rows = [(int(row["steps"]), float(row["time_s"])) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    reached = [seconds for step, seconds in rows if steps is None or step <= steps]
+    return reached[-1] if reached else None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is after a trip through JSON: tuples are lists."""
+    return json.loads(json.dumps(value))

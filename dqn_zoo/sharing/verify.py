@@ -1,0 +1,147 @@
+"""Does the score of a card hold? The same games by the same rules, with fresh seeds."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.games import protocol_from_config
+from dqn_zoo.manifest import read_manifest
+from dqn_zoo.runs import Run
+from dqn_zoo.score_statistics import Sample, Summary, welch_interval
+from dqn_zoo.sharing.agent_files import digest, read_results, sample_of
+
+RULES_OF_THE_CONFIG = (
+    "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
+)  # fmt: skip
+
+
+class Claim(NamedTuple):
+    """A score that somebody reported, and the rules it was made by.
+
+    Attributes:
+        sample: number, mean and deviation of the games.
+        config: the settings of the run under those rules.
+        weights: file of the weights that made it.
+        seed: of the games; None where it was not reported.
+        card: the score on the card where it is another; None where it agrees or is unknown.
+    """
+
+    sample: Sample
+    config: Config
+    weights: Path
+    seed: int | None
+    card: str | None
+
+
+class Verdict(NamedTuple):
+    """What playing again says about a claim.
+
+    Attributes:
+        difference: mean now minus mean claimed.
+        interval: Welch's 95 % interval of that difference.
+        holds: the interval contains 0, and the card says what its own results say.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    holds: bool
+
+
+def read_claim(run: Run, config: Config) -> Claim:
+    """Return the score that came with a run, or that its last `dqn-enjoy` measured.
+
+    Raises:
+        UserError: there is none, it needs two games, or it was made with other weights or rules
+            than can be played now.
+    """
+    origin = read_manifest(run).get("origin") or {}
+    content = origin.get("results") or _own_results(run)
+    sample = sample_of(content, where=str(run.path))
+    if sample.num_games < 2:
+        raise UserError(f"the score of {run.path} is of one game; a comparison needs two")
+    on_card, score = origin.get("score"), f"{sample.mean:.2f} +/- {sample.std:.2f}"
+    return Claim(
+        sample=sample,
+        config=_as_claimed(config, content, run.path),
+        weights=_claimed_weights(run, (content.get("weights") or {}).get("sha256")),
+        seed=content.get("seed"),
+        card=on_card if on_card not in (None, score) else None,
+    )
+
+
+def judge(claim: Claim, played: Summary) -> Verdict:
+    """Compare what was played now with what was claimed."""
+    now = Sample(played.num_games, played.mean, played.std)
+    interval = welch_interval(now, claim.sample)
+    contains_0 = interval[0] <= 0.0 <= interval[1]
+    return Verdict(now.mean - claim.sample.mean, interval, contains_0 and claim.card is None)
+
+
+def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
+    """Return the comparison in words."""
+    sample = claim.sample
+    seed = "" if claim.seed is None else f", seed {claim.seed}"
+    low, high = verdict.interval
+    lines = [
+        f"claimed     {sample.mean:,.2f} +/- {sample.std:,.2f} in {sample.num_games} games{seed}",
+        f"now         {played.mean:,.2f} +/- {played.std:,.2f} in {played.num_games} games",
+        f"difference  {verdict.difference:+,.2f}",
+        f"interval    {low:+,.1f} to {high:+,.1f} (Welch, 95 %, of the difference)",
+    ]
+    if claim.card is not None:
+        lines.append(f"the card says {claim.card}, which is not what its own results.json says")
+    lines.append(
+        "the score holds: the interval contains 0"
+        if verdict.holds
+        else "the score does not hold"
+        + ("" if claim.card is not None else ": the interval does not contain 0")
+    )
+    return lines
+
+
+def _own_results(run: Run) -> dict[str, Any]:
+    if not run.results_file.exists():
+        raise UserError(
+            f"{run.path} has no {run.results_file.name} to verify: dqn-enjoy --run {run.path} "
+            "makes one"
+        )
+    return read_results(run.results_file)
+
+
+def _claimed_weights(run: Run, sha256: str | None) -> Path:
+    """Return the weights of that content; without one, those that dqn-enjoy takes.
+
+    Raises:
+        UserError: the run has other weights now.
+    """
+    checkpoints = [run.checkpoint(step) / run.model_file.name for step in run.checkpoint_steps()]
+    for path in (run.best_model_file, run.model_file, *checkpoints):
+        if path.exists() and sha256 in (None, digest(path)):
+            return path
+    raise UserError(
+        f"the score of {run.path} is of weights that it does not have any more: "
+        f"dqn-enjoy --run {run.path} measures those that it has"
+    )
+
+
+def _as_claimed(config: Config, results: Mapping[str, Any], where: Path) -> Config:
+    """Return the settings with the rules of a result; a result without any was made by the run's.
+
+    Raises:
+        UserError: rules that do not exist here.
+    """
+    rules = results.get("protocol")
+    if rules is None:
+        return config
+    try:
+        changes = {"protocol": rules["name"]} | {key: rules[key] for key in RULES_OF_THE_CONFIG}
+        claimed = Config.model_validate(config.model_dump() | changes)
+        same = asdict(protocol_from_config(claimed)) == rules
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where} names no rules that can be played: {error}") from error
+    if not same:
+        raise UserError(f"{where} names rules that cannot be played here: {rules}")
+    return claimed
