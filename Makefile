@@ -1,6 +1,6 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
-# make extras    tests beside Stable-Baselines3, in a browser (Chromium) and of the notebooks
+# make extras    tests of all games, beside Stable-Baselines3, in a browser (Chromium), of notebooks
 # make check     what contributors run: tests, lint, types, format
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
@@ -31,7 +31,7 @@ test: install
 
 extras: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook]'
-	$(BIN)/python -m pytest -m 'sb3 or browser or notebook' $(ARGS)
+	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook' $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

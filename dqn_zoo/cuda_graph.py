@@ -27,7 +27,6 @@ WARM_UPS = 3  # eager updates before the first recording, as PyTorch asks; they 
 CHECKED_REPETITIONS = 2  # the second would show what the first left behind
 TOLERANCE = 0.1  # of a change; the same work recorded and eager differs by rounding alone
 ROUNDING = 1e-5  # of a value; changes that are smaller count as if they were as large
-MOST_UPDATES = 16  # in one graph
 MOST_RECORDINGS = 4  # each takes memory; a run has two or three different numbers of updates due
 
 Tensors = Mapping[str, Sequence[Tensor]]  # by what they are
@@ -88,8 +87,8 @@ class RecordedUpdates:
     So neither warming up nor recording leaves a trace. From then on the recording is repeated.
 
     Args:
-        update: takes a gradient step on tensors alone, whatever Python it runs counts for nothing;
-            returns priorities, float32 [batch].
+        updates: takes a gradient step per minibatch on tensors alone, whatever Python it runs
+            counts for nothing; returns the priorities of each, float32 [batch].
         recorder: records it.
         tensors: returns all that an update changes and all it reads but for minibatches and the
             learning rate, in the same order every time.
@@ -100,14 +99,14 @@ class RecordedUpdates:
 
     def __init__(
         self,
-        update: Callable[[Batch], Tensor],
+        updates: Callable[[Sequence[Batch]], list[Tensor]],
         recorder: Recorder,
         *,
         tensors: Callable[[], Tensors],
         generator: Callable[[], torch.Generator],
         renew_generator: Callable[[], None],
     ) -> None:
-        self._update = update
+        self._eagerly = updates
         self._recorder = recorder
         self._tensors = tensors
         self._generator = generator
@@ -132,12 +131,6 @@ class RecordedUpdates:
 
     def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Make one update per minibatch and return the priorities of each: float32 [batch]."""
-        priorities: list[Tensor] = []
-        for start in range(0, len(batches), MOST_UPDATES):
-            priorities += self._make(batches[start : start + MOST_UPDATES])
-        return priorities
-
-    def _make(self, batches: Sequence[Batch]) -> list[Tensor]:
         if self._trouble is not None:
             return self._eagerly(batches)
         if self._recordings and self._addresses != _addresses(self._tensors()):
@@ -152,9 +145,6 @@ class RecordedUpdates:
         if len(self._recordings) == MOST_RECORDINGS:
             return self._eagerly(batches)
         return self._record(sizes, batches)
-
-    def _eagerly(self, batches: Sequence[Batch]) -> list[Tensor]:
-        return [self._update(batch) for batch in batches]
 
     def _warm_up(self, batches: Sequence[Batch]) -> list[Tensor]:
         return self._recorder.warm_up(lambda: self._eagerly(batches))

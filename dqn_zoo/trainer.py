@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from dqn_zoo.agent import weights_bytes
 from dqn_zoo.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.config import Config, initial_learning_rate
-from dqn_zoo.cuda_graph import MOST_UPDATES, CudaRecorder
+from dqn_zoo.cuda_graph import CudaRecorder
 from dqn_zoo.envs import Environments, EnvSettings, EnvStep, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import LinearSchedule, epsilon_greedy
@@ -180,12 +180,8 @@ class Trainer:
         self.counters.updates += num_updates
 
     def _shares(self, num_updates: int) -> list[int]:
-        """Return how many minibatches are gathered at once, adding up to all of them.
-
-        A GPU gathers many as fast as one, and a graph takes `MOST_UPDATES`. A CPU computes with
-        pixels that are still in its cache.
-        """
-        most = 1 if self.learner.device.type == "cpu" else MOST_UPDATES
+        """Return how many minibatches are gathered at once, adding up to all of them."""
+        most = self.learner.most_at_once
         return [min(most, num_updates - done) for done in range(0, num_updates, most)]
 
     @timed("sampling")
@@ -360,6 +356,8 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
     if config.device == "cuda":
         # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
         torch.backends.cudnn.benchmark = True
+        # What PyTorch does in convolutions anyway: multiply float32 with 10 bits of mantissa.
+        torch.backends.cuda.matmul.allow_tf32 = True
     network = build_network(
         NetworkSettings.from_config(config),
         num_actions=num_actions,

@@ -15,13 +15,12 @@ from tape import TapeRecorder
 from dqn_zoo.cuda_graph import (
     CHECKED_REPETITIONS,
     MOST_RECORDINGS,
-    MOST_UPDATES,
     TOLERANCE,
     WARM_UPS,
     CudaRecorder,
     _difference,
 )
-from dqn_zoo.learner import Learner, OptimizerSettings
+from dqn_zoo.learner import MOST_AT_ONCE, Learner, OptimizerSettings
 from dqn_zoo.losses import build_loss
 from dqn_zoo.recipes import resolve
 from dqn_zoo.stopping import Stop
@@ -146,7 +145,7 @@ def test_the_user_is_told_once_what_the_updates_are_made_by():
 def test_any_number_of_updates_at_a_time_gives_the_same_bits_and_priorities_of_their_own():
     recorder = TapeRecorder()
     recorded, direct = make_learner("iqn", recorder), make_learner("iqn")
-    counts = [2, 2, 3, 1, 3, 2, 2, MOST_UPDATES + 1, 4, 5]  # 5 would be a recording too many
+    counts = [2, 2, 3, 1, 3, 2, 2, MOST_AT_ONCE + 1, 4, 5]  # 5 would be a recording too many
     first = 0
     for count in counts:
         batches = [batch_for("iqn", first + number) for number in range(count)]
@@ -157,6 +156,14 @@ def test_any_number_of_updates_at_a_time_gives_the_same_bits_and_priorities_of_t
     assert_same(recorded, direct)
     assert recorder.recordings == MOST_RECORDINGS  # of 3, 1, 2 and 16
     assert recorded.take_metrics() == direct.take_metrics()
+
+
+@pytest.mark.parametrize(("is_recorded", "passes"), [(True, [36]), (False, [12, 12, 12])])
+def test_recorded_updates_share_a_pass_through_the_target_network(is_recorded, passes):
+    learner, sizes = make_learner("huber", TapeRecorder() if is_recorded else None), []
+    learner.target.torso.register_forward_pre_hook(lambda torso, inputs: sizes.append(len(*inputs)))
+    learner.updates([batch_for("huber", number) for number in range(3)], RATES[0])
+    assert sizes == passes
 
 
 def test_minibatches_of_another_size_are_not_squeezed_into_a_recording():
