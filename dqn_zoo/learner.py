@@ -5,6 +5,7 @@ import copy
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dqn_zoo.cuda_graph import RecordedUpdates, Recorder
 from dqn_zoo.losses import Loss
-from dqn_zoo.networks import QNetwork, channels_last
+from dqn_zoo.networks import NetworkWithFeatures, QNetwork, channels_last
 from dqn_zoo.optimizers import OPTIMIZERS
 from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
@@ -121,22 +122,24 @@ class Learner:
 
     def _take_steps(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Do what updates do on the device; Python state must not depend on it."""
+        target = self._target.network
         if len(batches) == 1:
-            return [self._take_step(batches[0], None)]
+            return [self._take_step(batches[0], target)]
+        following = [batch.next_observation for batch in batches]
         with torch.no_grad(), self._autocast():
-            # No noise: features come before the noisy layers.
-            following = torch.cat([batch.next_observation for batch in batches])
-            features = self._target.network.features(following)
-        sizes = [len(batch.action) for batch in batches]
-        return list(map(self._take_step, batches, torch.split(features, sizes)))
+            # Noise comes behind the features, so that they hold for all of these updates.
+            features = target.features(torch.cat(following))
+        known = torch.split(features, [len(observation) for observation in following])
+        knowing = map(partial(NetworkWithFeatures, target), following, known)
+        return list(map(self._take_step, batches, knowing))
 
-    def _take_step(self, batch: Batch, next_features: Tensor | None) -> Tensor:
+    def _take_step(self, batch: Batch, target: QNetwork) -> Tensor:
         # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
-        online, target = self._online.network, self._target.network
+        online = self._online.network
         for network in (online, target):
             network.reset_noise(self._generator)
         with self._norms_in_training(), self._autocast():
-            output = self._loss(online, target, batch, self._uniform, next_features)
+            output = self._loss(online, target, batch, self._uniform)
             loss = (batch.weight * output.per_example).mean()
         self._forget_gradients()
         torch.autograd.backward(loss)

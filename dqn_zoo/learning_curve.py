@@ -44,9 +44,9 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
         color="tab:blue",
         label="mean of the last 100 training games",
     )
-    if run.evaluations_file.exists():
+    if run.evaluations_file.exists() and len(evaluated := column(run.evaluations_file, "steps")):
         axes.errorbar(
-            column(run.evaluations_file, "steps"),
+            evaluated,
             column(run.evaluations_file, "mean"),
             column(run.evaluations_file, "std"),
             fmt="o",

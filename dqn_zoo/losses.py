@@ -45,23 +45,9 @@ class Loss(Protocol):
     """Anything that judges a batch with the online and the target network."""
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        uniform: Uniform,
-        next_features: Tensor | None = None,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
-        """Return the loss of every row.
-
-        Args:
-            online: network that learns.
-            target: its older copy.
-            batch: transitions.
-            uniform: where all that is random comes from.
-            next_features: float [batch, feature_size], `target.features` of the next observations
-                where the caller has them already.
-        """
+        """Return the loss of every row of `batch`; what is random comes from `uniform`."""
         ...
 
 
@@ -78,16 +64,11 @@ class TDLoss:
     penalty: Callable[[Tensor], Tensor]
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        uniform: Uniform,
-        next_features: Tensor | None = None,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the penalised TD error of every row; priorities are absolute errors."""
         with torch.no_grad():
-            next_q = target.head.q_values(_next_features(target, batch, next_features))
+            next_q = target.q_values(batch.next_observation)
             backup = self.bootstrap(next_q, online, target, batch)
             next_value = value_learning.expectation(backup.policy, next_q) + backup.bonus
             td_target = value_learning.td_target(backup.reward, batch.discount, next_value)
@@ -112,12 +93,7 @@ class CategoricalLoss:
     bootstrap: Bootstrap
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        uniform: Uniform,
-        next_features: Tensor | None = None,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the cross-entropy of every row.
 
@@ -127,8 +103,7 @@ class CategoricalLoss:
         online_head = _head(online, CategoricalHead)
         target_head = _head(target, CategoricalHead)
         with torch.no_grad():
-            next_features = _next_features(target, batch, next_features)
-            next_log = target_head.log_probabilities(next_features)
+            next_log = target_head.log_probabilities(target.features(batch.next_observation))
             next_q = target_head.mean(next_log)
             backup = self.bootstrap(next_q, online, target, batch)
             next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
@@ -161,17 +136,12 @@ class QuantileLoss:
     kappa: float
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        uniform: Uniform,
-        next_features: Tensor | None = None,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         with torch.no_grad():
             next_quantiles = _head(target, QuantileHead).quantiles(
-                _next_features(target, batch, next_features)
+                target.features(batch.next_observation)
             )
             backup = self.bootstrap(next_quantiles.mean(dim=-1), online, target, batch)
             targets = _quantile_targets(backup, batch, next_quantiles)
@@ -199,19 +169,14 @@ class ImplicitQuantileLoss:
     num_target_quantiles: int
 
     def __call__(
-        self,
-        online: QNetwork,
-        target: QNetwork,
-        batch: Batch,
-        uniform: Uniform,
-        next_features: Tensor | None = None,
+        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         batch_size = len(batch.action)
         online_head = _head(online, ImplicitQuantileHead)
         target_head = _head(target, ImplicitQuantileHead)
         with torch.no_grad():
-            next_features = _next_features(target, batch, next_features)
+            next_features = target.features(batch.next_observation)
             backup = self.bootstrap(target_head.q_values(next_features), online, target, batch)
             next_quantiles = target_head.quantiles(
                 next_features, uniform(batch_size, self.num_target_quantiles)
@@ -222,10 +187,6 @@ class ImplicitQuantileLoss:
             online_head.quantiles(online.features(batch.observation), fractions), batch.action
         )
         return _quantile_output(quantiles, targets, fractions, self.kappa)
-
-
-def _next_features(target: QNetwork, batch: Batch, known: Tensor | None) -> Tensor:
-    return target.features(batch.next_observation) if known is None else known
 
 
 def _quantile_targets(backup: Backup, batch: Batch, next_quantiles: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class QNetwork(nn.Module):
 
     head: Head
 
-    def __init__(self, torso: nn.Module, head: nn.Module) -> None:
+    def __init__(self, torso: nn.Module, head: nn.Module | Head) -> None:
         super().__init__()
         self.torso = torso
         self.head = head  # type: ignore[assignment]
@@ -103,6 +103,24 @@ class QNetwork(nn.Module):
         """Compute with the means of the noisy layers from now on."""
         for layer in self._noisy_layers:
             layer.remove_noise()
+
+
+class NetworkWithFeatures(QNetwork):
+    """The same network, for which the features of one tensor of observations are known already.
+
+    Args:
+        network: whose layers it shares.
+        observation: uint8 [batch, stack, 84, 84], recognised by its identity.
+        features: float [batch, feature_size], what `network.features` makes of it.
+    """
+
+    def __init__(self, network: QNetwork, observation: Tensor, features: Tensor) -> None:
+        super().__init__(network.torso, network.head)
+        self._observation, self._features = observation, features
+
+    def features(self, observation: Tensor) -> Tensor:
+        """Return what is known, or compute it."""
+        return self._features if observation is self._observation else super().features(observation)
 
 
 def channels_last(observation: Tensor) -> Tensor:

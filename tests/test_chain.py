@@ -92,7 +92,7 @@ class Broken:
     def __init__(self, loss: Loss, damage: str) -> None:
         self.loss, self.damage = loss, damage
 
-    def __call__(self, online, target, batch, uniform, next_features=None):
+    def __call__(self, online, target, batch, uniform):
         if self.damage == "no discount":
             batch = batch._replace(discount=(batch.discount > 0.0).float())
         elif self.damage == "no end":

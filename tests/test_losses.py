@@ -187,20 +187,6 @@ def test_no_gradient_flows_through_the_target(loss, bootstrap):
 
 
 @pytest.mark.parametrize(("loss", "bootstrap"), COMBINATIONS)
-def test_features_that_the_caller_has_replace_those_of_the_target_network(loss, bootstrap):
-    config, batch = small_config(loss, bootstrap), random_batch()
-    online, target = small_network(config), small_network(config, seed=6)
-
-    def per_example(*next_features):
-        arguments = (online, target, batch, fixed_fractions(config), *next_features)
-        return build_loss(config)(*arguments).per_example
-
-    computed = per_example()
-    assert torch.equal(computed, per_example(target.features(batch.next_observation)))
-    assert not torch.allclose(computed, per_example(target.features(batch.observation)))
-
-
-@pytest.mark.parametrize(("loss", "bootstrap"), COMBINATIONS)
 def test_losses_stay_float32_under_autocast(loss, bootstrap):
     """With layers that keep float32 nothing that is left may round: see each number unchanged."""
     config = small_config(loss, bootstrap)

@@ -29,7 +29,7 @@ from dqn_zoo.bootstraps import DoubleBootstrap, SoftBootstrap
 from dqn_zoo.config import build_config
 from dqn_zoo.heads import HeadSettings
 from dqn_zoo.losses import ImplicitQuantileLoss
-from dqn_zoo.networks import NetworkSettings, QNetwork, channels_last
+from dqn_zoo.networks import NetworkSettings, NetworkWithFeatures, QNetwork, channels_last
 
 # --- Every combination works
 
@@ -409,3 +409,14 @@ def test_pixels_are_laid_out_with_the_channels_last(batch: int, stack: int) -> N
         assert torch.equal(laid_out, before)
         assert laid_out.stride() == (stack * 84 * 84, 1, stack * 84, stack)
     assert torch.equal(pixels, before)
+
+
+def test_known_features_stand_for_one_tensor_of_observations_alone():
+    network, frames = build(torso="small", loss="qrdqn"), random_frames(2, 4, 84, 84)
+    known = network.features(frames) + 1.0
+    knowing = NetworkWithFeatures(network, frames, known)
+    assert torch.equal(knowing.features(frames), known)
+    assert torch.equal(knowing.q_values(frames), network.head.q_values(known))
+    same = frames.clone()
+    assert torch.equal(knowing.q_values(same), network.q_values(same))
+    assert knowing.head is network.head
