@@ -27,7 +27,7 @@ import yaml
 from benchmarking import Benchmark, Contender, Measurement
 from peers import environment as peers
 
-from dqn_zoo.machine import supports_bfloat16, usable_cores
+from dqn_zoo.machine import default_num_threads, supports_bfloat16, usable_cores
 from dqn_zoo.preparation import complete
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import find_run
@@ -41,16 +41,18 @@ class Pace(NamedTuple):
 
     Attributes:
         warm_up: steps of learning before the measured span; CUDA graphs are recorded in them.
+        peer_warm_up: the same for the peers, which record nothing.
         before_s: for all that comes before the span.
         log_interval: steps between two rows of the log, of which the span is made.
     """
 
     warm_up: int
+    peer_warm_up: int
     before_s: float
     log_interval: int
 
 
-PACES = {"cpu": Pace(200, 4.0, 200), "cuda": Pace(10_000, 20.0, 4_000)}
+PACES = {"cpu": Pace(200, 200, 4.0, 200), "cuda": Pace(10_000, 500, 18.0, 4_000)}
 
 
 def measure_run(
@@ -116,7 +118,7 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
             return measure_run(
                 algo,
                 settings,
-                first_step=arguments.learning_starts + arguments.warm_up,
+                first_step=arguments.learning_starts + pace.warm_up,
                 seconds=arguments.seconds,
                 before_s=pace.before_s,
             )
@@ -185,7 +187,7 @@ def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Con
         "num-threads": arguments.num_threads,
         "buffer-size": arguments.buffer_size,
         "learning-starts": arguments.learning_starts,
-        "warm-up": arguments.warm_up,
+        "warm-up": PACES[arguments.device].peer_warm_up,
         "seconds": arguments.seconds,
         "device": arguments.device,
     }
@@ -208,7 +210,10 @@ def _traits(num_envs: int, num_threads: int, precision: str) -> dict[str, str | 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--num-threads", type=int, default=usable_cores(), help="of PyTorch (default: all cores)"
+        "--num-threads",
+        type=int,
+        default=default_num_threads(usable_cores()),
+        help="of PyTorch (default: as dqn-train, all cores up to 8)",
     )
     parser.add_argument("--device", choices=list(VARIANTS), default="cpu", help="(default: cpu)")
     parser.add_argument(
@@ -219,9 +224,6 @@ def main() -> int:
     )
     parser.add_argument(
         "--learning-starts", type=int, default=1_000, help="steps before it (default: 1,000)"
-    )
-    parser.add_argument(
-        "--warm-up", type=int, help="steps of learning, unmeasured (default: 200, cuda: 10,000)"
     )
     parser.add_argument(
         "--vary",
@@ -237,14 +239,12 @@ def main() -> int:
     benchmarking.add_arguments(parser, repetitions=3)
     peers.add_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.warm_up is None:
-        arguments.warm_up = PACES[arguments.device].warm_up
     # An inherited limit would hold for some of them and not for others.
     os.environ["OMP_NUM_THREADS"] = str(arguments.num_threads)
     contenders = list(own_contenders(arguments))
     settings = {
         key: getattr(arguments, key)
-        for key in ("device", "num_threads", "seconds", "buffer_size", "learning_starts", "warm_up")
+        for key in ("device", "num_threads", "seconds", "buffer_size", "learning_starts")
     }
     python = None if arguments.vary else peers.find_python(arguments)
     if python is not None:

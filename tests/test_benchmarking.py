@@ -179,6 +179,7 @@ def test_peers_have_the_versions_of_the_constraints():
     assert {name: pinned[name] for name in shared} == {name: constraints[name] for name in shared}
 
 
+@pytest.mark.timeout(300)  # two virtual environments with pip
 def test_an_environment_is_built_once_and_a_failure_is_only_a_warning(
     tmp_path, monkeypatch, capsys
 ):
