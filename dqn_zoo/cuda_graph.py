@@ -9,8 +9,8 @@ repeats kernels on the memory that they were recorded with, and no Python. There
 - tensors that an update changes must stay where they are: addresses are compared every time;
 - a graph is trusted only after it changed everything as eager updates from the same state do.
 
-Whatever fails, updates stay eager, which is slower and right. Not yet run on a GPU: the tests
-repeat recorded operations on a CPU.
+Whatever fails, updates stay eager, which is slower and right. Where there is no GPU the tests
+repeat recorded operations on the CPU.
 """
 
 import contextlib
