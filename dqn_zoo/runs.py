@@ -32,6 +32,10 @@ LOCK_NAME = ".lock"
 CHECKPOINT_PREFIX = "step_"
 
 
+class NoRunError(UserError):
+    """There is no such run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder and the names of what lies in it."""
@@ -225,7 +229,8 @@ def find_run(
             manifest, progress, weights or checkpoints changed last. (Watching a run is no change.)
 
     Raises:
-        UserError: There is no such run, or several, or the folder is no run this version reads.
+        NoRunError: There is no such run.
+        UserError: There are several, or the folder is no run this version reads.
     """
     _check_exp_id(exp_id)
     if run is not None and Path(run).is_dir():
@@ -242,7 +247,7 @@ def find_run(
     if not matches:
         target = Path(run).name if run is not None else wanted.split()[-1]
         message = f"no {wanted}" + (f" by {algo}" if algo else "") + f" in {log_folder}"
-        raise UserError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
+        raise NoRunError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
     if run is None and not exp_id:
         return _checked(max(matches, key=_last_change).path)
     if len(matches) > 1:

@@ -14,6 +14,7 @@ from dqn_zoo.cli.enjoy_arguments import DEFAULT_FILM, build_parser
 from dqn_zoo.cli.play_arguments import DEFAULT_EPISODES
 from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_warning
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs import NoRunError
 
 if TYPE_CHECKING:
     from dqn_zoo.config import Config
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _enjoy(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
+    if arguments.list:
+        return _list_pretrained()
     has_window = _wants_window(arguments)
     run, config = _find_run(arguments)
 
@@ -65,16 +68,74 @@ def _enjoy(arguments: argparse.Namespace) -> int:
 
 
 def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
-    if arguments.hub is None:
-        return find_asked_run(arguments)
-    clash = sorted({"env", "algo", "run", "exp_id"} & arguments.given)
-    if clash:
-        raise UserError(f"--hub names the agent: leave out --{clash[0].replace('_', '-')}")
     from dqn_zoo.recipes import load_config
+
+    if arguments.hub is not None:
+        run = _pulled(arguments)
+    elif arguments.pretrained:
+        run = _pretrained(arguments)
+    else:
+        try:
+            return find_asked_run(arguments)
+        except NoRunError as error:
+            if arguments.env is None or {"run", "algo", "exp_id"} & arguments.given:
+                raise
+            run = _pretrained(arguments, instead_of=error)
+    return run, load_config(run.config_file)
+
+
+def _pulled(arguments: argparse.Namespace) -> "Run":
+    _refuse(arguments, "--hub", {"env", "algo", "run", "exp_id", "pretrained"})
     from dqn_zoo.sharing.pull import pull
 
-    run = pull(arguments.hub, log_folder=arguments.folder, command=sys.argv)
-    return run, load_config(run.config_file)
+    return pull(arguments.hub, log_folder=arguments.folder, command=sys.argv)
+
+
+def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
+    """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
+    _refuse(arguments, "--pretrained", {"algo", "run", "exp_id"})
+    from dqn_zoo.games import parse_game
+    from dqn_zoo.sharing.pretrained import find_pretrained, list_pretrained, unpack_pretrained
+
+    if arguments.env is None:
+        raise UserError("--pretrained needs --env GAME; dqn-enjoy --list shows which there are")
+    game = parse_game(arguments.env).game
+    agent = find_pretrained(game)
+    if agent is None:
+        if instead_of is not None:
+            raise instead_of
+        known = ", ".join(each.game for each in list_pretrained()) or "none"
+        raise UserError(f"no agent for {game} comes with dqn_zoo; there are: {known}")
+    why = "" if instead_of is None else f"no run of {game} in {arguments.folder}: "
+    print(
+        f"{why}an agent that comes with dqn_zoo, recipe {agent.recipe}, {agent.steps:,} steps: "
+        f"{agent.score} in {agent.num_games} games, protocol {agent.rules}"
+    )
+    return unpack_pretrained(agent, log_folder=arguments.folder, command=sys.argv)
+
+
+def _refuse(arguments: argparse.Namespace, flag: str, others: set[str]) -> None:
+    clash = sorted(others & arguments.given)
+    if clash:
+        raise UserError(f"{flag} names the agent: leave out --{clash[0].replace('_', '-')}")
+
+
+def _list_pretrained() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dqn_zoo.sharing.pretrained import list_pretrained
+
+    table = Table("game", "recipe", box=None, pad_edge=False)
+    for name in ("steps", "score", "games"):
+        table.add_column(name, justify="right")
+    table.add_column("protocol")
+    for agent in list_pretrained():
+        row = (f"{agent.steps:,}", agent.score, str(agent.num_games), agent.rules)
+        table.add_row(agent.game, agent.recipe, *row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(table)
+    print("watch one: dqn-enjoy --pretrained --env GAME")
+    return 0
 
 
 def _num_games(arguments: argparse.Namespace) -> int | None:

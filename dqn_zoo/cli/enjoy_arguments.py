@@ -36,6 +36,14 @@ def build_parser() -> Parser:
     whom.add_argument(
         "--hub", metavar="USER/REPO", help="an agent of the Hub, pulled first; USER/REPO@REVISION"
     )
+    whom.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="the agent for --env that comes with dqn_zoo (default: only where there is no run)",
+    )
+    whom.add_argument(
+        "--list", action="store_true", help="list the agents that come with dqn_zoo, and end"
+    )
     add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
     _add_play(parser.add_argument_group("games"))
     add_machine(parser.add_argument_group("machine"))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -41,6 +41,20 @@ HARMLESS = {
 
 _KEYS = {"format", "library", "config", "num_actions", "training", "files", "sha256"}
 _DTYPES = ("F32", "F16", "BF16")
+
+
+class AgentFiles(NamedTuple):
+    """A published agent on this computer, checked.
+
+    Attributes:
+        description: content of config.json.
+        weights: file of the weights.
+        results: file of the games it was judged by.
+    """
+
+    description: "Description"
+    weights: Path
+    results: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +182,19 @@ def check_file(description: Description, name: str, path: Path) -> None:
         raise UserError(f"{path} has {size:,} bytes, {entry['size']:,} were pushed: not loaded")
     if digest(path) != entry["sha256"]:
         raise UserError(f"{path} was changed after it was pushed (SHA-256 differs): not loaded")
+
+
+def check_agent(description: Description, *, weights: Path, results: Path) -> AgentFiles:
+    """Check the two files that config.json describes.
+
+    Raises:
+        UserError: one was changed since, or is not what it should be.
+    """
+    for name, path in ((RESULTS, results), (WEIGHTS, weights)):
+        check_file(description, name, path)
+    check_weights(description, weights)
+    read_results(results)
+    return AgentFiles(description, weights, results)
 
 
 def check_weights(description: Description, path: Path) -> None:

@@ -1,9 +1,7 @@
 """From the Hub to a run folder: pinned to a commit, checked before anything of it is loaded."""
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,23 +9,22 @@ import torch
 
 from dqn_zoo.agent import Agent, Which, build_agent, load_run_agent
 from dqn_zoo.errors import UserError
-from dqn_zoo.games import GAMES, parse_game, protocol_from_config
-from dqn_zoo.manifest import read_manifest, write_origin_manifest
-from dqn_zoo.recipes import dump_config
-from dqn_zoo.runs import Run, claim_run
+from dqn_zoo.games import GAMES, parse_game
+from dqn_zoo.runs import Run
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
     CONFIG,
     LARGEST_BYTES,
     RESULTS,
     WEIGHTS,
+    AgentFiles,
     Description,
-    check_file,
+    check_agent,
     check_listing,
-    check_weights,
     read_description,
     read_results,
 )
+from dqn_zoo.sharing.unpack import unpack, unpacked_before
 
 Say = Callable[[str], None]
 
@@ -36,22 +33,18 @@ _ZIP_NOT_A_MODEL = "train_eval_metrics.zip"
 
 
 class Fetched(NamedTuple):
-    """A published agent in the cache, checked.
+    """A published agent in the cache.
 
     Attributes:
         repo_id: `owner/name`.
         commit: that it is pinned to.
-        description: content of config.json.
-        weights: file of the weights.
-        results: file of the games it was judged by.
+        agent: its files, checked.
         claim: the score on the card, as "622.50 +/- 201.56"; None where unknown.
     """
 
     repo_id: str
     commit: str
-    description: Description
-    weights: Path
-    results: Path
+    agent: AgentFiles
     claim: str | None
 
 
@@ -88,8 +81,8 @@ def load_agent(
         return load_run_agent(path, which, device)
     if which != "best":
         raise UserError(f"{path} holds one set of weights: leave which={which!r} out")
-    fetched = fetch(str(path).removeprefix("hf:").lstrip("/"))
-    return build_agent(fetched.weights, fetched.description.config, device=device)
+    agent = fetch(str(path).removeprefix("hf:").lstrip("/")).agent
+    return build_agent(agent.weights, agent.description.config, device=device)
 
 
 def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = print) -> Run:
@@ -106,34 +99,11 @@ def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = prin
     """
     fetched = fetch(repo, say=say)
     origin = {"repo": fetched.repo_id, "commit": fetched.commit}
-    run = _pulled_before(log_folder, origin, fetched)
+    run = unpacked_before(fetched.agent, origin, log_folder)
     if run is not None:
         say(f"{run.path} is that commit already")
         return run
-    config = fetched.description.config
-    run = claim_run(log_folder, config.algo, config.env)
-    try:
-        run.config_file.write_text(dump_config(config), encoding="utf-8")
-        shutil.copyfile(fetched.weights, run.model_file)
-        shutil.copyfile(fetched.results, run.results_file)
-        write_origin_manifest(
-            run,
-            command=command,
-            seed=config.seed,
-            protocol=asdict(protocol_from_config(config)),
-            steps=_count(fetched.description.training.get("steps")),
-            origin=origin
-            | {
-                "score": fetched.claim,
-                "training": fetched.description.training,
-                "results": read_results(fetched.results),
-            },
-        )
-    except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
-        raise
+    run = unpack(fetched.agent, origin, score=fetched.claim, log_folder=log_folder, command=command)
     say(f"pulled into {run.path}")
     return run
 
@@ -216,16 +186,13 @@ def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache
             name: hub.download(repo_id, name, commit, from_cache=from_cache)
             for name in (RESULTS, WEIGHTS)
         }
-        for name, path in files.items():
-            check_file(description, name, path)
-        check_weights(description, files[WEIGHTS])
-        read_results(files[RESULTS])
+        agent = check_agent(description, weights=files[WEIGHTS], results=files[RESULTS])
     except hub.UnreachableError:
         raise
     except UserError:
         hub.forget(repo_id, commit)
         raise
-    return Fetched(repo_id, commit, description, files[WEIGHTS], files[RESULTS], _claim(remote))
+    return Fetched(repo_id, commit, agent, _claim(remote))
 
 
 def _check_names(description: Description) -> None:
@@ -260,10 +227,6 @@ def _claim(remote: hub.Remote | None) -> str | None:
     return None if score is None else f"{score.mean:.2f} +/- {score.std:.2f}"
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
-
-
 def _tagged_game(card: Mapping[str, Any]) -> str | None:
     """Return the game whose environment id a card carries as a tag."""
     tags = card.get("tags")
@@ -273,19 +236,4 @@ def _tagged_game(card: Mapping[str, Any]) -> str | None:
                 return parse_game(tag).game
         except UserError:
             continue
-    return None
-
-
-def _pulled_before(log_folder: Path, origin: Mapping[str, Any], fetched: Fetched) -> Run | None:
-    config = fetched.description.config
-    for path in sorted((log_folder / config.algo).glob(f"{config.env}_*")):
-        run = Run(path)
-        try:
-            found = read_manifest(run).get("origin", {})
-        except UserError:
-            continue
-        same = {key: found.get(key) for key in origin} == dict(origin)
-        if same and run.model_file.exists():
-            check_file(fetched.description, WEIGHTS, run.model_file)
-            return run
     return None

@@ -1,0 +1,91 @@
+"""The trained agents that come with this package, each as it would be published."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs import Run
+from dqn_zoo.sharing.agent_files import (
+    CONFIG,
+    RESULTS,
+    WEIGHTS,
+    AgentFiles,
+    check_agent,
+    read_description,
+    read_results,
+    sample_of,
+)
+from dqn_zoo.sharing.unpack import unpack, unpacked_before
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+"""A folder for each game, with config.json, model.safetensors and results.json."""
+
+
+class Pretrained(NamedTuple):
+    """An agent of this package, as people want to know of it.
+
+    Attributes:
+        folder: of its files.
+        game: that it plays.
+        recipe: that it was trained with.
+        steps: of its training.
+        score: as "622.50 +/- 201.56".
+        num_games: that the score is of.
+        rules: protocol and epsilon of these games.
+    """
+
+    folder: Path
+    game: str
+    recipe: str
+    steps: int
+    score: str
+    num_games: int
+    rules: str
+
+
+def list_pretrained() -> list[Pretrained]:
+    """Return the agents of this package, by the names of their games."""
+    return [_read(path.parent) for path in sorted(PRETRAINED.glob(f"*/{CONFIG}"))]
+
+
+def find_pretrained(game: str) -> Pretrained | None:
+    """Return the agent of this package that plays a game."""
+    return next((agent for agent in list_pretrained() if agent.game == game), None)
+
+
+def unpack_pretrained(agent: Pretrained, *, log_folder: Path, command: Sequence[str]) -> Run:
+    """Make a run folder of it, or return the one that was made before.
+
+    Raises:
+        UserError: a file of the installation or of the run was changed, or nothing can be written.
+    """
+    files = _files(agent.folder)
+    weights = files.description.files[WEIGHTS]["sha256"]
+    origin: dict[str, Any] = {"pretrained": agent.game, "weights": weights}
+    run = unpacked_before(files, origin, log_folder)
+    return run or unpack(files, origin, score=agent.score, log_folder=log_folder, command=command)
+
+
+def _files(folder: Path) -> AgentFiles:
+    description = read_description(folder / CONFIG)
+    return check_agent(description, weights=folder / WEIGHTS, results=folder / RESULTS)
+
+
+def _read(folder: Path) -> Pretrained:
+    description, results = read_description(folder / CONFIG), read_results(folder / RESULTS)
+    sample, config = sample_of(results, where=str(folder)), description.config
+    try:
+        rules = f"{results['protocol']['name']}, epsilon {results['epsilon']:g}"
+        steps = int(description.training["steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}): install dqn_zoo again") from error
+    return Pretrained(
+        folder=folder,
+        game=config.env,
+        recipe=config.algo,
+        steps=steps,
+        score=f"{sample.mean:.2f} +/- {sample.std:.2f}",
+        num_games=sample.num_games,
+        rules=rules,
+    )

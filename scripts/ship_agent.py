@@ -1,0 +1,80 @@
+"""Put a trained agent into the package: half precision, and the score of exactly these weights.
+
+    python scripts/ship_agent.py logs/laptop/SpaceInvaders_1
+
+Writes dqn_zoo/pretrained/GAME: the weights as float16, the results of full games that they have
+played, and config.json. An agent of the same game that lies there already is replaced.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from dqn_zoo.agent import build_agent, load_weights, weights_bytes
+from dqn_zoo.cli.arguments import EXIT_INTERRUPTED
+from dqn_zoo.cli.enjoy_arguments import build_parser
+from dqn_zoo.cli.playing import find_asked_run, make_session, play_games
+from dqn_zoo.enjoy import Weights, choose_weights
+from dqn_zoo.results import headline, summary_lines
+from dqn_zoo.runs import Run
+from dqn_zoo.score_statistics import summarize
+from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
+from dqn_zoo.sharing.pretrained import PRETRAINED
+from dqn_zoo.sharing.push import Staging, stage_results, training_record
+
+LARGEST_BYTES = 4 * 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run")
+    parser.add_argument("--last", action="store_true", help="the last weights, not the best")
+    parser.add_argument("--episodes", type=int, default=100, help="full games (default: 100)")
+    parser.add_argument("--to", type=Path, default=PRETRAINED, help="(default: the package)")
+    asked = parser.parse_args()
+    arguments = build_parser().parse_args(["--run", str(asked.run), "--no-render"])
+    run, config = find_asked_run(arguments)
+    chosen = choose_weights(run, "last" if asked.last else "default")
+
+    half = {name: value.to(torch.float16) for name, value in load_weights(chosen.file).items()}
+    note = {"env": config.env, "algo": config.algo, "steps": chosen.steps or 0}
+    content = weights_bytes(half, note)
+    if len(content) > LARGEST_BYTES:
+        sys.exit(f"{len(content):,} bytes, more than the {LARGEST_BYTES:,} that an agent may have")
+    with tempfile.TemporaryDirectory() as scratch:
+        halved = Run(Path(scratch) / config.algo / run.name)
+        halved.path.mkdir(parents=True)
+        for file in (run.config_file, run.manifest_file):
+            shutil.copyfile(file, halved.path / file.name)
+        halved.model_file.write_bytes(content)
+        weights = Weights(halved.model_file, f"{chosen.name}, float16", chosen.steps)
+        session = make_session(arguments, halved, config, num_games=asked.episodes, weights=weights)
+        agent = build_agent(weights.file, config, device=session.device)
+        print(headline(session), flush=True)
+        games, was_interrupted = play_games(session, agent.q_values)
+        if was_interrupted:
+            return EXIT_INTERRUPTED
+        print(*summary_lines(session, summarize([game.score for game in games])), sep="\n")
+        staging = Staging(path=halved.path, repo_id=f"dqn_zoo/{config.env}")
+        stage_results(staging, session, games)
+        write_description(
+            halved.path,
+            config,
+            names=[WEIGHTS, RESULTS],
+            num_actions=agent.num_actions,
+            training=training_record(run, chosen.steps),
+        )
+        folder = asked.to / config.env
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (WEIGHTS, RESULTS, CONFIG):
+            shutil.copyfile(halved.path / name, folder / name)
+    print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()):,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
