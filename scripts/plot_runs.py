@@ -61,9 +61,10 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     for number, (value, runs) in enumerate(groups.items()):
         curves = np.stack([binned_returns(run, num_bins) for run in runs])
+        label = value if arguments.by == "algo" else f"{arguments.by} {value}"
         for curve in curves:
             axes.plot(steps, curve, color=f"C{number}", linewidth=0.7, alpha=0.5)
-        axes.plot(steps, np.nanmean(curves, axis=0), color=f"C{number}", linewidth=2, label=value)
+        axes.plot(steps, np.nanmean(curves, axis=0), color=f"C{number}", linewidth=2, label=label)
         last = np.nanmean(curves[:, -quarter:], axis=1)
         each = ", ".join(f"{mean:.0f}" for mean in last)
         print(

@@ -13,6 +13,7 @@ their manifests, last.json, best.json, and for the suite results.md and a pictur
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from peers import environment
+
 from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, random_score
 from dqn_zoo.learning_curve import column
+from dqn_zoo.machine import default_num_threads, usable_cores
 from dqn_zoo.runs import Run
 from dqn_zoo.training import EXIT_CODES
 
+SB3 = "stable-baselines3"
 LEAST_S = 5.0  # a run with less time left is over
 
 
@@ -33,10 +38,10 @@ class Job(NamedTuple):
 
     Attributes:
         game: that is played.
-        recipe: that it is trained with.
+        recipe: that it is trained with, or `SB3` for the peer.
         seed: of the run.
         minutes: from the command.
-        flags: of dqn-train.
+        flags: of dqn-train; the peer has RL-Zoo's values.
     """
 
     game: str
@@ -55,6 +60,7 @@ HOUR = ("-n", "1_200_000")
 SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
+        Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, HOUR),
         Job("Pong", "laptop", 1, 60, HOUR),
         Job("Boxing", "laptop", 1, 60, HOUR),
@@ -82,7 +88,8 @@ def preview(jobs: Sequence[Job], folder: Path) -> str:
 
 def run_of(job: Job, folder: Path) -> Run:
     """Return the run of a job, whether it exists or not."""
-    return Run(folder / job.name / job.recipe / f"{job.game}_1")
+    recipe = "dqn" if job.recipe == SB3 else job.recipe
+    return Run(folder / job.name / recipe / f"{job.game}_1")
 
 
 def is_measured(folder: Path) -> bool:
@@ -96,7 +103,7 @@ def left_s(job: Job, folder: Path) -> float:
     if not run.manifest_file.exists():
         return 60 * job.minutes
     ends = json.loads(run.manifest_file.read_text())["invocations"]
-    if ends[-1]["end_reason"] == "finished":
+    if ends[-1]["end_reason"] in ("finished", "arrived"):
         return 0.0
     # A run that was killed says no seconds; its log does.
     logged = column(run.progress_file, "time_s") if run.progress_file.exists() else []
@@ -117,6 +124,17 @@ def train(job: Job, folder: Path) -> None:
     _run(command, allowed=(0, EXIT_CODES["time_limit"]))
 
 
+def train_sb3(job: Job, folder: Path, python: Path) -> None:
+    """Train the peer from its beginning, since it cannot be resumed, and import its agent."""
+    place, game = folder / job.name, f"{job.game}NoFrameskip-v4"
+    command = [str(python), str(environment.HERE / "sb3_train.py"), "--env", game]
+    command += ["--seed", str(job.seed), "--minutes", str(job.minutes), "--output", str(place)]
+    _run([*command, "--num-threads", str(default_num_threads(usable_cores()))], allowed=(0,))
+    imported = [sys.executable, "-m", "dqn_zoo.cli.import_sb3", str(place / "model.zip")]
+    _run([*imported, "--env", job.game, "-f", str(place)], allowed=(0,))
+    shutil.copyfile(place / "progress.csv", run_of(job, folder).progress_file)
+
+
 def measure(job: Job, folder: Path, episodes: int) -> None:
     """Play the games of a run with both of its weights."""
     run = run_of(job, folder)
@@ -126,6 +144,8 @@ def measure(job: Job, folder: Path, episodes: int) -> None:
         flag = "--load-best" if which == "best" and has_best else "--load-last"
         command = [sys.executable, "-m", "dqn_zoo.cli.enjoy", "--run", str(run.path), flag]
         command += ["--episodes", str(episodes), "--no-render", "--output", str(output)]
+        if job.recipe == SB3:  # by the rules and the epsilon of the others
+            command += ["--protocol", "zoo", "--epsilon", "0.01"]
         if not output.exists():
             _run(command, allowed=(0,))
 
@@ -220,6 +240,7 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=100, help="full games (default: 100)")
     parser.add_argument("-f", "--folder", type=Path, default=Path("results"))
     parser.add_argument("--preview", action="store_true", help="say what is left to do, and end")
+    environment.add_arguments(parser)
     arguments = parser.parse_args()
     folder = arguments.folder / arguments.suite
     jobs = [job for job in SUITES[arguments.suite] if arguments.only in job.name]
@@ -229,7 +250,12 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         if not is_measured(folder / job.name):
-            if left_s(job, folder) > 0:
+            if job.recipe == SB3 and not run_of(job, folder).path.exists():
+                python = environment.find_python(arguments)
+                if python is None:
+                    continue
+                train_sb3(job, folder, python)
+            elif left_s(job, folder) > 0:
                 train(job, folder)
             measure(job, folder, arguments.episodes)
         (folder / "results.md").write_text(table(jobs, folder))
