@@ -227,6 +227,7 @@ def find_run(
         game: Look only at runs of this game.
         exp_id: Look only at runs of this number; None or 0 takes the latest, which is the one whose
             manifest, progress, weights or checkpoints changed last. (Watching a run is no change.)
+            Runs that were trained elsewhere come behind all that were trained here.
 
     Raises:
         NoRunError: There is no such run.
@@ -297,15 +298,23 @@ def _is_of(run: Run, algo: str | None, game: str | None, exp_id: int | None) -> 
     )
 
 
-def _last_change(run: Run) -> tuple[float, int]:
-    """Time of the last change, in seconds since 1970; the number of the run decides a tie.
+def _last_change(run: Run) -> tuple[bool, float, int]:
+    """What makes the latest run the largest: trained here, time of the last change, number.
 
-    A folder that a run is just starting in holds none of these files: it comes behind all others.
+    An agent that was only fetched, to be watched, does not come between a user and the own run. A
+    folder that a run is just starting in holds none of these files: it comes behind all others.
     """
     files = (run.manifest_file, run.progress_file, run.model_file, run.checkpoints)
     times = [file.stat().st_mtime for file in files if file.exists()]
     name = _split(run.name)
-    return max(times, default=0.0), name[1] if name else 0
+    return _was_trained_here(run), max(times, default=0.0), name[1] if name else 0
+
+
+def _was_trained_here(run: Run) -> bool:
+    try:
+        return "origin" not in json.loads(run.manifest_file.read_bytes())
+    except (OSError, ValueError, TypeError):  # whoever reads the run says what is wrong with it
+        return True
 
 
 def _advice(runs: list[Run], target: str, *, algo: str | None, game: str | None) -> str:

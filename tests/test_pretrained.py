@@ -1,6 +1,7 @@
 """Agents that come with the package: how they get there, and how dqn-enjoy offers them."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
     assert main(["--env", "Breakout", "--pretrained", "-f", str(logs), *PLAY]) == 0
     assert "an agent that comes with dqn_zoo" in capsys.readouterr().out
     assert [path.name for path in (logs / "dqn").iterdir()] == ["Breakout_1"]
+
+
+def test_an_agent_that_was_watched_does_not_become_the_latest_run(package, tmp_path):
+    own = make_run(tmp_path)
+    [agent] = list_pretrained()
+    fetched = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    os.utime(own.manifest_file, (0, 0))
+    assert find_run(tmp_path).path == find_run(tmp_path, game="Breakout").path == own.path
+    assert find_run(tmp_path, run=fetched.name).path == fetched.path
 
 
 def test_it_is_an_agent_like_any_other(package, tmp_path):

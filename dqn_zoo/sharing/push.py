@@ -99,7 +99,7 @@ def open_staging(run: Run, repo_id: str) -> Staging:
 
 
 def staged_results(staging: Staging, session: Session) -> dict[str, Any] | None:
-    """Return the results of an earlier push that was interrupted, if they are of this session.
+    """Return the results of an earlier push that was interrupted, if they are of the same games.
 
     The same weights, rules, seed and number of games give the same results again.
     """
