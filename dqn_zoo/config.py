@@ -215,6 +215,11 @@ class Config(BaseModel):
         description="updates on a GPU are recorded once as a CUDA graph and repeated; auto: unless "
         "that fails or gives other numbers than eager updates",
     )
+    compiled_torso: Literal["auto", "never"] = Field(
+        default="never",
+        description="updates on a GPU compile the impala torso, half a minute once; auto: unless "
+        "that fails",
+    )
 
 
 def build_config(values: Mapping[str, object], origins: Mapping[str, str] | None = None) -> Config:

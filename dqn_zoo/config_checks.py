@@ -14,6 +14,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "network_pool": ("network", ("impala",)),
     "layer_norm": ("network", ("impala",)),
     "spectral_norm": ("network", ("impala",)),
+    "compiled_torso": ("network", ("impala",)),
     "priority_exponent": ("replay", ("prioritized",)),
     "priority_weight_initial": ("replay", ("prioritized",)),
     "priority_weight_final": ("replay", ("prioritized",)),

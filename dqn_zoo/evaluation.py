@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from dqn_zoo.envs import Environments, EnvSettings, ReseedPlan, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exploration import epsilon_greedy
+from dqn_zoo.machine import usable_cores
 from dqn_zoo.seeding import STREAMS
 
 QValues = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-ENVS_PER_THREAD = 8
+ENVS_PER_CORE = 8
 """Enough that a network has a batch to work on; more would gain little and start slowly."""
 
 PROGRESS_INTERVAL_S = 0.1
@@ -90,9 +91,10 @@ def evaluate(
         settings: of the environments; actions are epsilon-greedy with `protocol.eval_epsilon`.
         seeds: one per game, each below 2**31; see `evaluation_seeds` and `enjoy_seeds`.
         num_envs: games played at once, shared out among the threads.
-        num_threads: threads that play, never more than environments. PyTorch computes with one
-            thread in each; in the calling thread, and in those that start later, with as many as
-            before. 0: as many as PyTorch computes with now.
+        num_threads: threads that play, never more than environments; the emulators of each have its
+            share of the cores. PyTorch computes with one thread in each; in the calling thread, and
+            in those that start later, with as many as before. 0: as many as PyTorch computes with
+            now.
         on_game: called in the calling thread with every game as it ends.
         on_progress: called in the calling thread, several times a second, with the steps played so
             far, summed over environments.
@@ -114,7 +116,7 @@ def evaluate(
             settings=settings,
             seeds=[seeds[index] for index in indices],
             num_envs=len(range(thread, num_envs, num_threads)),
-            num_threads=1,
+            num_threads=max(1, usable_cores() // num_threads),
         )
         shares.append(_Share(turns, indices))
     games: list[Game] = []

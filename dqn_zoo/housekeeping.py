@@ -12,7 +12,7 @@ from dqn_zoo.checkpoint import Checkpoint, replace_file, write_checkpoint
 from dqn_zoo.display import Display, Status
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.evaluation import ENVS_PER_THREAD, Game, evaluate, evaluation_seeds
+from dqn_zoo.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
 from dqn_zoo.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs import Run
 from dqn_zoo.score_statistics import summarize
@@ -173,7 +173,7 @@ class Housekeeper:
                 game=config.env,
                 settings=settings,
                 seeds=evaluation_seeds(config.seed, counters.evaluations, config.eval_episodes),
-                num_envs=ENVS_PER_THREAD * config.num_threads,
+                num_envs=ENVS_PER_CORE * machine.usable_cores(),
                 num_threads=config.num_threads,
                 on_game=played.append,
                 on_progress=on_progress,

@@ -17,7 +17,12 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dqn_zoo.cuda_graph import RecordedUpdates, Recorder
 from dqn_zoo.losses import Loss
-from dqn_zoo.networks import NetworkWithFeatures, QNetwork, channels_last
+from dqn_zoo.networks import (
+    NetworkWithFeatures,
+    QNetwork,
+    channels_last,
+    with_compiled_torso,
+)
 from dqn_zoo.optimizers import OPTIMIZERS
 from dqn_zoo.precision import WorkingNetwork
 from dqn_zoo.replay import Batch
@@ -51,6 +56,7 @@ class Learner:
         seed: of the noise of noisy layers and of random quantile fractions.
         bfloat16: multiply in bfloat16; weights and optimizer stay float32.
         recorder: records updates, so that one call repeats them; None: every update is eager.
+        compiled_torso: compile the convolutions of updates; actions are chosen without.
     """
 
     def __init__(
@@ -62,12 +68,17 @@ class Learner:
         seed: int,
         bfloat16: bool,
         recorder: Recorder | None = None,
+        compiled_torso: bool = False,
     ) -> None:
         self.online = network.eval()
         self.target = copy.deepcopy(network).requires_grad_(False)
         self.device = next(network.parameters()).device
         self._online = WorkingNetwork(self.online, bfloat16=bfloat16)
         self._target = WorkingNetwork(self.target, bfloat16=bfloat16)
+        # What updates compute with; the layers are the same.
+        compiled = with_compiled_torso if compiled_torso else lambda network: network
+        self._learning = compiled(self._online.network)
+        self._learning_target = compiled(self._target.network)
         # Only in training mode do spectral norms follow the weights.
         modules = self._online.network.modules()
         self._norms = [module for module in modules if isinstance(module, ParametrizationList)]
@@ -122,7 +133,7 @@ class Learner:
 
     def _take_steps(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Do what updates do on the device; Python state must not depend on it."""
-        target = self._target.network
+        target = self._learning_target
         if len(batches) == 1:
             return [self._take_step(batches[0], target)]
         following = [batch.next_observation for batch in batches]
@@ -135,7 +146,7 @@ class Learner:
 
     def _take_step(self, batch: Batch, target: QNetwork) -> Tensor:
         # Deviation: Fortunato et al. draw a third noise to choose the next action in Double DQN.
-        online = self._online.network
+        online = self._learning
         for network in (online, target):
             network.reset_noise(self._generator)
         with self._norms_in_training(), self._autocast():

@@ -109,13 +109,18 @@ def usable_cores() -> int:
     return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas())]))
 
 
-def default_num_threads(cores: int) -> int:
-    """Return how many threads PyTorch gets on this many cores.
+def default_num_threads(device: str, cores: int) -> int:
+    """Return how many threads PyTorch gets beside a device on this many cores.
 
-    All of them up to 8: on two cores the second thread made a run 1.4 times as fast, and the
-    network is too small to keep dozens busy.
+    On a CPU all of them up to 8: on two cores the second thread made a run 1.4 times as fast, and
+    the network is too small to keep dozens busy. Beside a GPU there is nothing to compute for more
+    than one, and those that wait for work take the cores from the emulators.
+
+    Args:
+        device: `cpu` or `cuda`.
+        cores: usable ones.
     """
-    return max(1, min(cores, MAX_DEFAULT_THREADS))
+    return max(1, min(cores, MAX_DEFAULT_THREADS)) if device == "cpu" else 1
 
 
 def choose_device(asked: str) -> str:

@@ -7,6 +7,7 @@ already, from `channels_last`, are passed through faster.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,19 @@ class QNetwork(nn.Module):
         """Compute with the means of the noisy layers from now on."""
         for layer in self._noisy_layers:
             layer.remove_noise()
+
+
+def with_compiled_torso(network: QNetwork) -> QNetwork:
+    """Return a network of the same layers whose torso PyTorch compiles at its first use.
+
+    Fused kernels spare a GPU the way to its memory and back between a convolution and the next.
+    Where compiling fails, PyTorch says why and computes as ever.
+    """
+    import torch._dynamo  # takes seconds
+
+    torch._dynamo.config.suppress_errors = True
+    # Without `dynamic` the second size of a minibatch would make slower kernels for every size.
+    return QNetwork(cast(nn.Module, torch.compile(network.torso, dynamic=False)), network.head)
 
 
 class NetworkWithFeatures(QNetwork):

@@ -34,7 +34,7 @@ def complete(config: Config) -> Config:
     seed = config.seed
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-    threads = config.num_threads or machine.default_num_threads(machine.usable_cores())
+    threads = config.num_threads or machine.default_num_threads(device, machine.usable_cores())
     settled = {"device": device, "precision": precision, "save_freq": save_freq}
     return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
 

@@ -370,12 +370,20 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
         seed=stream_seed(config.seed, "learner"),
         bfloat16=config.precision == "bfloat16",
         recorder=CudaRecorder() if uses_cuda_graph(config) else None,
+        compiled_torso=compiles_torso(config),
     )
 
 
 def uses_cuda_graph(config: Config) -> bool:
     """Return whether a run with this (complete) config tries to record its updates."""
     return config.device == "cuda" and config.cuda_graph == "auto"
+
+
+def compiles_torso(config: Config) -> bool:
+    """Return whether the updates of a run with this (complete) config compile the torso."""
+    return (
+        config.device == "cuda" and config.network == "impala" and config.compiled_torso == "auto"
+    )
 
 
 def _transition_rule(config: Config) -> TransitionRule:

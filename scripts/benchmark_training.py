@@ -212,8 +212,8 @@ def main() -> int:
     parser.add_argument(
         "--num-threads",
         type=int,
-        default=default_num_threads(usable_cores()),
-        help="of PyTorch (default: as dqn-train, all cores up to 8)",
+        default=0,
+        help="of PyTorch (default: as dqn-train, all cores up to 8, 1 beside a GPU)",
     )
     parser.add_argument("--device", choices=list(VARIANTS), default="cpu", help="(default: cpu)")
     parser.add_argument(
@@ -239,6 +239,8 @@ def main() -> int:
     benchmarking.add_arguments(parser, repetitions=3)
     peers.add_arguments(parser)
     arguments = parser.parse_args()
+    threads = arguments.num_threads or default_num_threads(arguments.device, usable_cores())
+    arguments.num_threads = threads
     # An inherited limit would hold for some of them and not for others.
     os.environ["OMP_NUM_THREADS"] = str(arguments.num_threads)
     contenders = list(own_contenders(arguments))

@@ -129,7 +129,7 @@ def train_sb3(job: Job, folder: Path, python: Path) -> None:
     place, game = folder / job.name, f"{job.game}NoFrameskip-v4"
     command = [str(python), str(environment.HERE / "sb3_train.py"), "--env", game]
     command += ["--seed", str(job.seed), "--minutes", str(job.minutes), "--output", str(place)]
-    _run([*command, "--num-threads", str(default_num_threads(usable_cores()))], allowed=(0,))
+    _run([*command, "--num-threads", str(default_num_threads("cpu", usable_cores()))], allowed=(0,))
     imported = [sys.executable, "-m", "dqn_zoo.cli.import_sb3", str(place / "model.zip")]
     _run([*imported, "--env", job.game, "-f", str(place)], allowed=(0,))
     shutil.copyfile(place / "progress.csv", run_of(job, folder).progress_file)

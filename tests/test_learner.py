@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dqn_zoo.heads import HeadSettings
 from dqn_zoo.learner import Learner, OptimizerSettings
 from dqn_zoo.losses import LOSSES, Loss, TDLoss, build_loss
 from dqn_zoo.networks import NetworkSettings, build_network
+from dqn_zoo.replay import Batch
 from dqn_zoo.value_learning import huber, squared
 
 ADAM = OptimizerSettings("adam", 1e-8, 10.0)
@@ -165,3 +167,71 @@ def test_action_values_keep_float32_resolution_in_bfloat16():
     values = learner.q_values(frames)
     rounded = torch.from_numpy(values).bfloat16().float().numpy()
     assert (values != rounded).mean() > 0.8
+
+
+# --- A compiled torso
+
+
+def learners_of_frames(**changes) -> tuple[Learner, Batch]:
+    config = small_config("iqn", network="impala", network_pool=2)
+    network = build_network(NetworkSettings.from_config(config), num_actions=4, seed=1)
+    device = changes.pop("device", "cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 4, 84, 84), dtype=np.uint8)
+    observation, following = torch.from_numpy(frames)
+    batch = random_batch(size=8)._replace(observation=observation, next_observation=following)
+    learner = Learner(
+        network.to(device), build_loss(config), ADAM, seed=0, bfloat16=False, **changes
+    )
+    return learner, Batch(*(column.to(device) for column in batch))
+
+
+def compile_with(monkeypatch, backend) -> None:
+    torch.compiler.reset()
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **options: real(module, backend=backend, **options)
+    )
+
+
+def assert_updates_alike(device: str = "cpu") -> None:
+    plain, batch = learners_of_frames(device=device)
+    compiled, _ = learners_of_frames(device=device, compiled_torso=True)
+    for learner in (plain, compiled):
+        learner.updates([batch, batch], 1e-3)
+        learner.sync_target()
+        learner.update(batch, 1e-3)
+    expected, found = plain.take_metrics(), compiled.take_metrics()
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert compiled.online.state_dict().keys() == plain.online.state_dict().keys()
+    observation = batch.observation.cpu().numpy()
+    np.testing.assert_allclose(
+        compiled.q_values(observation), plain.q_values(observation), rtol=0.05, atol=0.01
+    )
+
+
+def test_a_compiled_torso_learns_as_a_plain_one_does(monkeypatch):
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    compile_with(monkeypatch, count)
+    assert_updates_alike()
+    assert len(graphs) >= 2  # with and without gradients
+
+
+def test_a_torso_that_cannot_be_compiled_learns_all_the_same(monkeypatch):
+    def fail(graph, _):
+        raise RuntimeError("no compiler here")
+
+    compile_with(monkeypatch, fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_updates_alike()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_torso_compiled_for_a_gpu_learns_as_a_plain_one_does():
+    torch.compiler.reset()
+    assert_updates_alike("cuda")

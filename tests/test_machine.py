@@ -163,7 +163,8 @@ def test_the_free_pages_of_macos_are_added_up() -> None:
 
 
 def test_threads_follow_the_cores_up_to_a_limit() -> None:
-    assert [default_num_threads(cores) for cores in (0, 1, 2, 8, 64)] == [1, 1, 2, 8, 8]
+    assert [default_num_threads("cpu", cores) for cores in (0, 1, 2, 8, 64)] == [1, 1, 2, 8, 8]
+    assert [default_num_threads("cuda", cores) for cores in (1, 2, 64)] == [1, 1, 1]
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 

@@ -57,15 +57,15 @@ def make_session(
     import torch
 
     from dqn_zoo.enjoy import Session, WeightsChoice, choose_weights
-    from dqn_zoo.evaluation import ENVS_PER_THREAD
+    from dqn_zoo.evaluation import ENVS_PER_CORE
     from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
 
-    asked = arguments.num_threads
-    num_threads = asked if asked > 0 else default_num_threads(usable_cores())
+    asked, cores, device = arguments.num_threads, usable_cores(), choose_device(arguments.device)
+    num_threads = asked if asked > 0 else default_num_threads(device, cores)
     torch.set_num_threads(num_threads)
     choice: WeightsChoice = "default" if arguments.weights is None else arguments.weights
     one_by_one = has_window or is_filmed or max_steps is not None
-    num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_THREAD * num_threads)
+    num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_CORE * cores)
     return Session(
         run=run,
         weights=weights or choose_weights(run, choice),
@@ -75,7 +75,7 @@ def make_session(
         max_steps=max_steps,
         num_envs=num_envs if num_games is None else min(num_envs, num_games),
         num_threads=num_threads,
-        device=choose_device(arguments.device),
+        device=device,
         has_window=has_window,
         is_filmed=is_filmed,
     )

@@ -123,6 +123,7 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     from dqn_zoo.preparation import estimate_seconds
     from dqn_zoo.trainer import (
         FRAMES_PER_STEP,
+        compiles_torso,
         epsilon_schedule,
         replay_shape,
         updates_owed,
@@ -160,7 +161,8 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}"
-        f"{', CUDA graph' if uses_cuda_graph(config) else ''}; seed {config.seed}"
+        f"{', CUDA graph' if uses_cuda_graph(config) else ''}"
+        f"{', compiled' if compiles_torso(config) else ''}; seed {config.seed}"
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"
