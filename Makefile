@@ -1,6 +1,6 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
-# make extras    tests of all games, beside Stable-Baselines3, in a browser (Chromium), of notebooks
+# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3, rliable, Optuna, Ray
 # make check     what contributors run: tests, lint, types, format
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
@@ -30,8 +30,8 @@ test: install
 	$(BIN)/python -m pytest $(ARGS)
 
 extras: install
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook]'
-	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook' $(ARGS)
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,cluster]'
+	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook or rliable or tune or cluster' $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -36,6 +36,10 @@ class NoRunError(UserError):
     """There is no such run."""
 
 
+class LockedError(UserError):
+    """Another process is writing the run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder and the names of what lies in it."""
@@ -187,7 +191,8 @@ def lock(run: Run) -> Iterator[None]:
     stale. The lock file names the process and the computer for the other's error message.
 
     Raises:
-        UserError: Another process holds the lock, or the folder cannot be written.
+        LockedError: Another process holds the lock.
+        UserError: The folder cannot be written.
     """
     path = run.path / LOCK_NAME
     try:
@@ -199,7 +204,7 @@ def lock(run: Run) -> Iterator[None]:
         ) from error
     with file:
         if not _try_lock(file):
-            raise UserError(
+            raise LockedError(
                 f"run {run.name} is being written by {_holder(path)}: "
                 "wait for it, stop it, or start a new run"
             )

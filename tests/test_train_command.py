@@ -64,7 +64,7 @@ NAN = "atari:\n  gamma: .nan\n"
         (["--device", "tpu"], "cuda"),
         (["--time-limit", "soon"], "90m"),
         (["--evalfreq", "5"], "did you mean --eval-freq"),
-        (["--optimize"], "does not search hyperparameters"),
+        (["--optimize"], "dqn-tune searches hyperparameters"),
         (["-c", "missing.yml"], "missing.yml"),
         (["-c", "bad.yml"], "bad.yml"),
         (["-c", "twice.yml"], "twice.yml"),

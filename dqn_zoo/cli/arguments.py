@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 
-EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -170,10 +169,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return match[1], parse_value(match[2].strip())
 
 
-_NO_TUNING = (
-    "dqn-train does not search hyperparameters; run it once per candidate, as with "
-    "--set learning_rate=2e-4, and compare evaluations.csv"
-)
+_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters, see dqn-tune --help"
 _NO_WANDB = (
     "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
     "episodes.csv and evaluations.csv hold every number"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, PROTOCOLS, Protocol, rules_in_words
+from dqn_zoo.html_page import with_data
 from dqn_zoo.manifest import read_manifest
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run
@@ -184,11 +185,8 @@ def as_csv(board: Leaderboard) -> str:
 
 def as_html(board: Leaderboard) -> str:
     """Return all rows as one page that sorts and filters, and that loads nothing from anywhere."""
-    data = json.dumps(asdict(board), allow_nan=False)
-    for character in "<>&\u2028\u2029":  # nothing in a card can end the script element
-        data = data.replace(character, f"\\u{ord(character):04x}")
     page = resources.files("dqn_zoo.sharing").joinpath("leaderboard.html")
-    return page.read_text(encoding="utf-8").replace("__DATA__", data)
+    return with_data(page.read_text(encoding="utf-8"), asdict(board))
 
 
 def _models(game: str) -> "Iterator[ModelInfo]":

@@ -1,0 +1,326 @@
+"""dqn-bench: many games, seeds and variants from one plan, and what they say together."""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqn_zoo.cli.arguments import (
+    Parser,
+    flag_value,
+    parse_setting,
+    parse_whole_number,
+    run_command,
+)
+from dqn_zoo.cli.play_arguments import whole_number
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from dqn_zoo.experiments.needs import Needs
+    from dqn_zoo.experiments.plan import Plan, Sweep, Variant
+    from dqn_zoo.experiments.references import Reference
+    from dqn_zoo.experiments.sweep import Launch
+
+_EPILOG = """\
+  dqn-bench --algos dqn,rainbow --games pong,breakout --seeds 3 -n 1e6 -f sweeps/first
+  dqn-bench -f sweeps/first                 # go on with what is left, or show the table
+  dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games atari-3 --dry-run
+
+A plan is made once and kept in FOLDER/plan.yml; docs/experiments.md tells the rest.
+"""
+
+_PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "episodes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-bench and return its exit code: 0, 1 where a job failed, 2 for a user's mistake."""
+    return run_command(lambda: _bench(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-bench",
+        description="Train every variant on every game with every seed, and compare them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan = parser.add_argument_group("the plan")
+    plan.add_argument("--algos", type=_names, metavar="A,B", help="recipes to compare")
+    plan.add_argument(
+        "--variant",
+        type=flag_value(_variant),
+        action="append",
+        default=(),
+        metavar="NAME=ALGO[,KEY=VALUE...]",
+        help="a recipe with settings of its own; may be repeated",
+    )
+    plan.add_argument(
+        "--games",
+        type=_names,
+        metavar="A,B",
+        help="games, or atari-3, atari-5, atari-57",
+    )
+    plan.add_argument(
+        "--seeds", type=whole_number(1), metavar="N", help="runs with seeds 1 to N (default: 3)"
+    )
+    plan.add_argument(
+        "-n",
+        "--n-timesteps",
+        type=flag_value(parse_whole_number),
+        metavar="N",
+        help="steps of every run (default: the recipe's)",
+    )
+    plan.add_argument(
+        "--set",
+        type=flag_value(parse_setting),
+        action="append",
+        default=(),
+        metavar="KEY=VALUE",
+        help="one setting of all variants; may be repeated",
+    )
+    plan.add_argument(
+        "--episodes",
+        type=whole_number(1),
+        metavar="N",
+        help="full games that every run plays at its end (default: 30)",
+    )
+    plan.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="a plan written by hand, in place of these",
+    )
+    plan.add_argument(
+        "-f",
+        "--folder",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="of the sweep; one with a plan goes on with it",
+    )
+    how = parser.add_argument_group("how it is run")
+    how.add_argument(
+        "--jobs",
+        type=whole_number(1),
+        metavar="N",
+        help="jobs at once (default: what cores and memory allow)",
+    )
+    how.add_argument(
+        "--ray", metavar="ADDRESS", help="run the jobs on a Ray cluster: its address, or auto"
+    )
+    how.add_argument(
+        "--dry-run", action="store_true", help="show plan, cost and commands, and stop"
+    )
+    how.add_argument(
+        "--plan-only", action="store_true", help="write the plan, run nothing (for SLURM)"
+    )
+    how.add_argument(
+        "--job", metavar="JOB", help="run this one job alone, by name or number (for SLURM)"
+    )
+    how.add_argument("--tethered", action="store_true", help=argparse.SUPPRESS)
+    output = parser.add_argument_group("output")
+    output.add_argument("--table", action="store_true", help="show the table so far, run nothing")
+    output.add_argument(
+        "--reference",
+        action="append",
+        default=(),
+        metavar="NAME",
+        help="published scores to show beside: rl-zoo, dopamine, dopamine-impala",
+    )
+    return parser
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from dqn_zoo.experiments.plan import Sweep
+    from dqn_zoo.experiments.references import find_reference
+
+    references = [find_reference(name) for name in arguments.reference]
+    if arguments.job is not None:
+        return _run_one(Sweep.open(arguments.folder), arguments)
+    if arguments.table:
+        _report(Sweep.open(arguments.folder), references)
+        return 0
+    sweep = _sweep(arguments)
+    launch, at_once = _launcher(sweep, arguments)
+    if arguments.dry_run:
+        for job in sweep.plan.jobs():
+            print(shlex.join(["dqn-bench", "-f", str(sweep.folder), "--job", job.name]))
+        return 0
+    sweep.write()
+    if arguments.plan_only:
+        print(f"written; run it: dqn-bench -f {sweep.folder}, or with --job 1 and so on")
+        return 0
+    return _run_all(sweep, launch, at_once, references)
+
+
+def _sweep(arguments: argparse.Namespace) -> "Sweep":
+    """Return the sweep to work off: the one in the folder, or a new one of the flags' plan."""
+    from dqn_zoo.experiments.needs import machine_settings
+    from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
+
+    plan = _plan(arguments)
+    if plan is None or (arguments.folder / PLAN_FILE).is_file():
+        sweep = Sweep.open(arguments.folder)
+        if plan not in (None, sweep.plan):
+            raise UserError(
+                f"{arguments.folder} holds another plan: go on with it by dqn-bench -f "
+                f"{arguments.folder}, or name another folder with -f"
+            )
+        return sweep
+    machine = machine_settings(arguments.jobs or len(plan.jobs()))
+    return Sweep.new(arguments.folder, plan, machine)
+
+
+def _plan(arguments: argparse.Namespace) -> "Plan | None":
+    """Return the plan that the flags describe; None where they describe none."""
+    from dqn_zoo.experiments.plan import DEFAULT_EPISODES, Variant, make_plan, read_plan
+
+    given = [key for key in _PLAN_FLAGS if key in arguments.given]
+    if arguments.plan is not None:
+        if given:
+            flag = given[0].replace("_", "-")
+            raise UserError(f"--plan holds the whole plan: leave out --{flag}")
+        return read_plan(arguments.plan)
+    if not given:
+        return None
+
+    variants = [Variant(algo, algo, {}) for algo in arguments.algos or ()]
+    variants += arguments.variant
+    if not variants:
+        raise UserError("a plan needs --algos or --variant, such as --algos dqn,rainbow")
+    if not arguments.games:
+        raise UserError("a plan needs --games, such as --games pong,breakout or --games atari-5")
+    settings = dict(arguments.set)
+    if len(settings) < len(arguments.set):
+        raise UserError("--set names a key twice; keep one")
+    if arguments.n_timesteps is not None:
+        settings["n_timesteps"] = arguments.n_timesteps
+    return make_plan(
+        games=arguments.games,
+        num_seeds=arguments.seeds or 3,
+        variants=variants,
+        settings=settings,
+        episodes=arguments.episodes or DEFAULT_EPISODES,
+    )
+
+
+def _run_one(sweep: "Sweep", arguments: argparse.Namespace) -> int:
+    from dqn_zoo.experiments.job import end_with_parent, run_job
+
+    if arguments.tethered:
+        end_with_parent()
+    return run_job(sweep, sweep.find_job(arguments.job))
+
+
+def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, int]":
+    """Say what will be run and how long it takes; return what starts jobs, and how many at once."""
+    from dqn_zoo.experiments.needs import jobs_at_once, needs_by_variant
+    from dqn_zoo.experiments.sweep import JobProcess
+
+    needs = needs_by_variant(sweep)
+    if arguments.ray is None:
+        at_once = jobs_at_once(sweep, needs, arguments.jobs)
+        _print_preview(sweep, needs, f"{at_once} at once on this machine", at_once)
+        return JobProcess, at_once
+    from dqn_zoo.experiments.cluster import Cluster
+
+    cluster = Cluster(arguments.ray)
+    _print_preview(sweep, needs, f"on the Ray cluster {arguments.ray}", arguments.jobs)
+    at_once = arguments.jobs or len(sweep.plan.jobs())
+    return (lambda sweep, job: cluster.launch(sweep, job, needs)), at_once
+
+
+def _print_preview(
+    sweep: "Sweep", needs: "Mapping[str, Needs]", where: str, at_once: int | None
+) -> None:
+    """Print the plan and its cost.
+
+    Args:
+        sweep: whose jobs.
+        needs: of a job, by variant.
+        where: they are run.
+        at_once: jobs that run at the same time; None where somebody else decides.
+    """
+    from dqn_zoo.rates import format_duration
+
+    plan = sweep.plan
+    left = [job for job in plan.jobs() if not sweep.is_done(job)]
+    seconds = sum(needs[job.variant].seconds for job in left)
+    core_hours = sum(needs[job.variant].seconds * needs[job.variant].cores for job in left) / 3_600
+    lines = [
+        f"{len(plan.jobs())} jobs in {sweep.folder}, {len(plan.jobs()) - len(left)} of them done",
+        f"  games        {', '.join(plan.games)}",
+        f"  seeds        {', '.join(map(str, plan.seeds))}",
+        f"  at the end   {plan.episodes} full games with the last and with the best weights",
+    ]
+    for variant in plan.variants:
+        own = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
+        need = needs[variant.name]
+        lines.append(
+            f"  {variant.name:<12} {variant.algo}{f' with {own}' if own else ''}: "
+            f"{need.memory_bytes / 1e9:.1f} GB, {need.cores} thread{'s' if need.cores > 1 else ''}"
+            f"{', 1 GPU' if need.gpus else ''}, about {format_duration(need.seconds)} a run"
+        )
+    lines.append(f"  where        {where}")
+    takes = "" if at_once is None else f", about {format_duration(seconds / at_once)} from now"
+    lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
+    print("\n".join(lines), flush=True)
+
+
+def _run_all(
+    sweep: "Sweep", launch: "Launch", at_once: int, references: "Sequence[Reference]"
+) -> int:
+    from rich.console import Console
+
+    from dqn_zoo.experiments.board import Board
+    from dqn_zoo.experiments.sweep import work_off
+
+    with Board(Console()) as board:
+        statuses = work_off(sweep, launch, at_once, board.show)
+    _report(sweep, references)
+    failed = [job.name for job, status in statuses.items() if status.state == "failed"]
+    if failed:
+        print(
+            f"{len(failed)} of {len(statuses)} jobs failed; what they printed lies in "
+            f"{sweep.folder / 'logs'}; dqn-bench -f {sweep.folder} tries them again",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _report(sweep: "Sweep", references: "Sequence[Reference]") -> None:
+    """Print the table and keep it in the folder, for people and for programs."""
+    from dqn_zoo.experiments.plots import draw_aggregates
+    from dqn_zoo.experiments.summary import as_json, as_markdown, summarize_sweep
+
+    summary = summarize_sweep(sweep)
+    table = as_markdown(summary, references)
+    (sweep.folder / "results.md").write_text(table, encoding="utf-8")
+    (sweep.folder / "results.json").write_text(json.dumps(as_json(summary), indent=2))
+    print(table, end="")
+    picture = sweep.folder / "aggregates.png"
+    if draw_aggregates(summary, picture):
+        print(f"picture: {picture}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _variant(text: str) -> "Variant":
+    """Read NAME=ALGO,KEY=VALUE,...; a value may be a list, [0, 0, 8, 8]."""
+    from dqn_zoo.experiments.plan import Variant
+
+    name, _, rest = text.partition("=")
+    algo, *settings = re.split(r",(?![^\[]*\])", rest)
+    if not name.strip() or not algo.strip():
+        raise UserError(f"expected NAME=ALGO[,KEY=VALUE...], got {text!r}")
+    return Variant(name.strip(), algo.strip(), dict(map(parse_setting, settings)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""dqn-report: one page about runs or a sweep, in one file."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.errors import UserError
+
+_EPILOG = """\
+  dqn-report logs/laptop/SpaceInvaders_1 -o report.html
+  dqn-report sweeps/first                      # all of its runs, with the table of the sweep
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-report and return its exit code: 0, or 2 for a user's mistake."""
+    return run_command(lambda: _report(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-report",
+        description="Make one self-contained page: curves, results, settings, film, manifest.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="run folders, sweeps, or folders with runs below",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page (default: report.html)",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="its title (default: names of the folders)")
+    return parser
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from dqn_zoo.experiments.report import make_report
+
+    title = arguments.title or ", ".join(path.resolve().name for path in arguments.paths)
+    page = make_report(arguments.paths, title)
+    try:
+        arguments.output.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{arguments.output} cannot be written: {error.strerror}") from error
+    print(f"page: {arguments.output} ({len(page) / 1e6:.1f} MB); open it in a browser")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""dqn-tune: search hyperparameters, run the best again on other seeds, and write the winner."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqn_zoo.cli.arguments import (
+    Parser,
+    flag_value,
+    parse_setting,
+    parse_whole_number,
+    run_command,
+)
+from dqn_zoo.cli.play_arguments import whole_number
+from dqn_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+    from dqn_zoo.experiments.sweep import Launch
+    from dqn_zoo.experiments.tuning import Goal
+
+_EPILOG = """\
+  dqn-tune --env SpaceInvaders --algo dqn --n-trials 50 --budget-steps 300000
+  dqn-tune --env Pong --algo laptop --search mine.yml --n-jobs 2 -f tuning/pong
+
+The same command goes on with a study that was stopped. docs/experiments.md tells the rest.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
+    return run_command(lambda: _tune(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-tune",
+        description="Search the hyperparameters of a recipe on one game.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is tuned")
+    what.add_argument(
+        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
+    )
+    what.add_argument(
+        "--algo", default="laptop", metavar="NAME", help="recipe to start from (default: laptop)"
+    )
+    what.add_argument(
+        "--budget-steps",
+        type=flag_value(parse_whole_number),
+        default=100_000,
+        metavar="N",
+        help="steps of every trial (default: 100,000)",
+    )
+    what.add_argument(
+        "--set",
+        type=flag_value(parse_setting),
+        action="append",
+        default=(),
+        metavar="KEY=VALUE",
+        help="one setting of all trials; may be repeated",
+    )
+    what.add_argument(
+        "--search",
+        default="atari",
+        metavar="NAME",
+        help="search space: a name in hyperparams/search/, or a file (default: atari)",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--n-trials", type=whole_number(1), default=50, metavar="N", help="trials (default: 50)"
+    )
+    how.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
+    how.add_argument(
+        "--pruner",
+        choices=("halving", "median", "none"),
+        default="halving",
+        help="stops hopeless trials by their evaluations (default: halving)",
+    )
+    how.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="of the search (default: 0)"
+    )
+    how.add_argument(
+        "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
+    )
+    how.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database that several machines share (default: a journal in the folder)",
+    )
+    how.add_argument(
+        "--ray", metavar="ADDRESS", help="run the trials on a Ray cluster: its address, or auto"
+    )
+    how.add_argument("--dry-run", action="store_true", help="show the cost, and stop")
+    finals = parser.add_argument_group("finals")
+    finals.add_argument(
+        "--top",
+        type=whole_number(0),
+        default=3,
+        metavar="N",
+        help="best trials that are run again beside the recipe; 0: none (default: 3)",
+    )
+    finals.add_argument(
+        "--seeds", type=whole_number(1), default=3, metavar="N", help="of each (default: 3)"
+    )
+    parser.add_argument(
+        "-f",
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="of the study; one that exists goes on (default: tuning/ALGO-GAME)",
+    )
+    return parser
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from dqn_zoo.experiments.needs import machine_settings
+    from dqn_zoo.experiments.search import find_space, read_space
+    from dqn_zoo.experiments.tuning import Goal, draw_study, open_study, optimize
+    from dqn_zoo.games import parse_game
+
+    game = parse_game(arguments.env).game
+    folder = arguments.folder or Path("tuning") / f"{arguments.algo}-{game}"
+    space = read_space(find_space(arguments.search))
+    goal = Goal(
+        game=arguments.env,
+        algo=arguments.algo,
+        settings=_settings(arguments, space.ranges),
+        budget_steps=arguments.budget_steps,
+    )
+    machine = machine_settings(arguments.n_jobs)
+    launch = _launcher(arguments, goal, machine)
+    if arguments.dry_run:
+        return 0
+    study = open_study(
+        folder,
+        goal,
+        space,
+        sampler=arguments.sampler,
+        pruner=arguments.pruner,
+        seed=arguments.seed,
+        storage=arguments.storage,
+    )
+    optimize(
+        study,
+        folder,
+        goal,
+        space,
+        launch,
+        num_trials=arguments.n_trials,
+        num_jobs=arguments.n_jobs,
+        machine=machine,
+        on_trial=lambda trial: print(_trial_line(study, trial), flush=True),
+    )
+    for picture in draw_study(study, folder):
+        print(f"picture: {picture}")
+    return _finals(study, folder, goal, arguments, launch, machine) if arguments.top else 0
+
+
+def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -> dict[str, Any]:
+    settings = dict(arguments.set)
+    for key in settings:
+        if key in searched:
+            raise UserError(f"--set {key}: the search space has it, too; take it out of one")
+    return settings
+
+
+def _launcher(
+    arguments: argparse.Namespace, goal: "Goal", machine: "Mapping[str, Any]"
+) -> "Launch":
+    """Say what the study costs; refuse what cannot run; return what starts its jobs."""
+    from dqn_zoo.experiments.needs import jobs_at_once, needs_by_variant
+    from dqn_zoo.experiments.plan import Sweep
+    from dqn_zoo.experiments.sweep import JobProcess
+    from dqn_zoo.experiments.tuning import TRIAL
+    from dqn_zoo.rates import format_duration
+
+    place = Path("unwritten")  # a sweep that is never written
+    sweep = Sweep.new(place, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
+    needs = needs_by_variant(sweep)
+    seconds = needs[TRIAL].seconds
+    all_s = seconds * arguments.n_trials / arguments.n_jobs
+    finals_s = seconds * (1 + arguments.top) * arguments.seeds / arguments.n_jobs
+    print(
+        f"{arguments.n_trials} trials of {goal.budget_steps:,} steps, {arguments.n_jobs} at once: "
+        f"about {format_duration(seconds)} each, {format_duration(all_s)} together if none is "
+        f"stopped early, then {format_duration(finals_s) if arguments.top else 'no time'} for the "
+        "finals, beside evaluations",
+        flush=True,
+    )
+    if arguments.ray is None:
+        jobs_at_once(sweep, needs, arguments.n_jobs)
+        return JobProcess
+    from dqn_zoo.experiments.cluster import Cluster
+
+    cluster, need = Cluster(arguments.ray), needs[TRIAL]
+    return lambda sweep, job: cluster.launch(sweep, job, {job.variant: need})
+
+
+def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
+    """Say how a trial ended, and which is the best so far."""
+    from dqn_zoo.experiments.tuning import best_trials
+
+    values = trial.intermediate_values
+    if trial.value is not None and trial.state.name == "COMPLETE":
+        how = f"{trial.value:,.1f}"
+    elif trial.state.name == "PRUNED":
+        step = max(values, default=0)
+        how = f"stopped at step {step:,} with {values.get(step, float('nan')):,.1f}"
+    else:
+        how = "failed"
+    settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())
+    best = next(iter(best_trials(study)), None)
+    known = "" if best is None else f"; best {best.value:,.1f}, trial {best.number}"
+    return f"trial {trial.number}: {how} ({settings}){known}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _finals(
+    study: "Study",
+    folder: Path,
+    goal: "Goal",
+    arguments: argparse.Namespace,
+    launch: "Launch",
+    machine: "Mapping[str, Any]",
+) -> int:
+    """Run the best trials and the recipe on other seeds, and write the winner."""
+    from rich.console import Console
+
+    from dqn_zoo.experiments.board import Board
+    from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
+    from dqn_zoo.experiments.sweep import work_off
+    from dqn_zoo.experiments.tuning import finals, write_best
+
+    sweep = finals(
+        study,
+        folder,
+        goal,
+        num_best=arguments.top,
+        num_seeds=arguments.seeds,
+        machine=machine,
+    )
+    print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
+    with Board(Console()) as board:
+        statuses = work_off(sweep, launch, arguments.n_jobs, board.show)
+    summary = summarize_sweep(sweep)
+    print(as_markdown(summary), end="")
+    failed = [job.name for job, status in statuses.items() if status.state == "failed"]
+    if failed:
+        print(f"{', '.join(failed)} failed; the same command tries again", file=sys.stderr)
+        return 1
+    winner, file = write_best(folder, goal, sweep, summary)
+    print(f"best: {winner}; dqn-train --env {arguments.env} --algo {arguments.algo} -c {file}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Many runs at once: sweeps, what their scores say together, tuning, plots, reports."""

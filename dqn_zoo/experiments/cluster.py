@@ -1,0 +1,103 @@
+"""The jobs of a sweep on a Ray cluster whose nodes share the folder of the sweep.
+
+Ray decides where a job fits by its cores, GPU and memory, and starts it again elsewhere when its
+node is lost. What a job is does not change: the same process as on one machine.
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.needs import Needs
+from dqn_zoo.experiments.plan import Job, Sweep
+from dqn_zoo.experiments.sweep import MOST_RETRIES, Handle, JobProcess
+
+PATIENCE_S = 60.0  # for jobs that were asked to save and stop
+_LOST = -9  # the exit code of a job that Ray gave up
+
+
+class Cluster:
+    """A Ray cluster.
+
+    Args:
+        address: HOST:PORT, or `auto` for the one on this machine.
+
+    Raises:
+        UserError: Ray is not installed, or nothing answers at the address.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError(
+                "--ray needs Ray: pip install 'dqn-zoo-atari[cluster]', or leave --ray out"
+            ) from None
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"no Ray cluster answers at {address} ({reason}): start one with "
+                "`ray start --head`, or leave --ray out"
+            ) from error
+        self._ray = ray
+
+    def launch(self, sweep: Sweep, job: Job, needs: Mapping[str, Needs]) -> Handle:
+        """Hand a job over; Ray keeps what it cannot place yet.
+
+        Args:
+            sweep: whose job; every node sees its folder under the same name.
+            job: which.
+            needs: of a job, by variant.
+        """
+        need = needs[job.variant]
+        task = self._ray.remote(_run).options(
+            name=job.name,
+            num_cpus=need.cores,
+            num_gpus=need.gpus,
+            memory=need.memory_bytes,
+            max_retries=MOST_RETRIES,
+        )
+        return _Task(self._ray, task.remote(str(sweep.folder.absolute()), job.name))
+
+
+class _Task:
+    """A job on the cluster."""
+
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray = ray
+        self._reference = reference
+
+    def poll(self) -> int | None:
+        return self._code(timeout_s=0.0)
+
+    def terminate(self) -> None:
+        self._ray.cancel(self._reference)
+
+    def wait(self) -> int:
+        code = self._code(timeout_s=PATIENCE_S)
+        return _LOST if code is None else code
+
+    def _code(self, timeout_s: float) -> int | None:
+        try:
+            return int(self._ray.get(self._reference, timeout=timeout_s))
+        except self._ray.exceptions.GetTimeoutError:
+            return None
+        except self._ray.exceptions.RayError:  # the task was cancelled, or its node is lost
+            return _LOST
+
+
+def _run(folder: str, name: str) -> int:
+    """Run a job on the node that Ray chose, and return its exit code."""
+    sweep = Sweep.open(Path(folder))
+    process = JobProcess(sweep, sweep.find_job(name))
+    try:
+        return process.wait()
+    finally:  # Ray cancels by an exception in this process
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        process.wait()

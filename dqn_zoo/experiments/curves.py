@@ -1,0 +1,254 @@
+"""Learning curves: read from run folders, ours and Stable-Baselines3's, and laid over each other.
+
+What others wrote is read as numbers alone: `monitor.csv` as text, `evaluations.npz` without pickle.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.aggregates import estimate, mean
+from dqn_zoo.games import parse_game
+from dqn_zoo.learning_curve import column
+from dqn_zoo.recipes import load_config
+from dqn_zoo.runs import Run
+
+Floats = NDArray[np.float64]
+Kind = Literal["training", "evaluation"]
+Axis = Literal["steps", "frames", "time"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+AXES: tuple[Axis, ...] = get_args(Axis)
+
+FRAMES_PER_STEP = 4
+MONITORS = "*monitor.csv"
+EVALUATIONS = "evaluations.npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The games of a run in the order they ended, or its evaluations.
+
+    Attributes:
+        source: folder that it was read from.
+        game: that was played.
+        group: what its seeds share, such as the recipe.
+        seed: of the run, where known.
+        steps: float64 [num_points], decisions of the agent so far.
+        seconds: float64 [num_points], wall-clock so far; NaN where nothing tells.
+        scores: float64 [num_points], raw score of a game, or mean of an evaluation.
+    """
+
+    source: Path
+    game: str
+    group: str
+    seed: int | None
+    steps: Floats
+    seconds: Floats
+    scores: Floats
+
+    def along(self, axis: Axis) -> Floats:
+        """Return the points on an axis: steps, frames, or minutes."""
+        if axis == "time":
+            return self.seconds / 60
+        return self.steps * (FRAMES_PER_STEP if axis == "frames" else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """The curves of one group on one grid.
+
+    Attributes:
+        group: its name.
+        at: float64 [num_points], places on the axis.
+        runs: float64 [num_runs, num_points], each run smoothed; NaN where it has no points.
+        mean: float64 [num_points], over the runs.
+        low: lower end of the 95 % bootstrap interval over runs; the mean where there is one run.
+        high: upper end.
+    """
+
+    group: str
+    at: Floats
+    runs: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def find_curves(paths: Iterable[Path], kind: Kind, *, by: str = "algo") -> list[Curve]:
+    """Read the curves of run folders, or of all run folders below the given ones.
+
+    Args:
+        paths: of runs, log folders or sweeps; ours, RL-Zoo's or Stable-Baselines3's.
+        kind: training games, or evaluations.
+        by: key of the settings whose value names a curve's group; others' runs are named by the
+            folder that holds them, `dqn (sb3)`.
+
+    Raises:
+        UserError: a path holds no run, a run has no such curve, or a file is damaged.
+    """
+    curves = []
+    for path in paths:
+        folders = list(_run_folders(path))
+        if not folders:
+            raise UserError(
+                f"{path} holds no run: expected progress.csv, monitor.csv or {EVALUATIONS} in it "
+                "or below"
+            )
+        found = [curve for folder in folders if (curve := read_curve(folder, kind, by=by))]
+        if not found:
+            raise UserError(f"{path} has no {kind} scores yet")
+        curves += found
+    return curves
+
+
+def read_curve(folder: Path, kind: Kind, *, by: str = "algo") -> Curve | None:
+    """Read the curve of one run folder; None: it has no such scores yet.
+
+    Raises:
+        UserError: a file is damaged, or the settings have no key `by`.
+    """
+    run = Run(folder)
+    try:
+        return _ours(run, kind, by) if run.config_file.exists() else _theirs(folder, kind)
+    except (OSError, ValueError, KeyError, BadZipFile, StopIteration) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{folder} cannot be read: {reason}; leave it out") from error
+
+
+def overlay(
+    curves: Sequence[Curve], axis: Axis, *, num_points: int = 100, smoothing: int = 3
+) -> list[Band]:
+    """Return the curves of each group on one grid, groups in the order they came.
+
+    A point of a run is the mean score of what ended in the interval around it, and of so many
+    intervals before it as `smoothing` says, so that long games do not count late.
+
+    Args:
+        curves: of one game.
+        axis: where the grid lies.
+        num_points: of the grid.
+        smoothing: intervals that a point is the mean of, at least 1.
+    """
+    ends = [curve.along(axis).max() for curve in curves if len(curve.steps)]
+    edges = np.linspace(0, max(ends), num_points + 1)
+    groups: dict[str, list[Floats]] = {}
+    for curve in curves:
+        smoothed = _binned(curve.along(axis), curve.scores, edges, smoothing)
+        groups.setdefault(curve.group, []).append(smoothed)
+    return [_band(group, edges[1:], np.stack(runs)) for group, runs in groups.items()]
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    """Yield the run folders at or below a path: those that hold logs of their own."""
+    logs = ("progress.csv", MONITORS, EVALUATIONS)
+    files = (file for name in logs for file in sorted(path.rglob(name)))
+    yield from dict.fromkeys(file.parent for file in files)
+
+
+def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
+    config = load_config(run.config_file)
+    if by not in type(config).model_fields:
+        raise UserError(f"the settings of a run have no key {by!r}: group by another with --by")
+    file, name = {
+        "training": (run.episodes_file, "return"),
+        "evaluation": (run.evaluations_file, "mean"),
+    }[kind]
+    if not (file.exists() and run.progress_file.exists()):
+        return None
+    steps = np.array(column(file, "steps"))
+    if not len(steps):
+        return None
+    value = str(getattr(config, by))
+    return Curve(
+        source=run.path,
+        game=config.env,
+        group=value if by == "algo" else f"{by} {value}",
+        seed=config.seed,
+        steps=steps,
+        seconds=np.interp(
+            steps, column(run.progress_file, "steps"), column(run.progress_file, "time_s")
+        ),
+        scores=np.array(column(file, name)),
+    )
+
+
+def _theirs(folder: Path, kind: Kind) -> Curve | None:
+    """Read what Stable-Baselines3's Monitor and EvalCallback wrote."""
+    monitors = sorted(folder.glob(MONITORS))
+    game = _game_of(folder, monitors)
+    if kind == "training":
+        if not monitors:
+            return None
+        ended, lengths, scores = np.concatenate([_monitored(file) for file in monitors]).T
+        if not len(ended):
+            return None
+        order = np.argsort(ended, kind="stable")
+        # The Monitor sits below the frame skip and counts frames.
+        steps = lengths[order].cumsum() / FRAMES_PER_STEP
+        seconds, scores = ended[order], scores[order]
+    else:
+        if not (folder / EVALUATIONS).exists():
+            return None
+        with np.load(folder / EVALUATIONS, allow_pickle=False) as arrays:
+            steps = arrays["timesteps"].astype(np.float64)
+            scores = arrays["results"].astype(np.float64).mean(axis=1)
+        seconds = np.full(len(steps), np.nan)
+    return Curve(
+        source=folder,
+        game=game,
+        group=f"{folder.parent.name} (sb3)",
+        seed=None,
+        steps=steps,
+        seconds=seconds,
+        scores=scores,
+    )
+
+
+def _monitored(file: Path) -> Floats:
+    """Return time, length and score of every game: float64 [num_games, 3]."""
+    with file.open(newline="") as lines:
+        next(lines)  # what the Monitor says of itself
+        rows = [(row["t"], row["l"], row["r"]) for row in csv.DictReader(lines)]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def _game_of(folder: Path, monitors: Sequence[Path]) -> str:
+    """Return the game that the Monitor names, or else the folder, as in PongNoFrameskip-v4_1."""
+    named = re.sub(r"_\d+$", "", folder.name)
+    if monitors:
+        with monitors[0].open() as lines:
+            named = json.loads(next(lines).lstrip("#")).get("env_id") or named
+    return parse_game(named).game
+
+
+def _binned(at: Floats, scores: Floats, edges: Floats, smoothing: int) -> Floats:
+    place = np.clip(np.searchsorted(edges, at, side="left") - 1, 0, len(edges) - 2)
+    window = np.ones(smoothing)
+    sums, counts = (
+        np.convolve(np.bincount(place, weights, len(edges) - 1), window)[: len(edges) - 1]
+        for weights in (scores, np.ones_like(scores))
+    )
+    with np.errstate(invalid="ignore"):
+        return np.where(counts > 0, sums / counts, np.nan)
+
+
+def _band(group: str, at: Floats, runs: Floats) -> Band:
+    estimates = [
+        estimate(mean, [points[~np.isnan(points)]], resamples=500)
+        if not np.isnan(points).all()
+        else (np.nan, np.nan, np.nan)
+        for points in runs.T
+    ]
+    middle, low, high = np.array(estimates).T
+    return Band(group=group, at=at, runs=runs, mean=middle, low=low, high=high)

@@ -1,0 +1,114 @@
+"""One job of a sweep, in a process of its own: train, or go on, then play the games."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import torch
+
+from dqn_zoo.agent import build_agent
+from dqn_zoo.checkpoint import replace_file
+from dqn_zoo.enjoy import Session, choose_weights, play_session
+from dqn_zoo.evaluation import ENVS_PER_CORE, Game
+from dqn_zoo.experiments.plan import WEIGHTS, Job, Sweep, WhichWeights
+from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
+from dqn_zoo.manifest import has_finished, read_manifest
+from dqn_zoo.recipes import load_config
+from dqn_zoo.results import results
+from dqn_zoo.runs import LockedError, discard_run, lock
+from dqn_zoo.score_statistics import summarize
+from dqn_zoo.training import EXIT_CODES, Outcome, TrainOptions, resume, train
+
+PATIENCE_S = 120.0  # a process that was asked to end may still be saving
+
+
+def run_job(sweep: Sweep, job: Job) -> int:
+    """Bring a job to its end and return an exit code: 0 when it is done, or why it stopped.
+
+    Whatever was done before, by any process on any machine that sees the folder, is not done again.
+
+    Raises:
+        UserError: for what another start would not mend.
+    """
+    if sweep.is_done(job):
+        return 0
+    outcome = _train(sweep, job)
+    if outcome is not None and outcome.reason != "finished":
+        return EXIT_CODES[outcome.reason]
+    for which in WEIGHTS:
+        if not sweep.results_file(job, which).exists():
+            _play(sweep, job, which)
+    return 0
+
+
+def end_with_parent() -> None:
+    """Save and stop once the process at the other end of the standard input is gone.
+
+    A driver that was killed can ask for nothing; its jobs would go on beside those of the next one.
+    """
+
+    def wait() -> None:
+        # Not sys.stdin: Python could not end while a thread waits in it.
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _train(sweep: Sweep, job: Job) -> Outcome | None:
+    """Start the run of a job or go on with it; None: it was trained to its end before."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _start_or_resume(sweep, job)
+        except LockedError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _start_or_resume(sweep: Sweep, job: Job) -> Outcome | None:
+    run, options = sweep.run(job), TrainOptions(progress=False, command=tuple(sys.argv))
+    if run.manifest_file.exists():
+        if has_finished(read_manifest(run)):
+            return None
+        return resume(run, load_config(run.config_file), options=options)
+    if run.path.exists():  # a start was killed before its first file, unless it is under way
+        with lock(run):
+            pass
+        discard_run(run)
+    return train(sweep.config(job), log_folder=sweep.runs, exp_id=job.seed, options=options)
+
+
+def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
+    """Play full games with the last or the best weights of a job, and keep their scores."""
+    run = sweep.run(job)
+    config = load_config(run.config_file)
+    has_best = run.best_model_file.exists()  # no evaluation, no best
+    device = choose_device(config.device)
+    num_threads = config.num_threads or default_num_threads(device, usable_cores())
+    torch.set_num_threads(num_threads)
+    session = Session(
+        run=run,
+        weights=choose_weights(run, which if has_best else "last"),
+        config=config,
+        seed=0,
+        num_games=sweep.plan.episodes,
+        max_steps=None,
+        num_envs=min(sweep.plan.episodes, ENVS_PER_CORE * usable_cores()),
+        num_threads=num_threads,
+        device=device,
+        has_window=False,
+        is_filmed=False,
+    )
+    agent = build_agent(session.weights.file, config, device=device)
+    games: list[Game] = []
+    print(f"playing {sweep.plan.episodes} games with the {session.weights.name}", flush=True)
+    play_session(session, agent.q_values, on_game=games.append, on_progress=lambda _: None)
+    games.sort(key=lambda game: game.index)
+    content = results(session, games, summarize([game.score for game in games]))
+    replace_file(sweep.results_file(job, which), json.dumps(content, indent=2).encode())

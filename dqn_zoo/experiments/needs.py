@@ -1,0 +1,103 @@
+"""What a job takes: cores, memory and time; and how many fit on this machine at once."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.plan import Job, Sweep
+from dqn_zoo.machine import (
+    choose_device,
+    default_num_threads,
+    memory_available_bytes,
+    usable_cores,
+)
+from dqn_zoo.preparation import complete, estimate_seconds
+from dqn_zoo.trainer import replay_shape
+
+PROCESS_BYTES = 600_000_000
+"""Everything of a run but its replay memory: 0.43 to 0.5 GB were measured."""
+
+
+class Needs(NamedTuple):
+    """What one job takes.
+
+    Attributes:
+        cores: threads of PyTorch; the emulators share them.
+        gpus: 0 or 1.
+        memory_bytes: of the machine.
+        seconds: from its start to its last step, roughly, with a core for each thread; NaN where
+            there is nothing to time it on.
+    """
+
+    cores: int
+    gpus: int
+    memory_bytes: int
+    seconds: float
+
+
+def machine_settings(num_jobs: int) -> dict[str, Any]:
+    """Return the settings that a plan takes from this machine: threads that keep its cores busy.
+
+    They become part of the plan, since the bits of a run depend on them. Beside a GPU a run chooses
+    by itself.
+
+    Args:
+        num_jobs: that could run at once.
+    """
+    if choose_device("auto") == "cuda":
+        return {}
+    return {"num_threads": default_num_threads("cpu", usable_cores() // num_jobs)}
+
+
+def needs_by_variant(sweep: Sweep) -> dict[str, Needs]:
+    """Return what a job of each variant takes; a few updates are timed for it.
+
+    The first game stands for all: they differ in their number of actions.
+    """
+    game = sweep.plan.jobs()[0].game
+    first_jobs = [Job(variant.name, game, sweep.plan.seeds[0]) for variant in sweep.plan.variants]
+    return {job.variant: _needs_of(sweep.config(job)) for job in first_jobs}
+
+
+def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) -> int:
+    """Return how many jobs of a plan this machine takes at once.
+
+    Args:
+        sweep: with the plan.
+        needs: of its variants; the largest counts.
+        asked: by the user; None: as many as fit, one where there is a GPU.
+
+    Raises:
+        UserError: not even one fits, or not as many as asked for.
+    """
+    largest = max(need.memory_bytes for need in needs.values())
+    num_jobs, free = len(sweep.plan.jobs()), memory_available_bytes()
+    fitting = num_jobs if free is None else free // largest
+    wanted = asked or 1
+    if fitting < wanted:
+        raise UserError(
+            f"{wanted} job{'s' if wanted > 1 else ''} of this plan at once need "
+            f"{wanted * largest / 1e9:.1f} GB of memory and {(free or 0) / 1e9:.1f} GB are free: "
+            "set a smaller buffer_size" + (", or fewer --jobs" if wanted > 1 else "")
+        )
+    if asked is not None:
+        return asked
+    if any(need.gpus for need in needs.values()):
+        return 1
+    cores = max(need.cores for need in needs.values())
+    return min(num_jobs, fitting, max(1, usable_cores() // cores))
+
+
+def _needs_of(config: Config) -> Needs:
+    if config.device == "cuda" and choose_device("auto") == "cpu":  # for a GPU elsewhere
+        return Needs(max(1, config.num_threads), 1, PROCESS_BYTES, math.nan)
+    settled = complete(config)
+    has_gpu = settled.device == "cuda"
+    return Needs(
+        cores=settled.num_threads,
+        gpus=int(has_gpu),
+        memory_bytes=PROCESS_BYTES + (0 if has_gpu else replay_shape(settled).num_bytes),
+        seconds=estimate_seconds(settled),
+    )

@@ -1,0 +1,121 @@
+"""Pictures of many runs: learning curves by game, and what a sweep says over all games."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dqn_zoo.experiments.curves import Axis, Curve, Kind, overlay
+from dqn_zoo.experiments.summary import PROFILE_THRESHOLDS, Summary
+from dqn_zoo.games import random_score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = 3
+AXIS_LABELS: dict[Axis, str] = {
+    "steps": "steps (4 frames each)",
+    "frames": "frames",
+    "time": "minutes",
+}
+KIND_LABELS: dict[Kind, str] = {
+    "training": "raw score, training games",
+    "evaluation": "raw score, evaluations",
+}
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    picture: Path,
+    *,
+    kind: Kind,
+    axis: Axis = "steps",
+    smoothing: int = 3,
+    marks: Sequence[float] = (),
+) -> None:
+    """Draw the curves, a panel for each game, a colour for each group.
+
+    A thin line is a run, a thick one the mean of its group's runs with the 95 % bootstrap interval
+    over them.
+
+    Args:
+        curves: of any games and groups.
+        picture: the file, of any kind that matplotlib writes: PNG, SVG, PDF.
+        kind: what the curves are of.
+        axis: what they are drawn over.
+        smoothing: intervals, of a hundredth of the axis, that a point is the mean of.
+        marks: scores to mark with a line in every panel.
+    """
+    games = list(dict.fromkeys(curve.game for curve in curves))
+    groups = list(dict.fromkeys(curve.group for curve in curves))
+    colours = {group: f"C{number}" for number, group in enumerate(groups)}
+    columns = min(COLUMNS, len(games))
+    figure = _figure(columns, math.ceil(len(games) / columns))
+    panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).flat
+    for game, panel in zip(games, panels, strict=False):
+        of_game = [curve for curve in curves if curve.game == game]
+        for band in overlay(of_game, axis, smoothing=smoothing):
+            colour, num_runs = colours[band.group], len(band.runs)
+            for run in band.runs if num_runs > 1 else ():
+                panel.plot(band.at, run, color=colour, linewidth=0.6, alpha=0.5)
+            label = f"{band.group} ({num_runs} run{'s' if num_runs > 1 else ''})"
+            panel.plot(band.at, band.mean, color=colour, linewidth=2, label=label)
+            panel.fill_between(band.at, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        for mark in marks:
+            panel.axhline(mark, color="tab:red", linestyle=":", linewidth=1, label=f"{mark:g}")
+        _finish(panel, game, axis, kind)
+    for panel in list(panels):
+        panel.set_visible(False)
+    figure.savefig(picture, dpi=110)
+
+
+def draw_aggregates(summary: Summary, picture: Path) -> bool:
+    """Draw aggregates with their intervals and the performance profiles; False: there are none."""
+    if not summary.aggregates:
+        return False
+    figure = _figure(2, 1)
+    left, right = figure.subplots(1, 2)
+    names = list(next(iter(summary.aggregates.values())))
+    for number, (variant, statistics) in enumerate(summary.aggregates.items()):
+        shift = 0.15 * (number - (len(summary.aggregates) - 1) / 2)
+        values = np.array([statistics[name] for name in names])  # [statistics, value, low, high]
+        errors = np.abs(values[:, 1:].T - values[:, 0])
+        left.errorbar(
+            np.arange(len(names)) + shift, values[:, 0], errors, fmt="o", capsize=3, label=variant
+        )
+        share, low, high = summary.profiles[variant]
+        right.plot(PROFILE_THRESHOLDS, share, color=f"C{number}", label=variant)
+        right.fill_between(
+            PROFILE_THRESHOLDS, low, high, color=f"C{number}", alpha=0.15, linewidth=0
+        )
+    left.set_xticks(range(len(names)), names)
+    left.set_ylabel("human-normalised score")
+    left.set_title("over all games and runs, 95 % intervals")
+    right.set_xlabel("human-normalised score")
+    right.set_ylabel("share of runs above it")
+    right.set_title("performance profile")
+    left.legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+    return True
+
+
+def _figure(columns: int, rows: int) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 5.5 * columns, 0.5 + 4 * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
+    return figure
+
+
+def _finish(panel: "Axes", game: str, axis: Axis, kind: Kind) -> None:
+    random = random_score(game)
+    if random is not None:
+        panel.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
+    panel.set_title(game)
+    panel.set_xlabel(AXIS_LABELS[axis])
+    panel.set_ylabel(KIND_LABELS[kind])
+    panel.legend(fontsize=8)

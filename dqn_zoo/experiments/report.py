@@ -1,0 +1,194 @@
+"""One page about runs: curves, results, settings, film and manifest, in one file."""
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dqn_zoo.config import Config
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.curves import KINDS, Curve, Floats, overlay, read_curve
+from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
+from dqn_zoo.experiments.summary import as_json, summarize_sweep
+from dqn_zoo.games import random_score
+from dqn_zoo.html_page import with_data
+from dqn_zoo.learning_curve import column
+from dqn_zoo.manifest import read_manifest
+from dqn_zoo.recipes import load_config
+from dqn_zoo.runs import Run
+
+MOST_FILM_BYTES = 8_000_000  # a page is sent by mail
+NUM_POINTS = 120
+OF_THE_MACHINE = {"env", "seed", "device", "num_threads", "log_interval", "save_freq"}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A run and its settings."""
+
+    run: Run
+    config: Config
+
+
+def find_runs(paths: Iterable[Path]) -> list[Described]:
+    """Return the runs at or below the given folders.
+
+    Raises:
+        UserError: a folder holds none, or one cannot be read.
+    """
+    found = []
+    for path in paths:
+        files = sorted(path.rglob("config.yml"))
+        runs = [Run(file.parent) for file in files if Run(file.parent).manifest_file.exists()]
+        if not runs:
+            raise UserError(
+                f"{path} holds no run of dqn-train: expected a config.yml in it or below"
+            )
+        found += [Described(run, load_config(run.config_file)) for run in runs]
+    return found
+
+
+def make_report(paths: Sequence[Path], title: str) -> str:
+    """Return a page about all runs at or below the given folders; a sweep's table is shown, too.
+
+    Raises:
+        UserError: a folder holds no run, or a file is damaged.
+    """
+    described = find_runs(paths)
+    sweeps = [Sweep.open(path) for path in paths if (path / PLAN_FILE).is_file()]
+    page = resources.files("dqn_zoo.experiments").joinpath("report.html")
+    data = {
+        "title": title,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "curves": _curves(described),
+        "results": [_result(each) for each in described],
+        "aggregates": [as_json(summarize_sweep(sweep)) for sweep in sweeps],
+        "settings": _settings(described),
+        "films": _films(described),
+    }
+    return with_data(page.read_text(encoding="utf-8"), data)
+
+
+def _curves(described: Sequence[Described]) -> list[dict[str, Any]]:
+    """Return for each game and kind the groups' means, intervals and runs over steps and time."""
+    panels = []
+    for kind in KINDS:
+        curves = [curve for each in described if (curve := read_curve(each.run.path, kind))]
+        for game in dict.fromkeys(curve.game for curve in curves):
+            of_game = [curve for curve in curves if curve.game == game]
+            panels.append(
+                {
+                    "game": game,
+                    "kind": kind,
+                    "random": random_score(game),
+                    "steps": _bands(of_game, "steps"),
+                    "time": _bands(of_game, "time"),
+                }
+            )
+    return panels
+
+
+def _bands(curves: Sequence[Curve], axis: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": band.group,
+            "at": _numbers(band.at),
+            "mean": _numbers(band.mean),
+            "low": _numbers(band.low),
+            "high": _numbers(band.high),
+            "runs": [_numbers(run) for run in band.runs],
+        }
+        for band in overlay(curves, axis, num_points=NUM_POINTS)
+    ]
+
+
+def _result(each: Described) -> dict[str, Any]:
+    """Return the row of a run: how far it came, and what it scored."""
+    run, config = each.run, each.config
+    row: dict[str, Any] = {
+        "run": str(run.path),
+        "game": config.env,
+        "algo": config.algo,
+        "seed": config.seed,
+        "protocol": config.protocol,
+        "steps": _last(run.progress_file, "steps"),
+        "minutes": None,
+        "training": _last(run.progress_file, "return_mean"),
+        "played": [],
+        "manifest": read_manifest(run),
+    }
+    seconds = _last(run.progress_file, "time_s")
+    row["minutes"] = None if seconds is None else seconds / 60
+    for file in sorted(run.path.glob("results*.json")):
+        try:
+            played = json.loads(file.read_text())
+            row["played"].append(
+                {
+                    "weights": played["weights"]["name"],
+                    "games": played["n_eval_episodes"],
+                    "mean": played["mean_reward"],
+                    "std": played["std_reward"],
+                    "interval": played["confidence_95"],
+                    "epsilon": played["epsilon"],
+                }
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{file} is damaged: remove it, or play again with dqn-enjoy") from None
+    return row
+
+
+def _settings(described: Sequence[Described]) -> dict[str, Any]:
+    """Return the settings that differ between runs, and those that all share."""
+    dumped = [each.config.model_dump(mode="json") for each in described]
+    keys = list(dumped[0])
+    differing = [
+        key
+        for key in keys
+        if key not in OF_THE_MACHINE and any(one[key] != dumped[0][key] for one in dumped)
+    ]
+    # One column for all runs that agree in what differs.
+    columns: dict[str, dict[str, Any]] = {}
+    for each, one in zip(described, dumped, strict=True):
+        values = {key: one[key] for key in differing}
+        entry = columns.setdefault(json.dumps(values), {"values": values, "runs": []})
+        entry["runs"].append(f"{each.config.algo}/{each.run.name}")
+    return {
+        "differing": differing,
+        "columns": list(columns.values()),
+        "shared": {key: dumped[0][key] for key in keys if key not in {*differing, *OF_THE_MACHINE}},
+    }
+
+
+def _films(described: Sequence[Described]) -> list[dict[str, str]]:
+    """Return the newest film of each run, as long as the page stays small enough to send."""
+    films, left = [], MOST_FILM_BYTES
+    for each in described:
+        found = sorted(each.run.path.rglob("*.mp4"), key=lambda file: file.stat().st_mtime)
+        if found and found[-1].stat().st_size <= left:
+            content = found[-1].read_bytes()
+            left -= len(content)
+            films.append(
+                {
+                    "name": f"{each.config.algo} on {each.config.env}, seed {each.config.seed}",
+                    "data": f"data:video/mp4;base64,{base64.b64encode(content).decode()}",
+                }
+            )
+    return films
+
+
+def _last(file: Path, name: str) -> float | None:
+    """Return the last number of a column, None where there is none."""
+    numbers = [each for each in column(file, name) if not math.isnan(each)] if file.exists() else []
+    return numbers[-1] if numbers else None
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    """Return numbers that JSON has, to four digits."""
+    return [None if np.isnan(value) else float(f"{value:.4g}") for value in values]

@@ -1,0 +1,247 @@
+"""The table of a sweep: what every variant scored on every game, and over all of them."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.aggregates import (
+    AGGREGATES,
+    Estimate,
+    Scores,
+    estimate,
+    performance_profile,
+    probability_of_improvement,
+)
+from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
+from dqn_zoo.experiments.references import Reference
+from dqn_zoo.games import human_normalized_score
+
+PROFILE_THRESHOLDS = np.linspace(0.0, 2.0, 41)
+
+
+class RunScore(NamedTuple):
+    """What a run scored at its end.
+
+    Attributes:
+        last: mean raw score of the full games of its last weights.
+        best: of the weights of its best evaluation.
+    """
+
+    last: float
+    best: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The runs of a variant on a game.
+
+    Attributes:
+        runs: scores by seed, of the runs that are done.
+        planned: runs of the plan.
+    """
+
+    runs: dict[int, RunScore]
+    planned: int
+
+    def scores(self, which: WhichWeights) -> Scores:
+        """Return the raw score of every run: float64 [num_runs]."""
+        return np.array([getattr(run, which) for run in self.runs.values()])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a sweep found.
+
+    Attributes:
+        cells: by variant and game.
+        aggregates: of the human-normalised scores of the last weights: variant, then statistic.
+        profiles: variant, then share of runs above `PROFILE_THRESHOLDS` and its interval.
+        improvement: how likely a run of the first variant beats one of the second.
+        incomplete: variants without aggregates, and why.
+    """
+
+    cells: dict[str, dict[str, Cell]]
+    aggregates: dict[str, dict[str, Estimate]]
+    profiles: dict[str, tuple[Scores, Scores, Scores]]
+    improvement: dict[tuple[str, str], Estimate]
+    incomplete: dict[str, str]
+
+
+def summarize_sweep(sweep: Sweep) -> Summary:
+    """Read the results of the runs that are done and compute what they say together.
+
+    A variant gets aggregates once every planned run of it is done: a few fast games must not stand
+    for all. Games without a human score count in the table of scores alone.
+    """
+    cells: dict[str, dict[str, Cell]] = {variant.name: {} for variant in sweep.plan.variants}
+    for (variant, game), jobs in itertools.groupby(
+        sorted(sweep.plan.jobs()), key=lambda job: (job.variant, job.game)
+    ):
+        planned = list(jobs)
+        runs = {job.seed: read_score(sweep, job) for job in planned if sweep.is_done(job)}
+        cells[variant][game] = Cell(runs=runs, planned=len(planned))
+    normalised, incomplete = {}, {}
+    for variant, games in cells.items():
+        missing = sum(cell.planned - len(cell.runs) for cell in games.values())
+        strata = _normalised(games)
+        if missing:
+            incomplete[variant] = f"{missing} of its runs are not done"
+        elif not strata:
+            incomplete[variant] = "none of its games has a human score"
+        else:
+            normalised[variant] = strata
+    return Summary(
+        cells=cells,
+        aggregates={
+            variant: {
+                name: estimate(statistic, list(strata.values()))
+                for name, statistic in AGGREGATES.items()
+            }
+            for variant, strata in normalised.items()
+        },
+        profiles={
+            variant: performance_profile(list(strata.values()), PROFILE_THRESHOLDS)
+            for variant, strata in normalised.items()
+        },
+        improvement={
+            (first, second): probability_of_improvement(normalised[first], normalised[second])
+            for first, second in itertools.permutations(normalised, 2)
+        },
+        incomplete=incomplete,
+    )
+
+
+def read_score(sweep: Sweep, job: Job) -> RunScore:
+    """Return what a run that is done has scored.
+
+    Raises:
+        UserError: a file of results is damaged.
+    """
+    means = {}
+    for which in ("last", "best"):
+        file = sweep.results_file(job, which)
+        try:
+            means[which] = float(json.loads(file.read_text())["mean_reward"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{file} is damaged: remove it, and dqn-bench -f {sweep.folder} plays the games "
+                "again"
+            ) from None
+    return RunScore(**means)
+
+
+def as_markdown(summary: Summary, references: Sequence[Reference] = ()) -> str:
+    """Return the tables as Markdown, published numbers beside ours where there are any."""
+    return "\n".join(_markdown_lines(summary, references)) + "\n"
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Return everything, for other programs."""
+    return {
+        "scores": {
+            variant: {
+                game: {str(seed): run._asdict() for seed, run in cell.runs.items()}
+                for game, cell in games.items()
+            }
+            for variant, games in summary.cells.items()
+        },
+        "human_normalised": {
+            variant: {name: value._asdict() for name, value in statistics.items()}
+            for variant, statistics in summary.aggregates.items()
+        },
+        "profiles": {
+            "thresholds": PROFILE_THRESHOLDS.tolist(),
+            **{
+                variant: dict(zip(("share", "low", "high"), map(list, profile), strict=True))
+                for variant, profile in summary.profiles.items()
+            },
+        },
+        "probability_of_improvement": [
+            {"first": first, "second": second, **value._asdict()}
+            for (first, second), value in summary.improvement.items()
+        ],
+        "incomplete": summary.incomplete,
+    }
+
+
+def _normalised(games: dict[str, Cell]) -> dict[str, Scores]:
+    """Return the human-normalised scores of the last weights, by game."""
+    found = {}
+    for game, cell in games.items():
+        scores = [human_normalized_score(game, score) for score in cell.scores("last")]
+        if scores and None not in scores:
+            found[game] = np.array(scores, np.float64)
+    return found
+
+
+def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
+    yield from _score_lines(summary, references)
+    if summary.aggregates:
+        yield from ("", *_aggregate_lines(summary))
+    if summary.improvement:
+        yield from ("", *_improvement_lines(summary))
+    for variant, reason in summary.incomplete.items():
+        yield from ("", f"No aggregates of `{variant}`: {reason}.")
+    for reference in references:
+        yield from ("", reference.footnote)
+
+
+def _score_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
+    """Yield the table of raw scores: mean and deviation over runs, last and best weights."""
+    published = [(each, agent) for each in references for agent in each.agents]
+    variants = list(summary.cells)
+    yield _row(
+        "game",
+        *(head for variant in variants for head in (f"{variant}: last", "best", "human = 1")),
+        *(f"{each.name} {agent}" for each, agent in published),
+    )
+    yield _row(*["---"] * (1 + 3 * len(variants) + len(published)))
+    for game in dict.fromkeys(game for games in summary.cells.values() for game in games):
+        cells = [
+            text
+            for variant in variants
+            for text in _cell_texts(game, summary.cells[variant].get(game))
+        ]
+        figures = [each.agents[agent].get(game) for each, agent in published]
+        yield _row(game, *cells, *("-" if each is None else f"{each:,.1f}" for each in figures))
+
+
+def _cell_texts(game: str, cell: Cell | None) -> tuple[str, str, str]:
+    if cell is None or not cell.runs:
+        return "-", "-", "-"
+    runs = len(cell.runs)
+    of_all = "" if runs == cell.planned else f" ({runs} of {cell.planned} runs)"
+    last, best = cell.scores("last"), cell.scores("best")
+    human = human_normalized_score(game, float(last.mean()))
+    return (
+        f"{last.mean():,.1f} +/- {last.std():,.1f}{of_all}",
+        f"{best.mean():,.1f}",
+        "-" if human is None else f"{human:.2f}",
+    )
+
+
+def _aggregate_lines(summary: Summary) -> Iterator[str]:
+    yield _row("human-normalised, 95 % interval", *AGGREGATES)
+    yield _row(*["---"] * (1 + len(AGGREGATES)))
+    for variant, statistics in summary.aggregates.items():
+        yield _row(f"`{variant}`", *map(_interval, statistics.values()))
+
+
+def _improvement_lines(summary: Summary) -> Iterator[str]:
+    yield _row("a run of", "beats one of", "with probability")
+    yield _row("---", "---", "---")
+    for (first, second), value in summary.improvement.items():
+        yield _row(f"`{first}`", f"`{second}`", _interval(value))
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
