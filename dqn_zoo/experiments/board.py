@@ -63,10 +63,9 @@ class Board:
         states = Counter(status.state for status in statuses.values())
         counts = ", ".join(f"{states[state]} {state}" for state in states)
         total = sum(status.n_timesteps for status in statuses.values())
-        left = self._meter.seconds_left(total)
-        return f"{len(statuses)} jobs: {counts}; {self._meter.now:,.0f} steps/s, " + (
-            f"{format_duration(left)} left"
-        )
+        now, left = self._meter.now, format_duration(self._meter.seconds_left(total))
+        rate = "-" if math.isnan(now) else f"{now:,.0f}"
+        return f"{len(statuses)} jobs: {counts}; {rate} steps/s, {left} left"
 
 
 def _running_table(statuses: Statuses) -> Table:

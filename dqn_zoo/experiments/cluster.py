@@ -6,6 +6,7 @@ node is lost. What a job is does not change: the same process as on one machine.
 
 import contextlib
 import logging
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dqn_zoo.experiments.needs import Needs
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, Handle, JobProcess
 
+CONNECT_S = 5.0
 PATIENCE_S = 60.0  # for jobs that were asked to save and stop
 _LOST = -9  # the exit code of a job that Ray gave up
 
@@ -37,12 +39,13 @@ class Cluster:
                 "--ray needs Ray: pip install 'dqn-zoo-atari[cluster]', or leave --ray out"
             ) from None
         try:
+            _reach(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
                 f"no Ray cluster answers at {address} ({reason}): start one with "
-                "`ray start --head`, or leave --ray out"
+                "`ray start --head`, give its HOST:PORT or auto, or leave --ray out"
             ) from error
         self._ray = ray
 
@@ -63,6 +66,18 @@ class Cluster:
             max_retries=MOST_RETRIES,
         )
         return _Task(self._ray, task.remote(str(sweep.folder.absolute()), job.name))
+
+
+def _reach(address: str) -> None:
+    """Connect to a cluster's address once: where nobody answers Ray ends the whole process.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: this is no address.
+    """
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 class _Task:
