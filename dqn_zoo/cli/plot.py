@@ -68,9 +68,8 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "--smooth",
         type=whole_number(1),
-        default=3,
         metavar="N",
-        help="a point is the mean over N hundredths of the axis (default: 3)",
+        help="a point is the mean over N hundredths of the axis (default: 3, of evaluations 1)",
     )
     parser.add_argument(
         "--mark",

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Kind = Literal["training", "evaluation"]
 Axis = Literal["steps", "frames", "time"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-AXES: tuple[Axis, ...] = get_args(Axis)
+SMOOTHING: dict[Kind, int] = {"training": 3, "evaluation": 1}
 
 FRAMES_PER_STEP = 4
 MONITORS = "*monitor.csv"
@@ -127,7 +127,7 @@ def read_curve(folder: Path, kind: Kind, *, by: str = "algo") -> Curve | None:
 
 
 def overlay(
-    curves: Sequence[Curve], axis: Axis, *, num_points: int = 100, smoothing: int = 3
+    curves: Sequence[Curve], axis: Axis, *, smoothing: int, num_points: int = 100
 ) -> list[Band]:
     """Return the curves of each group on one grid, groups in the order they came.
 
@@ -137,8 +137,8 @@ def overlay(
     Args:
         curves: of one game.
         axis: where the grid lies.
+        smoothing: intervals that a point is the mean of, at least 1; see `SMOOTHING`.
         num_points: of the grid.
-        smoothing: intervals that a point is the mean of, at least 1.
     """
     ends = [curve.along(axis).max() for curve in curves if len(curve.steps)]
     edges = np.linspace(0, max(ends), num_points + 1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqn_zoo.experiments.curves import Axis, Curve, Kind, overlay
+from dqn_zoo.experiments.curves import SMOOTHING, Axis, Band, Curve, Kind, overlay
 from dqn_zoo.experiments.summary import PROFILE_THRESHOLDS, Summary
 from dqn_zoo.games import random_score
 
@@ -33,7 +33,7 @@ def draw_curves(
     *,
     kind: Kind,
     axis: Axis = "steps",
-    smoothing: int = 3,
+    smoothing: int | None = None,
     marks: Sequence[float] = (),
 ) -> None:
     """Draw the curves, a panel for each game, a colour for each group.
@@ -46,7 +46,8 @@ def draw_curves(
         picture: the file, of any kind that matplotlib writes: PNG, SVG, PDF.
         kind: what the curves are of.
         axis: what they are drawn over.
-        smoothing: intervals, of a hundredth of the axis, that a point is the mean of.
+        smoothing: intervals, of a hundredth of the axis, that a point is the mean of; None: what
+            suits the kind.
         marks: scores to mark with a line in every panel.
     """
     games = list(dict.fromkeys(curve.game for curve in curves))
@@ -57,13 +58,8 @@ def draw_curves(
     panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).flat
     for game, panel in zip(games, panels, strict=False):
         of_game = [curve for curve in curves if curve.game == game]
-        for band in overlay(of_game, axis, smoothing=smoothing):
-            colour, num_runs = colours[band.group], len(band.runs)
-            for run in band.runs if num_runs > 1 else ():
-                panel.plot(band.at, run, color=colour, linewidth=0.6, alpha=0.5)
-            label = f"{band.group} ({num_runs} run{'s' if num_runs > 1 else ''})"
-            panel.plot(band.at, band.mean, color=colour, linewidth=2, label=label)
-            panel.fill_between(band.at, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        for band in overlay(of_game, axis, smoothing=smoothing or SMOOTHING[kind]):
+            _draw_band(panel, band, colours[band.group])
         for mark in marks:
             panel.axhline(mark, color="tab:red", linestyle=":", linewidth=1, label=f"{mark:g}")
         _finish(panel, game, axis, kind)
@@ -96,6 +92,7 @@ def draw_aggregates(summary: Summary, picture: Path) -> bool:
     left.set_title("over all games and runs, 95 % intervals")
     right.set_xlabel("human-normalised score")
     right.set_ylabel("share of runs above it")
+    right.set_ylim(0, 1.02)
     right.set_title("performance profile")
     left.legend(fontsize=8)
     figure.savefig(picture, dpi=110)
@@ -109,6 +106,18 @@ def _figure(columns: int, rows: int) -> "Figure":
     figure = Figure(figsize=(1 + 5.5 * columns, 0.5 + 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
     return figure
+
+
+def _draw_band(panel: "Axes", band: Band, colour: str) -> None:
+    num_runs = len(band.runs)
+    for run in band.runs if num_runs > 1 else ():
+        known = ~np.isnan(run)
+        panel.plot(band.at[known], run[known], color=colour, linewidth=0.6, alpha=0.5)
+    known = ~np.isnan(band.mean)
+    at, mean, low, high = (each[known] for each in (band.at, band.mean, band.low, band.high))
+    label = f"{band.group} ({num_runs} run{'s' if num_runs > 1 else ''})"
+    panel.plot(at, mean, color=colour, linewidth=2, label=label)
+    panel.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def _finish(panel: "Axes", game: str, axis: Axis, kind: Kind) -> None:

@@ -14,7 +14,16 @@ import numpy as np
 
 from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.curves import KINDS, Curve, Floats, overlay, read_curve
+from dqn_zoo.experiments.curves import (
+    KINDS,
+    SMOOTHING,
+    Axis,
+    Curve,
+    Floats,
+    Kind,
+    overlay,
+    read_curve,
+)
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
 from dqn_zoo.games import random_score
@@ -88,14 +97,14 @@ def _curves(described: Sequence[Described]) -> list[dict[str, Any]]:
                     "game": game,
                     "kind": kind,
                     "random": random_score(game),
-                    "steps": _bands(of_game, "steps"),
-                    "time": _bands(of_game, "time"),
+                    "steps": _bands(of_game, "steps", kind),
+                    "time": _bands(of_game, "time", kind),
                 }
             )
     return panels
 
 
-def _bands(curves: Sequence[Curve], axis: Any) -> list[dict[str, Any]]:
+def _bands(curves: Sequence[Curve], axis: Axis, kind: Kind) -> list[dict[str, Any]]:
     return [
         {
             "group": band.group,
@@ -105,7 +114,7 @@ def _bands(curves: Sequence[Curve], axis: Any) -> list[dict[str, Any]]:
             "high": _numbers(band.high),
             "runs": [_numbers(run) for run in band.runs],
         }
-        for band in overlay(curves, axis, num_points=NUM_POINTS)
+        for band in overlay(curves, axis, smoothing=SMOOTHING[kind], num_points=NUM_POINTS)
     ]
 
 
