@@ -235,16 +235,17 @@ def test_a_study_of_something_else_is_refused(tmp_path, capsys):
 def flags_of(folder: Path, space: Path) -> list[str]:
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     return [
-        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "600", "--n-trials", "3"),
-        *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "2"),
+        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "2000", "--n-trials", "2"),
+        *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "1"),
         *("-f", str(folder), *settings),
     ]
 
 
 @pytest.mark.tune
 @pytest.mark.timeout(300)
-def test_a_study_that_was_killed_goes_on_where_its_trial_was(tmp_path, capsys):
+def test_a_study_that_was_killed_goes_on_where_its_trial_was(tmp_path, capsys, monkeypatch):
     pytest.importorskip("optuna")
+    monkeypatch.setattr("dqn_zoo.experiments.tuning.DEFAULT_EPISODES", 2)
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {log: [1e-6, 1e-2]}\n")
     folder = tmp_path / "study"
@@ -266,7 +267,7 @@ def test_a_study_that_was_killed_goes_on_where_its_trial_was(tmp_path, capsys):
         True,
         False,
     ]
-    assert sorted(path.name for path in (folder / "trials").iterdir()) == ["0000", "0001", "0003"]
+    assert sorted(path.name for path in (folder / "trials").iterdir()) == ["0000", "0001"]
     best = folder / "best.yml"
     assert f"dqn-train --env Pong --algo dqn -c {best}" in printed
     config = resolve(env="Pong", algo="dqn", conf_file=best).config
