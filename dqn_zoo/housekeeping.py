@@ -217,7 +217,12 @@ class Housekeeper:
 
     @timed("saving")
     def _save(self) -> None:
-        """Write a checkpoint and the last weights; a failure is a warning until the next is due."""
+        """Write a checkpoint and the last weights; a failure is a warning until the next is due.
+
+        Raises:
+            UserError: if the run has diverged; its last checkpoint from before stays the newest.
+        """
+        self._check_finite(self._trainer.learner.mean_loss)
         steps = self._tried_at = self._trainer.counters.steps
         self._show("saving")
         previous, self._previous = self._previous, None  # after a failure every chunk is written

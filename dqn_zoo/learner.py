@@ -208,6 +208,11 @@ class Learner:
         """Return one line for the user if it changed how updates are made, once."""
         return None if self._recorded is None else self._recorded.take_news()
 
+    @property
+    def mean_loss(self) -> float:
+        """Return the mean loss since `take_metrics` was called; NaN where no update was made."""
+        return float(self._sums[METRICS.index("loss")]) / (self._num_summed or math.nan)
+
     def take_metrics(self) -> dict[str, float]:
         """Return the means of `METRICS` since the last call; NaN where no update was made."""
         if self._num_summed == 0:
@@ -248,7 +253,9 @@ class Learner:
         self._num_summed = state["num_summed"]
         if "generator" in state:  # absent where no loss or network was random yet
             saved = bytearray.fromhex(state["generator"])
-            self._generator.set_state(torch.frombuffer(saved, dtype=torch.uint8))
+            # Another kind of device draws otherwise; there the generator stays as it was seeded.
+            if len(saved) == len(self._generator.get_state()):
+                self._generator.set_state(torch.frombuffer(saved, dtype=torch.uint8))
 
     def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to `max_grad_norm` and return the norm that it had."""

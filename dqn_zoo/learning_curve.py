@@ -10,8 +10,14 @@ from dqn_zoo.runs import Run
 
 def column(path: Path, name: str) -> list[float]:
     """Return one column of a CSV file; empty cells are NaN."""
+    return columns(path, name)[0]
+
+
+def columns(path: Path, *names: str) -> list[list[float]]:
+    """Return some columns of a CSV file, of one length even while rows are added to it."""
     with path.open() as file:
-        return [float(row[name] or "nan") for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [[float(row[name] or "nan") for row in rows] for name in names]
 
 
 def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
@@ -31,24 +37,27 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
     FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
     axes = figure.add_subplot()
     axes.plot(
-        column(run.episodes_file, "steps"),
-        column(run.episodes_file, "return"),
+        *columns(run.episodes_file, "steps", "return"),
         ".",
         color="0.75",
         markersize=4,
         label="training games",
     )
     axes.plot(
-        column(run.progress_file, "steps"),
-        column(run.progress_file, "return_mean"),
+        *columns(run.progress_file, "steps", "return_mean"),
         color="tab:blue",
         label="mean of the last 100 training games",
     )
-    if run.evaluations_file.exists() and len(evaluated := column(run.evaluations_file, "steps")):
+    at, mean, std = (
+        columns(run.evaluations_file, "steps", "mean", "std")
+        if run.evaluations_file.exists()
+        else ([], [], [])
+    )
+    if at:
         axes.errorbar(
-            evaluated,
-            column(run.evaluations_file, "mean"),
-            column(run.evaluations_file, "std"),
+            at,
+            mean,
+            std,
             fmt="o",
             color="tab:orange",
             capsize=3,

@@ -58,8 +58,18 @@ def check_memory(config: Config) -> None:
 def estimate_seconds(config: Config) -> float:
     """Return roughly how long the run will take, from a few updates on made-up data.
 
-    A network of its own is timed; the run's own networks and generators are not touched.
+    A network of its own is timed, with the threads of the run; the run's own networks and
+    generators are not touched.
     """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.num_threads or threads_before)
+    try:
+        return _estimate_seconds(config)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _estimate_seconds(config: Config) -> float:
     learner = build_learner(config, num_actions=MOST_ACTIONS)
     batch = _made_up_batch(config)
     observation = batch.observation[: config.n_envs].cpu().numpy()

@@ -103,7 +103,7 @@ def left_s(job: Job, folder: Path) -> float:
     if not run.manifest_file.exists():
         return 60 * job.minutes
     ends = json.loads(run.manifest_file.read_text())["invocations"]
-    if ends[-1]["end_reason"] in ("finished", "arrived"):
+    if ends[-1]["end_reason"] in ("finished", "arrived", "time_limit"):
         return 0.0
     # A run that was killed says no seconds; its log does.
     logged = column(run.progress_file, "time_s") if run.progress_file.exists() else []
@@ -127,6 +127,7 @@ def train(job: Job, folder: Path) -> None:
 def train_sb3(job: Job, folder: Path, python: Path) -> None:
     """Train the peer from its beginning, since it cannot be resumed, and import its agent."""
     place, game = folder / job.name, f"{job.game}NoFrameskip-v4"
+    shutil.rmtree(place, ignore_errors=True)
     command = [str(python), str(environment.HERE / "sb3_train.py"), "--env", game]
     command += ["--seed", str(job.seed), "--minutes", str(job.minutes), "--output", str(place)]
     _run([*command, "--num-threads", str(default_num_threads("cpu", usable_cores()))], allowed=(0,))
@@ -250,7 +251,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for job in jobs:
         if not is_measured(folder / job.name):
-            if job.recipe == SB3 and not run_of(job, folder).path.exists():
+            if job.recipe == SB3 and not run_of(job, folder).progress_file.exists():
                 python = environment.find_python(arguments)
                 if python is None:
                     continue

@@ -235,3 +235,16 @@ def test_a_torso_that_cannot_be_compiled_learns_all_the_same(monkeypatch):
 def test_a_torso_compiled_for_a_gpu_learns_as_a_plain_one_does():
     torch.compiler.reset()
     assert_updates_alike("cuda")
+
+
+# --- Another kind of device
+
+
+def test_a_generator_state_of_another_kind_of_device_is_left_out():
+    learner = small_learner()
+    state = learner.state() | {"generator": bytes(16).hex()}  # that of a GPU has 16 bytes
+    weights = learner.online.state_dict()
+    other = small_learner(seed=3)
+    before = other.state()["generator"]
+    other.restore(state, online=weights, target=weights, optimizer=learner.optimizer_bytes())
+    assert other.state()["generator"] == before

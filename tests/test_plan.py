@@ -52,6 +52,7 @@ def test_sets_of_games_are_those_of_the_literature():
         ({"variants": [DQN, DQN]}, "variant dqn is in the plan twice; leave one out"),
         ({"variants": []}, "a plan needs at least one variant"),
         ({"variants": [Variant("a/b", "dqn", {})]}, "variant 'a/b' becomes the name of a folder"),
+        ({"variants": [Variant("..", "dqn", {})]}, "variant '..' becomes the name of a folder"),
         ({"variants": [Variant("x", "dqm", {})]}, "unknown algorithm 'dqm': did you mean dqn?"),
         ({"settings": {"gama": 1}}, "variant dqn: unknown key 'gama'; did you mean gamma?"),
         ({"settings": {"seed": 3}}, "the seeds of a plan are its own: leave the setting seed out"),
@@ -73,7 +74,7 @@ def test_a_plan_that_cannot_run_is_refused_before_anything_starts(changes, messa
 def test_a_plan_read_again_is_the_same(tmp_path):
     plan = plan_of(
         games=["ALE/Pong-v5", "Breakout"],
-        variants=[DQN, GREEDY, Variant("cropped", "dqn", {"crop": [0, 4, 0, 0]})],
+        variants=[DQN, GREEDY, Variant("1.5", "dqn", {"crop": [0, 4, 0, 0]})],
         settings={"learning_rate": "lin_1e-4", "n_timesteps": 200_000, "clip_reward": False},
         episodes=7,
     )

@@ -72,7 +72,8 @@ def test_what_is_left_of_a_run_is_its_time_without_what_its_log_has(job, tmp_pat
     for reason, logged, left in [
         ("SIGINT", "100.5", 199.5),
         (None, "100.5", 199.5),
-        ("time_limit", "299.0", 0.0),
+        ("time_limit", "280.0", 0.0),
+        ("SIGTERM", "299.0", 0.0),
         ("finished", "100.5", 0.0),
     ]:
         run.manifest_file.write_text(json.dumps({"invocations": [{"end_reason": reason}]}))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import resource
 import shutil
 import signal
@@ -357,3 +358,21 @@ def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
     after = subprocess.run([*resume, "-n", "320"], capture_output=True, text=True, check=True)
     assert "resumed" in after.stdout
     assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
+
+
+def test_a_run_that_diverged_is_not_saved_over_its_last_checkpoint(tmp_path, monkeypatch):
+    config = config_of(log_interval=10_000, save_freq=120, n_timesteps=300)  # no row notices it
+    real = Trainer.learn
+
+    def learn(trainer, num_updates):
+        real(trainer, num_updates)
+        if trainer.counters.steps > 200 and num_updates:
+            trainer.learner._sums[0] = math.nan
+
+    monkeypatch.setattr(Trainer, "learn", learn)
+    with pytest.raises(UserError, match="training has diverged; start again with a lower"):
+        train(config, log_folder=tmp_path, options=QUIET)
+    [folder] = (tmp_path / "dqn").iterdir()
+    assert [path.name for path in (folder / "checkpoints").glob("step_*[0-9]")] == [
+        "step_000000120"
+    ]

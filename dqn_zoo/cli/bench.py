@@ -299,12 +299,17 @@ def _report(sweep: "Sweep", references: "Sequence[Reference]") -> None:
 
     summary = summarize_sweep(sweep)
     table = as_markdown(summary, references)
-    (sweep.folder / "results.md").write_text(table, encoding="utf-8")
-    (sweep.folder / "results.json").write_text(json.dumps(as_json(summary), indent=2))
     print(table, end="")
-    picture = sweep.folder / "aggregates.png"
-    if draw_aggregates(summary, picture):
-        print(f"picture: {picture}")
+    try:
+        (sweep.folder / "results.md").write_text(table, encoding="utf-8")
+        (sweep.folder / "results.json").write_text(json.dumps(as_json(summary), indent=2))
+        picture = sweep.folder / "aggregates.png"
+        if draw_aggregates(summary, picture):
+            print(f"picture: {picture}")
+    except OSError as error:
+        raise UserError(
+            f"the table above could not be kept in {sweep.folder}: {error.strerror}"
+        ) from error
 
 
 def _names(text: str) -> list[str]:

@@ -96,8 +96,7 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
         "--n-envs",
         type=whole_number(1),
         metavar="N",
-        help="games played at once (default: up to 8 for each thread; "
-        "1 with a window, a film or -n)",
+        help="games played at once (default: up to 8 for each core; 1 with a window, a film or -n)",
     )
     group.add_argument(
         "--num-threads",

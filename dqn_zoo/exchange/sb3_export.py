@@ -53,6 +53,7 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
     "loss": ("huber", "squared"),
     "bootstrap": ("greedy", "double"),
     "crop": (None,),
+    "layer_norm": (False,),
 }
 """Settings for which SB3's DQN has a counterpart, and the values that have one."""
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate, mean
 from dqn_zoo.games import parse_game
-from dqn_zoo.learning_curve import column
+from dqn_zoo.learning_curve import columns
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run
 
@@ -166,20 +166,19 @@ def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
     }[kind]
     if not (file.exists() and run.progress_file.exists()):
         return None
-    steps = np.array(column(file, "steps"))
+    steps, scores = map(np.array, columns(file, "steps", name))
     if not len(steps):
         return None
     value = str(getattr(config, by))
+    at, seconds = columns(run.progress_file, "steps", "time_s")
     return Curve(
         source=run.path,
         game=config.env,
         group=value if by == "algo" else f"{by} {value}",
         seed=config.seed,
         steps=steps,
-        seconds=np.interp(
-            steps, column(run.progress_file, "steps"), column(run.progress_file, "time_s")
-        ),
-        scores=np.array(column(file, name)),
+        seconds=np.interp(steps, at, seconds),
+        scores=scores,
     )
 
 

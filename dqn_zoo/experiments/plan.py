@@ -11,6 +11,7 @@ with another working folder, trains what its neighbours trained.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def read_plan(file: Path) -> Plan:
 def dump_plan(plan: Plan) -> str:
     """Return a plan as YAML that `read_plan` reads."""
     variants = (
-        f"  {variant.name}: {json.dumps({'algo': variant.algo, **variant.settings})}"
+        f"  {json.dumps(variant.name)}: {json.dumps({'algo': variant.algo, **variant.settings})}"
         for variant in plan.variants
     )
     return "\n".join(
@@ -332,7 +333,7 @@ def _check(plan: Plan) -> None:
     if not isinstance(plan.episodes, int) or plan.episodes < 1:
         raise UserError(f"episodes must be a whole number of at least 1, got {plan.episodes!r}")
     for variant in plan.variants:
-        if not variant.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", variant.name):
             raise UserError(
                 f"variant {variant.name!r} becomes the name of a folder: use letters, digits, "
                 "'-', '_' and '.'"

@@ -32,7 +32,7 @@ from dqn_zoo.experiments.plan import (
 from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.sweep import Launch, last_line
-from dqn_zoo.learning_curve import column
+from dqn_zoo.learning_curve import columns
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import LockedError, lock
 
@@ -230,20 +230,24 @@ def finals(
         machine: settings that this machine decides, like threads.
 
     Raises:
-        UserError: no trial is complete.
+        UserError: no trial is complete, or the folder holds finals of others.
     """
     place = folder / "finals"
-    if (place / PLAN_FILE).is_file():
-        return Sweep.open(place)
     trials = best_trials(study)[:num_best]
     if not trials:
         raise UserError(f"{folder} has no complete trial: raise --n-trials, or use --pruner none")
     variants = {"recipe": {}, **{f"trial-{each.number}": dict(each.params) for each in trials}}
     seeds = tuple(range(2, 2 + num_seeds))  # trials have seed 1
     plan = goal.plan(variants, seeds=seeds, episodes=DEFAULT_EPISODES)
-    sweep = Sweep.new(place, plan, machine)
-    sweep.write()
-    return Sweep.open(place)
+    if not (place / PLAN_FILE).is_file():
+        Sweep.new(place, plan, machine).write()
+    sweep = Sweep.open(place)
+    if sweep.plan != plan:
+        raise UserError(
+            f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
+            "those of now"
+        )
+    return sweep
 
 
 def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
@@ -377,8 +381,8 @@ def _evaluations(sweep: Sweep, job: Job) -> dict[int, float]:
     file = sweep.run(job).evaluations_file
     if not file.exists():
         return {}
-    steps = map(int, column(file, "steps"))
-    return dict(zip(steps, column(file, "mean"), strict=True))
+    steps, means = columns(file, "steps", "mean")
+    return dict(zip(map(int, steps), means, strict=True))
 
 
 def _take_up(study: "optuna.Study", folder: Path, trial: "optuna.trial.FrozenTrial") -> None:
