@@ -1,6 +1,7 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
-# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3, rliable, Optuna, Ray
+# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3, rliable, Optuna
+# make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
@@ -14,7 +15,7 @@ ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: install train test extras check lint bench clean
+.PHONY: install train test extras cluster check lint bench clean
 
 install: $(VENV)/installed
 
@@ -30,8 +31,12 @@ test: install
 	$(BIN)/python -m pytest $(ARGS)
 
 extras: install
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,cluster]'
-	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook or rliable or tune or cluster' $(ARGS)
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune]'
+	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook or rliable or tune' $(ARGS)
+
+cluster: install
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,cluster]'
+	$(BIN)/python -m pytest -n 0 -m cluster $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
