@@ -34,13 +34,14 @@ from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.sweep import Launch, last_line
 from dqn_zoo.learning_curve import columns
 from dqn_zoo.recipes import resolve
-from dqn_zoo.runs import LockedError, lock
+from dqn_zoo.runs import LockedError, Run, lock
 
 if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "study.journal"
 POLL_S = 0.5
+PATIENCE_S = 20.0  # a job whose driver was killed saves before it ends
 TRIAL = "trial"  # the one variant of a trial's sweep
 SPACE, GOAL = "search space", "goal"
 
@@ -394,14 +395,24 @@ def _take_up(study: "optuna.Study", folder: Path, trial: "optuna.trial.FrozenTri
     if (place / PLAN_FILE).is_file():
         sweep = Sweep.open(place)
         [job] = sweep.plan.jobs()
-        run = sweep.run(job)
-        try:
-            with lock(run) if run.path.exists() else contextlib.nullcontext():
-                pass
-        except LockedError:
+        if _is_held(sweep.run(job)):
             return
     study.tell(trial.number, state=TrialState.FAIL)
     study.enqueue_trial(trial.params, user_attrs={"goes on with": number})
+
+
+def _is_held(run: Run) -> bool:
+    """Return whether another process goes on with a run, and not just saves it before it ends."""
+    deadline = time.monotonic() + PATIENCE_S
+    while run.path.exists():
+        try:
+            with lock(run):
+                return False
+        except LockedError:
+            if time.monotonic() >= deadline:
+                return True
+            time.sleep(POLL_S)
+    return False
 
 
 def _yaml(value: object) -> str:
