@@ -243,23 +243,35 @@ def flags_of(folder: Path, space: Path) -> list[str]:
 
 @pytest.mark.tune
 @pytest.mark.timeout(300)
-def test_a_study_that_was_killed_goes_on_where_its_trial_was(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("how", "num_jobs", "code"),
+    [
+        pytest.param(signal.SIGKILL, 1, -signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGINT, 2, 130, id="Ctrl-C, two trials at once"),
+    ],
+)
+def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
+    tmp_path, capsys, monkeypatch, how, num_jobs, code
+):
     pytest.importorskip("optuna")
     monkeypatch.setattr("dqn_zoo.experiments.tuning.DEFAULT_EPISODES", 2)
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {log: [1e-6, 1e-2]}\n")
     folder = tmp_path / "study"
-    command = [sys.executable, "-m", "dqn_zoo.cli.tune", *flags_of(folder, space)]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    flags = [*flags_of(folder, space), "--n-jobs", str(num_jobs)]
+    command = [sys.executable, "-m", "dqn_zoo.cli.tune", *flags]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     second = folder / "trials" / "0001" / "runs" / "trial" / "Pong_1"
     deadline = time.monotonic() + 90
     while not list((second / "checkpoints").glob("step_*[0-9]")):
         assert driver.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert main(flags_of(folder, space)) == 0
+    os.kill(driver.pid, how)
+    printed, _ = driver.communicate(timeout=60)
+    assert driver.returncode == code
+    assert printed.count("cut off and saved") == (num_jobs if code == 130 else 0)
+    assert main(flags) == 0
     printed = capsys.readouterr().out
     assert "trial 2: " in printed  # goes on with trial 1
     manifest = json.loads((second / "manifest.json").read_text())

@@ -204,7 +204,7 @@ def _launcher(
 
 def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     """Say how a trial ended, and which is the best so far."""
-    from dqn_zoo.experiments.tuning import best_trials
+    from dqn_zoo.experiments.tuning import CUT_OFF, best_trials
 
     values = trial.intermediate_values
     if trial.value is not None and trial.state.name == "COMPLETE":
@@ -212,6 +212,8 @@ def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     elif trial.state.name == "PRUNED":
         step = max(values, default=0)
         how = f"stopped at step {step:,} with {values.get(step, float('nan')):,.1f}"
+    elif CUT_OFF in trial.user_attrs:
+        how = "cut off and saved; the same command goes on with it"
     else:
         how = "failed"
     settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())

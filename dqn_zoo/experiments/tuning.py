@@ -35,6 +35,7 @@ from dqn_zoo.experiments.sweep import Launch, last_line
 from dqn_zoo.learning_curve import columns
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import LockedError, Run, lock
+from dqn_zoo.stopping import Stop, stop_requests
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +44,8 @@ JOURNAL = "study.journal"
 POLL_S = 0.5
 PATIENCE_S = 20.0  # a job whose driver was killed saves before it ends
 TRIAL = "trial"  # the one variant of a trial's sweep
-SPACE, GOAL = "search space", "goal"
+SPACE, GOAL = "search space", "goal"  # attributes of a study
+GOES_ON_WITH, CUT_OFF = "goes on with", "cut off"  # attributes of a trial
 
 SamplerName = Literal["tpe", "random"]
 PrunerName = Literal["halving", "median", "none"]
@@ -170,7 +172,8 @@ def optimize(
 ) -> None:
     """Make trials until the study has as many that ended.
 
-    Trials that were cut off go on from their last checkpoint, before new ones are made.
+    Trials that were cut off go on from their last checkpoint, before new ones are made. SIGINT and
+    SIGTERM cut trials off, and let their jobs save first.
 
     Args:
         study: see `open_study`.
@@ -182,31 +185,47 @@ def optimize(
         num_jobs: trials at once.
         machine: settings that this machine decides, like threads.
         on_trial: told of every trial as it ends.
+
+    Raises:
+        KeyboardInterrupt: after the trials were cut off, on SIGINT or SIGTERM.
     """
     from optuna.trial import TrialState
 
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in _unfinished(study):
         _take_up(study, folder, trial)
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     missing = num_trials - len(study.get_trials(deepcopy=False, states=ended))
     if missing <= 0:
         return
 
-    def objective(trial: "optuna.Trial") -> float:
-        sweep = _trial_sweep(folder, trial, goal, space, machine)
-        return _train_trial(trial, sweep, launch)
+    with stop_requests(None) as stop:
 
-    study.optimize(
-        objective,
-        n_trials=missing,
-        n_jobs=num_jobs,
-        catch=(TrialError,),
-        callbacks=[lambda _, trial: on_trial(trial)],
-    )
+        def objective(trial: "optuna.Trial") -> float:
+            sweep = _trial_sweep(folder, trial, goal, space, machine)
+            try:
+                return _train_trial(trial, sweep, launch, stop)
+            except CutOffError:
+                trial.set_user_attr(CUT_OFF, True)
+                study.stop()
+                raise
+
+        study.optimize(
+            objective,
+            n_trials=missing,
+            n_jobs=num_jobs,
+            catch=(TrialError,),
+            callbacks=[lambda _, trial: on_trial(trial)],
+        )
+        if stop.reason() is not None:
+            raise KeyboardInterrupt
 
 
 class TrialError(Exception):
     """A trial whose job failed; the study goes on without it."""
+
+
+class CutOffError(TrialError):
+    """A trial that was asked to stop before its end."""
 
 
 def finals(
@@ -319,11 +338,11 @@ def draw_study(study: "optuna.Study", folder: Path) -> list[Path]:
 def _pruner(name: PrunerName, goal: Goal) -> "optuna.pruners.BasePruner":
     import optuna
 
-    interval = goal.budget_steps // goal.num_evaluations
+    warmup = goal.budget_steps * 3 // 10  # before that, evaluations are of untrained networks
     if name == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=2 * interval, reduction_factor=3)
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=warmup, reduction_factor=3)
     if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2 * interval)
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup)
     return optuna.pruners.NopPruner()
 
 
@@ -332,8 +351,7 @@ def _trial_sweep(
 ) -> Sweep:
     """Return the sweep of one run that a trial is: new, or that of a trial it goes on with."""
     settings = space.draw(trial)
-    number = trial.user_attrs.get("goes on with", trial.number)
-    trial.set_user_attr("folder", number)
+    number = trial.user_attrs.get(GOES_ON_WITH, trial.number)
     place = folder / "trials" / f"{number:04d}"
     if not (place / PLAN_FILE).is_file():
         try:
@@ -343,7 +361,7 @@ def _trial_sweep(
     return Sweep.open(place)
 
 
-def _train_trial(trial: Any, sweep: Sweep, launch: Launch) -> float:
+def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
     """Train a trial, report its evaluations, stop it where it is hopeless; return its value."""
     import optuna
 
@@ -351,6 +369,8 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch) -> float:
     handle, reported = launch(sweep, job), 0
     try:
         while True:
+            if stop.reason() is not None:
+                raise CutOffError("cut off")
             code = handle.poll()
             means = _evaluations(sweep, job)
             for step, mean in itertools.islice(means.items(), reported, None):
@@ -386,19 +406,39 @@ def _evaluations(sweep: Sweep, job: Job) -> dict[int, float]:
     return dict(zip(map(int, steps), means, strict=True))
 
 
+def _unfinished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """Return the trials that were cut off or seem to run, and that no other goes on with."""
+    from optuna.trial import TrialState
+
+    latest = {_folder_number(trial): trial for trial in study.get_trials(deepcopy=False)}
+    return [
+        trial
+        for trial in latest.values()
+        if trial.state == TrialState.RUNNING
+        or (trial.state == TrialState.FAIL and CUT_OFF in trial.user_attrs)
+    ]
+
+
+def _folder_number(trial: "optuna.trial.FrozenTrial") -> int:
+    """Return the number of the trial that began what this one goes on with."""
+    number: int = trial.user_attrs.get(GOES_ON_WITH, trial.number)
+    return number
+
+
 def _take_up(study: "optuna.Study", folder: Path, trial: "optuna.trial.FrozenTrial") -> None:
     """Let a new trial go on with one that was cut off; one that runs elsewhere is left alone."""
     from optuna.trial import TrialState
 
-    number = trial.user_attrs.get("folder", trial.number)
+    number = _folder_number(trial)
     place = folder / "trials" / f"{number:04d}"
     if (place / PLAN_FILE).is_file():
         sweep = Sweep.open(place)
         [job] = sweep.plan.jobs()
         if _is_held(sweep.run(job)):
             return
-    study.tell(trial.number, state=TrialState.FAIL)
-    study.enqueue_trial(trial.params, user_attrs={"goes on with": number})
+    study.enqueue_trial(trial.params, user_attrs={GOES_ON_WITH: number})
+    if trial.state == TrialState.RUNNING:
+        study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _is_held(run: Run) -> bool:
