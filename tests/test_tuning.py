@@ -14,7 +14,14 @@ from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
-from dqn_zoo.experiments.tuning import Goal, best_trials, open_study, optimize, value_of
+from dqn_zoo.experiments.tuning import (
+    FAILURE,
+    Goal,
+    best_trials,
+    open_study,
+    optimize,
+    value_of,
+)
 from dqn_zoo.recipes import resolve
 
 TINY = {
@@ -203,11 +210,13 @@ def test_a_job_that_fails_is_a_trial_that_failed(tmp_path):
             scripted.poll = lambda: 2
         return scripted
 
+    seen = []
     for _ in range(2):
         optimize(
             study, tmp_path, GOAL, space, launch,
-            num_trials=2, num_jobs=1, machine={}, on_trial=lambda _: None,
+            num_trials=2, num_jobs=1, machine={}, on_trial=seen.append,
         )  # fmt: skip
+    assert seen[0].user_attrs == {FAILURE: "exit code 2"}
     assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
@@ -260,7 +269,7 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
     folder = tmp_path / "study"
     flags = [*flags_of(folder, space), "--n-jobs", str(num_jobs)]
     command = [sys.executable, "-m", "dqn_zoo.cli.tune", *flags]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     second = folder / "trials" / "0001" / "runs" / "trial" / "Pong_1"
     deadline = time.monotonic() + 90
     while not list((second / "checkpoints").glob("step_*[0-9]")):
@@ -268,8 +277,9 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(driver.pid, how)
-    printed, _ = driver.communicate(timeout=60)
+    printed, error = driver.communicate(timeout=60)
     assert driver.returncode == code
+    assert error == ""
     assert printed.count("cut off and saved") == (num_jobs if code == 130 else 0)
     assert main(flags) == 0
     printed = capsys.readouterr().out

@@ -134,7 +134,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         budget_steps=arguments.budget_steps,
     )
     machine = machine_settings(arguments.n_jobs)
-    launch = _launcher(arguments, goal, machine)
+    launch = _launcher(arguments, folder, goal, machine)
     if arguments.dry_run:
         return 0
     study = open_study(
@@ -171,7 +171,7 @@ def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -
 
 
 def _launcher(
-    arguments: argparse.Namespace, goal: "Goal", machine: "Mapping[str, Any]"
+    arguments: argparse.Namespace, folder: Path, goal: "Goal", machine: "Mapping[str, Any]"
 ) -> "Launch":
     """Say what the study costs; refuse what cannot run; return what starts its jobs."""
     from dqn_zoo.experiments.needs import jobs_at_once, needs_by_variant
@@ -180,8 +180,8 @@ def _launcher(
     from dqn_zoo.experiments.tuning import TRIAL
     from dqn_zoo.rates import format_duration
 
-    place = Path("unwritten")  # a sweep that is never written
-    sweep = Sweep.new(place, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
+    nowhere = folder / "trials" / "none"  # a sweep that is never written
+    sweep = Sweep.new(nowhere, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
     needs = needs_by_variant(sweep)
     seconds = needs[TRIAL].seconds
     all_s = seconds * arguments.n_trials / arguments.n_jobs
@@ -204,7 +204,7 @@ def _launcher(
 
 def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     """Say how a trial ended, and which is the best so far."""
-    from dqn_zoo.experiments.tuning import CUT_OFF, best_trials
+    from dqn_zoo.experiments.tuning import CUT_OFF, FAILURE, best_trials
 
     values = trial.intermediate_values
     if trial.value is not None and trial.state.name == "COMPLETE":
@@ -215,7 +215,7 @@ def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     elif CUT_OFF in trial.user_attrs:
         how = "cut off and saved; the same command goes on with it"
     else:
-        how = "failed"
+        how = f"failed: {trial.user_attrs.get(FAILURE, 'no reason is known')}"
     settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())
     best = next(iter(best_trials(study)), None)
     known = "" if best is None else f"; best {best.value:,.1f}, trial {best.number}"

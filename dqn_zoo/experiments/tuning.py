@@ -45,7 +45,7 @@ POLL_S = 0.5
 PATIENCE_S = 20.0  # a job whose driver was killed saves before it ends
 TRIAL = "trial"  # the one variant of a trial's sweep
 SPACE, GOAL = "search space", "goal"  # attributes of a study
-GOES_ON_WITH, CUT_OFF = "goes on with", "cut off"  # attributes of a trial
+GOES_ON_WITH, CUT_OFF, FAILURE = "goes on with", "cut off", "failure"  # attributes of a trial
 
 SamplerName = Literal["tpe", "random"]
 PrunerName = Literal["halving", "median", "none"]
@@ -126,7 +126,7 @@ def open_study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise UserError("dqn-tune needs Optuna: pip install 'dqn-zoo-atari[tune]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a failed trial it prints a traceback
     name = str(folder.resolve().name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,12 +201,15 @@ def optimize(
     with stop_requests(None) as stop:
 
         def objective(trial: "optuna.Trial") -> float:
-            sweep = _trial_sweep(folder, trial, goal, space, machine)
             try:
+                sweep = _trial_sweep(folder, trial, goal, space, machine)
                 return _train_trial(trial, sweep, launch, stop)
             except CutOffError:
                 trial.set_user_attr(CUT_OFF, True)
                 study.stop()
+                raise
+            except TrialError as error:
+                trial.set_user_attr(FAILURE, str(error))
                 raise
 
         study.optimize(
