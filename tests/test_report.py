@@ -141,6 +141,10 @@ def test_the_page_opens_offline_and_shows_the_numbers(opened, page):
     assert [url for url in opened.asked if not url.startswith("data:video")] == [page.as_uri()]
     assert opened.locator("img").count() == 0
     assert opened.locator("svg").count() == 2
+    assert opened.evaluate(
+        "[...document.querySelectorAll('svg text')].every(text => text.getBBox().x"
+        " + text.getBBox().width <= text.ownerSVGElement.viewBox.baseVal.width)"
+    )
     rows = opened.locator("#results tbody tr").all_inner_texts()
     assert len(rows) == 4
     assert "12.5 +/- 3.5 in 30, 11.3 to 13.8" in rows[0]
