@@ -63,13 +63,17 @@ class Computer:
             "HF_HUB_OFFLINE": "",
         }
 
-    def run(self, command: str, *arguments: str, **environment: str) -> Ended:
-        """Run `dqn-COMMAND` with the runs of this computer, and wait for it."""
-        child = Child(
+    def start(self, command: str, *arguments: str, **environment: str) -> Child:
+        """Start `dqn-COMMAND` with the runs of this computer."""
+        return Child(
             f"dqn_zoo.cli.{command}",
             [*arguments, "-f", str(self.logs)],
             self.environment() | environment,
         )
+
+    def run(self, command: str, *arguments: str, **environment: str) -> Ended:
+        """Run `dqn-COMMAND` and wait for it."""
+        child = self.start(command, *arguments, **environment)
         output = child.wait(DEADLINE_S)
         assert child.returncode is not None
         return Ended(child.returncode, output)
