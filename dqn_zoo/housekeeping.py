@@ -13,12 +13,13 @@ from dqn_zoo.display import Display, Status
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
+from dqn_zoo.games import FRAMES_PER_STEP
 from dqn_zoo.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs import Run
 from dqn_zoo.score_statistics import summarize
 from dqn_zoo.stopping import Stop
 from dqn_zoo.stopwatch import timed
-from dqn_zoo.trainer import FRAMES_PER_STEP, Trainer
+from dqn_zoo.trainer import Trainer
 
 
 class _StoppedInEvaluationError(Exception):

@@ -2,10 +2,14 @@
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dqn_zoo.config import Config
 from dqn_zoo.games import random_score
 from dqn_zoo.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def column(path: Path, name: str) -> list[float]:
@@ -20,6 +24,31 @@ def columns(path: Path, *names: str) -> list[list[float]]:
     return [[float(row[name] or "nan") for row in rows] for name in names]
 
 
+def last_row(file: Path) -> dict[str, str]:
+    """Return the last whole row of a CSV file, read from its end; {} where there is none."""
+    try:
+        with file.open("rb") as stream:
+            header = stream.readline()
+            stream.seek(max(len(header), file.stat().st_size - 4096))
+            lines = stream.read().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    if not lines:
+        return {}
+    names, values = (next(csv.reader([line.decode()])) for line in (header, lines[-1]))
+    return dict(zip(names, values, strict=False))
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, in inches: no window, no state shared with anybody's pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
     """Draw the curve of a run and return whether it has one to draw.
 
@@ -30,11 +59,7 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
     """
     if not (run.episodes_file.exists() and run.progress_file.exists()):
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     axes.plot(
         *columns(run.episodes_file, "steps", "return"),

@@ -121,6 +121,15 @@ def dump_config(config: Config) -> str:
     return "".join(f"{line}\n" for _, line in _lines(config))
 
 
+def as_yaml(value: object) -> str:
+    """Write a plain value: JSON is YAML; plain words need no quotes."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
+        return value if parse_value(value) == value else json.dumps(value)
+    text = json.dumps(value)
+    # Readers of YAML 1.1 take 1e-08 for text and 1.0e-08 for a number.
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
+
+
 def load_config(path: Path) -> Config:
     """Read what `dump_config` wrote.
 
@@ -208,13 +217,4 @@ def _refuse_idle_overrides(config: Config, overrides: Layer) -> None:
 
 def _lines(config: Config) -> Iterator[tuple[str, str]]:
     for key, value in config:
-        yield key, f"{key}: {_as_yaml(value)}"
-
-
-def _as_yaml(value: object) -> str:
-    """Write a plain value: JSON is YAML; plain words need no quotes."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
-        return value if parse_value(value) == value else json.dumps(value)
-    text = json.dumps(value)
-    # Readers of YAML 1.1 take 1e-08 for text and 1.0e-08 for a number.
-    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
+        yield key, f"{key}: {as_yaml(value)}"

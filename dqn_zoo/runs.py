@@ -12,32 +12,22 @@ logs/dqn/SpaceInvaders_1/
 import contextlib
 import difflib
 import json
-import os
 import re
 import shutil
-import socket
-import sys
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.locking import hold
 
 RUN_FORMAT = 1
 """Version of the layout above; a program refuses folders of a newer one."""
 
-LOCK_NAME = ".lock"
 CHECKPOINT_PREFIX = "step_"
 
 
 class NoRunError(UserError):
     """There is no such run."""
-
-
-class LockedError(UserError):
-    """Another process is writing the run."""
 
 
 @dataclass(frozen=True)
@@ -183,36 +173,9 @@ def discard_run(run: Run) -> bool:
     return not run.path.exists()
 
 
-@contextlib.contextmanager
-def lock(run: Run) -> Iterator[None]:
-    """Be the only process that writes this run.
-
-    The operating system frees the lock when the process ends, however it ends, so no lock is ever
-    stale. The lock file names the process and the computer for the other's error message.
-
-    Raises:
-        LockedError: Another process holds the lock.
-        UserError: The folder cannot be written.
-    """
-    path = run.path / LOCK_NAME
-    try:
-        file = path.open("a+b")
-    except OSError as error:
-        raise UserError(
-            f"run folder {run.path} cannot be written ({error.strerror}): "
-            "make it writable, or start a new run in another folder with -f FOLDER"
-        ) from error
-    with file:
-        if not _try_lock(file):
-            raise LockedError(
-                f"run {run.name} is being written by {_holder(path)}: "
-                "wait for it, stop it, or start a new run"
-            )
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-            file.flush()
-        yield
+def lock(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Be the only process that writes this run; see `locking.hold`."""
+    return hold(run.path, what=f"run {run.name}", otherwise="start a new run")
 
 
 def find_run(
@@ -227,7 +190,8 @@ def find_run(
 
     Args:
         log_folder: Folder of all runs.
-        run: A folder, or the name of a run (`SpaceInvaders_3` or `dqn/SpaceInvaders_3`).
+        run: A folder, or the name of a run (`SpaceInvaders_3` or `dqn/SpaceInvaders_3`). Of several
+            with one name it is the one that was trained here.
         algo: Look only at runs of this recipe.
         game: Look only at runs of this game.
         exp_id: Look only at runs of this number; None or 0 takes the latest, which is the one whose
@@ -256,6 +220,8 @@ def find_run(
         raise NoRunError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
     if run is None and not exp_id:
         return _checked(max(matches, key=_last_change).path)
+    if len(matches) > 1:
+        matches = [found for found in matches if _was_trained_here(found)] or matches
     if len(matches) > 1:
         labels = ", ".join(sorted(_label(found) for found in matches))
         raise UserError(
@@ -362,43 +328,3 @@ def _has_rows(csv_file: Path) -> bool:
         return False
     with csv_file.open("rb") as file:
         return len(file.readlines(4096)) > 1
-
-
-def _holder(path: Path) -> str:
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {note['pid']} on {note['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> bool:
-        """Lock one byte far behind the note, so that the other process can still read the note."""
-        file.seek(1 << 30)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            file.seek(0)
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            # Some network file systems have no locks; refusing to train there helps nobody.
-            warnings.warn(
-                f"{file.name} cannot be locked ({error.strerror}): "
-                "make sure that no other process writes this run",
-                stacklevel=4,
-            )
-        return True

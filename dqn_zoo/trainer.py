@@ -43,7 +43,6 @@ from dqn_zoo.transitions import TransitionAccumulator, TransitionRule
 
 FRAMES_FILE = "frames_{:05d}.z"
 MOST_COMPRESSORS = 8
-FRAMES_PER_STEP = 4
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 from dqn_zoo.experiments.aggregates import (
     AGGREGATES,
     estimate,
+    estimate_mean,
     iqm,
     mean,
     median,
@@ -53,6 +54,12 @@ def test_the_interval_has_the_ends_of_all_possible_resamples():
     means = [np.mean(drawn) for drawn in itertools.product(four, repeat=4)]
     found = estimate(mean, [four], resamples=20_000)
     assert found[1:] == pytest.approx(np.quantile(np.repeat(means, 999), [0.025, 0.975]))
+
+
+def test_the_interval_of_points_of_curves_is_that_of_the_mean():
+    runs = np.random.default_rng(3).normal(size=5)
+    assert estimate_mean(runs) == pytest.approx(estimate(mean, [runs]), abs=0.02 * runs.std())
+    assert estimate_mean(runs[:1]) == (runs[0], runs[0], runs[0])
 
 
 def test_the_interval_is_the_same_every_time():

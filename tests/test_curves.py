@@ -82,7 +82,20 @@ def test_a_pickle_in_evaluations_is_not_read(tmp_path):
         read_curve(run, "evaluation")
 
 
-@pytest.mark.parametrize("content", ["", "#{}\nr,l\n1,2\n", "#{}\nr,l,t\na,b,c\n", "#{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "#{}\nr,l\n1,2\n",
+        "#{}\nr,l,t\na,b,c\n",
+        "#{",
+        "#[]\nr,l,t\n",
+        '#{"env_id": 5}\nr,l,t\n',
+        "#" + "[" * 100_000 + "\nr,l,t\n",
+        "#{}\nr,l,t\n" + "1" * 200_000 + ",1,1\n",
+    ],
+    ids=range(8),
+)
 def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
     run = make_sb3_run(tmp_path)
     (run / "0.monitor.csv").write_text(content)
@@ -90,6 +103,35 @@ def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
         read_curve(run, "training")
     assert str(run) in str(raised.value)
     assert "leave it out" in str(raised.value)
+
+
+@pytest.mark.parametrize("torn", ["-21.0", "-21.0,3", "-21.0,3,"])
+def test_a_last_game_that_was_cut_off_is_left_out(tmp_path, torn):
+    run = make_sb3_run(tmp_path)
+    with (run / "1.monitor.csv").open("a") as file:
+        file.write(torn)
+    curve = read_curve(run, "training")
+    assert curve.scores.tolist() == [-21, -20, -19]
+    assert curve.seconds.tolist() == [2, 5, 9]
+
+
+def test_an_empty_evaluations_file_names_its_folder(tmp_path):
+    run = make_sb3_run(tmp_path)
+    (run / "evaluations.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be read: .*; leave it out"):
+        read_curve(run, "evaluation")
+
+
+def test_a_run_that_has_not_logged_yet_is_no_curve_yet(tmp_path):
+    run = make_run(tmp_path)
+    (run / "progress.csv").write_text("steps,time_s\n")
+    assert read_curve(run, "training") is None
+
+
+def test_a_run_that_is_named_twice_is_one_run(tmp_path):
+    run = make_run(tmp_path)
+    found = find_curves([tmp_path, run.parent, run], "training")
+    assert [curve.source for curve in found] == [run]
 
 
 def test_a_monitor_without_games_is_no_curve_yet(tmp_path):
@@ -128,7 +170,7 @@ def test_points_are_binned_by_where_they_lie_and_means_weigh_games_alike():
     curve = curve_of("dqn", {1: 1.0, 10: 3.0, 11: 5.0, 40: 7.0})
     [band] = overlay([curve], "steps", num_points=4, smoothing=1)
     assert band.at.tolist() == [10, 20, 30, 40]
-    assert band.runs[0].tolist() == pytest.approx([2, 5, np.nan, 7], nan_ok=True)
+    assert band.runs[0].tolist() == [2, 5, 6, 7]  # no game ended at 20 to 30: in between
     [band] = overlay([curve], "steps", num_points=4, smoothing=2)
     # (1 + 3), (1 + 3 + 5), 5, 7, each by the number of its games
     assert band.runs[0].tolist() == [2, 3, 5, 7]
@@ -146,6 +188,14 @@ def test_seeds_of_a_group_make_a_band_and_groups_stay_apart():
     assert first.mean.tolist() == [2.0, 1.0]  # where one run alone has points it stands alone
     assert (first.low[0], first.high[0]) == (0.0, 4.0)
     assert second.mean.tolist() == [9.0, 9.0]
+
+
+def test_runs_whose_points_lie_apart_are_averaged_all_the_same():
+    curves = [curve_of("a", {10: 0.0, 30: 2.0}), curve_of("a", {20: 5.0, 40: 7.0})]
+    [band] = overlay(curves, "steps", num_points=4, smoothing=1)
+    # 0, 1, 2 and 5, 6, 7: two runs wherever both are under way
+    assert band.mean.tolist() == [0.0, 3.0, 4.0, 7.0]
+    assert (band.low[1], band.high[1]) == (1.0, 5.0)
 
 
 def test_the_command_draws_png_and_svg_and_prints_where_runs_ended(tmp_path, capsys):

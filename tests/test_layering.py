@@ -35,6 +35,7 @@ BESIDE = [
         "yaml_reader",
         "seeding",
         "exploration",
+        "locking",
         "runs",
         "rates",
         "stopwatch",

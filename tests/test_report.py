@@ -51,6 +51,23 @@ def page(sweep) -> Path:
     return file
 
 
+def test_foreign_results_do_not_stop_the_page(sweep, tmp_path):
+    copy = tmp_path / "sweep"
+    shutil.copytree(sweep, copy)
+    run = copy / "runs" / "dqn" / "Breakout_1"
+    nothing = {"mean_reward": 3.0, "std_reward": float("nan"), "n_eval_episodes": 2}
+    (run / "results.json").write_text(json.dumps(nothing))  # as RL-Zoo's, and NaN in it
+    page = tmp_path / "report.html"
+    assert main([str(run), str(copy / "runs" / "dqn"), "-o", str(page)]) == 0
+    rows = data_of(page)["results"]
+    assert len(rows) == 2  # a run that is named twice is one run
+    (played,) = (each for each in rows[0]["played"] if each["mean"] == 3.0)
+    assert played == {
+        "weights": "weights", "games": 2, "mean": 3.0, "std": None, "interval": None,
+        "epsilon": None,
+    }  # fmt: skip
+
+
 def data_of(page: Path) -> dict:
     return json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
 

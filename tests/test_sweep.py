@@ -16,8 +16,9 @@ from dqn_zoo.cli.bench import main
 from dqn_zoo.experiments.job import run_job
 from dqn_zoo.experiments.plan import Job, Sweep, Variant, make_plan
 from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
-from dqn_zoo.experiments.sweep import MOST_RETRIES, work_off
-from dqn_zoo.runs import LOCK_NAME, lock
+from dqn_zoo.experiments.sweep import MOST_RETRIES, hold_sweep, work_off
+from dqn_zoo.locking import LOCK_NAME
+from dqn_zoo.runs import lock
 
 TINY = {
     "n_timesteps": 800, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,
@@ -324,16 +325,53 @@ def test_a_plan_that_does_not_fit_the_memory_starts_nothing(tmp_path, capsys, mo
     message = capsys.readouterr().err
     assert "2 jobs of this plan at once need 1.2 GB of memory and 1.0 GB are free" in message
     assert not folder.exists()
+    # What starts nothing here needs no memory here.
+    assert main([*FLAGS, "-f", str(folder), "--jobs", "2", "--plan-only"]) == 0
+    sweep = Sweep.open(folder)
+    for job in sweep.plan.jobs():
+        finish(sweep, job, 1.0)
+    assert main(["-f", str(folder), "--jobs", "2"]) == 0
+
+
+def test_a_start_that_was_killed_before_its_plan_is_made_again(tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    assert main([*FLAGS, "-f", str(folder), "--plan-only"]) == 0
+    (folder / "plan.yml").unlink()
+    (folder / ".lock").touch()
+    assert main([*FLAGS, "-f", str(folder), "--plan-only"]) == 0
+    (folder / "plan.yml").unlink()
+    (folder / "mine.txt").touch()
+    assert main([*FLAGS, "-f", str(folder), "--plan-only"]) == 2
+    assert "is not empty and holds no plan" in capsys.readouterr().err
+
+
+def test_a_sweep_has_one_driver(tmp_path, capsys):
+    sweep = sweep_in(tmp_path / "sweep")
+    with hold_sweep(sweep):
+        assert main(["-f", str(sweep.folder)]) == 2
+    error = capsys.readouterr().err
+    assert f"the sweep {sweep.folder} is being written by process {os.getpid()} on" in error
+    assert not sweep.runs.exists()
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    sweep = sweep_in(tmp_path / "sweep")
+    (sweep.folder / "logs").touch()
+    assert main(["-f", str(sweep.folder)]) == 2
+    assert "logs/dqn/Pong_1.log cannot be written" in capsys.readouterr().err
 
 
 def test_flags_of_another_plan_are_refused_and_those_of_the_same_go_on(tmp_path, capsys, quick):
-    sweep = sweep_in(tmp_path / "sweep")
+    folder = tmp_path / "sweep"
+    assert main([*FLAGS, "-f", str(folder), "--plan-only"]) == 0
+    sweep = Sweep.open(folder)
     for job in sweep.plan.jobs():
         finish(sweep, job, 1.0)
-    assert main(["-f", str(sweep.folder), "--algos", "dqn", "--games", "pong"]) == 2
+    assert main(["-f", str(folder), "--algos", "dqn", "--games", "pong"]) == 2
     assert "holds another plan: go on with it by dqn-bench -f" in capsys.readouterr().err
-    assert main(["-f", str(sweep.folder)]) == 0
-    assert "8 of them done" in capsys.readouterr().out
+    for flags in ([], FLAGS):
+        assert main([*flags, "-f", str(folder)]) == 0
+        assert "8 of them done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
@@ -341,6 +379,6 @@ def test_ray_that_is_missing_or_unreachable_is_one_line(tmp_path, capsys, addres
     assert main([*FLAGS, "-f", str(tmp_path / "sweep"), "--ray", address]) == 2
     error = capsys.readouterr().err
     has_ray = importlib.util.find_spec("ray") is not None
-    assert ("no Ray cluster answers at" if has_ray else "pip install 'dqn-zoo-atari[cl") in error
+    assert ("no Ray cluster answers at" if has_ray else "pip install '.[cluster]'") in error
     assert error.count("\n") == 1
     assert not (tmp_path / "sweep").exists()

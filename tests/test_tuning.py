@@ -1,5 +1,6 @@
 """The search: spaces, trials that go on, pruning, finals on other seeds."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,16 +13,18 @@ import pytest
 
 from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.finals import best_trials, train_command
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
 from dqn_zoo.experiments.tuning import (
     FAILURE,
+    TRIAL,
     Goal,
-    best_trials,
     open_study,
     optimize,
     value_of,
 )
+from dqn_zoo.locking import hold
 from dqn_zoo.recipes import resolve
 
 TINY = {
@@ -115,12 +118,12 @@ def test_a_trial_is_worth_the_mean_of_the_last_third_of_its_evaluations():
 class Scripted:
     """A job that has made its evaluations already; its score depends on its settings."""
 
-    def __init__(self, sweep: Sweep, job: Job, score) -> None:
+    def __init__(self, sweep: Sweep, job: Job, score, *, steps_each: int = 100) -> None:
         self.is_terminated = False
         run = sweep.run(job)
         run.path.mkdir(parents=True, exist_ok=True)
         mean = score(sweep.config(job))
-        rows = "".join(f"{100 * (place + 1)},{mean}\n" for place in range(10))
+        rows = "".join(f"{steps_each * (place + 1)},{mean}\n" for place in range(10))
         run.evaluations_file.write_text("steps,mean\n" + rows)
 
     def poll(self) -> int:
@@ -217,7 +220,85 @@ def test_a_job_that_fails_is_a_trial_that_failed(tmp_path):
             num_trials=2, num_jobs=1, machine={}, on_trial=seen.append,
         )  # fmt: skip
     assert seen[0].user_attrs == {FAILURE: "exit code 2"}
-    assert sorted(trial.state.name for trial in study.trials) == ["COMPLETE", "COMPLETE", "FAIL"]
+    # It counts: the same command goes on to the finals, and makes no trial in its place.
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+
+
+@pytest.mark.tune
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_trial_that_another_process_drives_is_left_alone(tmp_path, is_held):
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    study = study_in(tmp_path, space)
+    gamma = space.draw(study.ask())["gamma"]
+    place = tmp_path / "trials" / "0000"
+    Sweep.new(place, GOAL.plan({TRIAL: {"gamma": gamma}}, seeds=(1,), episodes=1), {}).write()
+    other = hold(place, what="trial 0", otherwise="") if is_held else contextlib.nullcontext()
+    with other:
+        run_trials(study, tmp_path, space, 1, lambda _: 1)
+    states = [each.state.name for each in study.trials]
+    assert states == (["RUNNING", "COMPLETE"] if is_held else ["FAIL", "COMPLETE"])
+    assert (study.trials[1].params["gamma"] == gamma) != is_held
+
+
+@pytest.mark.tune
+def test_trials_of_another_study_are_not_taken_for_ones_of_this(tmp_path):
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    run_trials(study_in(tmp_path, space), tmp_path, space, 1, lambda _: 1)
+    (tmp_path / "study.journal").unlink()
+    study = study_in(tmp_path, space, seed=4)
+    with pytest.raises(UserError, match=r"0000 is a trial of another study: remove .*trials, or"):
+        run_trials(study, tmp_path, space, 1, lambda _: 1)
+
+
+@pytest.mark.tune
+def test_machines_that_share_a_database_draw_apart_and_make_no_trial_too_many(tmp_path):
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    (tmp_path / "study").mkdir()
+    studies = [study_in(tmp_path / "study", space, storage=url) for _ in range(2)]
+    here, there = (tmp_path / name for name in ("here", "there"))
+    seen = []
+
+    def launch(sweep, job):
+        if not seen:  # in the middle of the first trial here the other makes two
+            seen.append(None)
+            run_trials(studies[1], there, space, 2, lambda _: 1)
+        return Scripted(sweep, job, lambda _: 1)
+
+    optimize(
+        studies[0], here, GOAL, space, launch,
+        num_trials=3, num_jobs=1, machine={}, on_trial=lambda _: None,
+    )  # fmt: skip
+    trials = studies[0].trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
+    assert len({trial.params["gamma"] for trial in trials}) == 3
+
+
+@pytest.mark.tune
+@pytest.mark.parametrize(("steps_each", "third"), [(100, "PRUNED"), (20, "COMPLETE")])
+def test_halving_stops_what_falls_behind_once_it_had_three_tenths_of_the_steps(
+    tmp_path, steps_each, third
+):
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    study = study_in(tmp_path, space, pruner="halving", sampler="random")
+    scores = iter([0.0, 5.0, 1.0, 9.0])
+
+    def launch(sweep, job):
+        polled = iter([None, 0])
+        scripted = Scripted(sweep, job, lambda _: next(scores), steps_each=steps_each)
+        scripted.poll = lambda: next(polled)
+        return scripted
+
+    optimize(
+        study, tmp_path, GOAL, space, launch,
+        num_trials=4, num_jobs=1, machine={}, on_trial=lambda _: None,
+    )  # fmt: skip
+    assert [trial.state.name for trial in study.trials] == [
+        "COMPLETE",
+        "COMPLETE",
+        third,
+        "COMPLETE",
+    ]
 
 
 @pytest.mark.tune
@@ -263,7 +344,7 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
     tmp_path, capsys, monkeypatch, how, num_jobs, code
 ):
     pytest.importorskip("optuna")
-    monkeypatch.setattr("dqn_zoo.experiments.tuning.DEFAULT_EPISODES", 2)
+    monkeypatch.setattr("dqn_zoo.experiments.finals.DEFAULT_EPISODES", 2)
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {log: [1e-6, 1e-2]}\n")
     folder = tmp_path / "study"
@@ -318,6 +399,12 @@ def test_a_search_that_cannot_be_meant_starts_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_winners_command_keeps_the_spelling_that_implies_a_protocol():
+    goal = Goal(game="ALE/Pong-v5", algo="dqn", settings={}, budget_steps=1_000)
+    command = train_command(goal, Path("my tuning"))
+    assert command == "dqn-train --env ALE/Pong-v5 --algo dqn -c 'my tuning/best.yml'"
 
 
 def test_a_dry_run_shows_the_cost_and_leaves_nothing(tmp_path, capsys, monkeypatch):

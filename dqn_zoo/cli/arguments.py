@@ -169,6 +169,30 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return match[1], parse_value(match[2].strip())
 
 
+def add_set(group: argparse._ArgumentGroup, *, of: str) -> None:
+    """Add --set: a setting of many runs at once."""
+    group.add_argument(
+        "--set",
+        type=flag_value(parse_setting),
+        action="append",
+        default=(),
+        metavar="KEY=VALUE",
+        help=f"one setting of {of}; may be repeated",
+    )
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that `add_set` read.
+
+    Raises:
+        UserError: a key is given twice.
+    """
+    settings = dict(arguments.set)
+    if len(settings) < len(arguments.set):
+        raise UserError("--set names a key twice; keep one")
+    return settings
+
+
 _NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters, see dqn-tune --help"
 _NO_WANDB = (
     "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "

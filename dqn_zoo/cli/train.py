@@ -119,10 +119,9 @@ def _options(arguments: argparse.Namespace) -> "TrainOptions":
 
 def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
-    from dqn_zoo.games import protocol_from_config
+    from dqn_zoo.games import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.preparation import estimate_seconds
     from dqn_zoo.trainer import (
-        FRAMES_PER_STEP,
         compiles_torso,
         epsilon_schedule,
         replay_shape,

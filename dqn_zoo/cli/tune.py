@@ -6,14 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import (
-    Parser,
-    flag_value,
-    parse_setting,
-    parse_whole_number,
-    run_command,
-)
-from dqn_zoo.cli.play_arguments import whole_number
+from dqn_zoo.cli.arguments import run_command, settings_of
+from dqn_zoo.cli.tune_arguments import build_parser
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,105 +17,17 @@ if TYPE_CHECKING:
     from dqn_zoo.experiments.sweep import Launch
     from dqn_zoo.experiments.tuning import Goal
 
-_EPILOG = """\
-  dqn-tune --env SpaceInvaders --algo dqn --n-trials 50 --budget-steps 300000
-  dqn-tune --env Pong --algo laptop --search mine.yml --n-jobs 2 -f tuning/pong
-
-The same command goes on with a study that was stopped. docs/experiments.md tells the rest.
-"""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
-    return run_command(lambda: _tune(_build_parser().parse_args(arguments)))
-
-
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dqn-tune",
-        description="Search the hyperparameters of a recipe on one game.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is tuned")
-    what.add_argument(
-        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
-    )
-    what.add_argument(
-        "--algo", default="laptop", metavar="NAME", help="recipe to start from (default: laptop)"
-    )
-    what.add_argument(
-        "--budget-steps",
-        type=flag_value(parse_whole_number),
-        default=100_000,
-        metavar="N",
-        help="steps of every trial (default: 100,000)",
-    )
-    what.add_argument(
-        "--set",
-        type=flag_value(parse_setting),
-        action="append",
-        default=(),
-        metavar="KEY=VALUE",
-        help="one setting of all trials; may be repeated",
-    )
-    what.add_argument(
-        "--search",
-        default="atari",
-        metavar="NAME",
-        help="search space: a name in hyperparams/search/, or a file (default: atari)",
-    )
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--n-trials", type=whole_number(1), default=50, metavar="N", help="trials (default: 50)"
-    )
-    how.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
-    how.add_argument(
-        "--pruner",
-        choices=("halving", "median", "none"),
-        default="halving",
-        help="stops hopeless trials by their evaluations (default: halving)",
-    )
-    how.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help="of the search (default: 0)"
-    )
-    how.add_argument(
-        "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
-    )
-    how.add_argument(
-        "--storage",
-        metavar="URL",
-        help="database that several machines share (default: a journal in the folder)",
-    )
-    how.add_argument(
-        "--ray", metavar="ADDRESS", help="run the trials on a Ray cluster: its address, or auto"
-    )
-    how.add_argument("--dry-run", action="store_true", help="show the cost, and stop")
-    finals = parser.add_argument_group("finals")
-    finals.add_argument(
-        "--top",
-        type=whole_number(0),
-        default=3,
-        metavar="N",
-        help="best trials that are run again beside the recipe; 0: none (default: 3)",
-    )
-    finals.add_argument(
-        "--seeds", type=whole_number(1), default=3, metavar="N", help="of each (default: 3)"
-    )
-    parser.add_argument(
-        "-f",
-        "--folder",
-        type=Path,
-        metavar="FOLDER",
-        help="of the study; one that exists goes on (default: tuning/ALGO-GAME)",
-    )
-    return parser
+    return run_command(lambda: _tune(build_parser().parse_args(arguments)))
 
 
 def _tune(arguments: argparse.Namespace) -> int:
     from dqn_zoo.experiments.needs import machine_settings
+    from dqn_zoo.experiments.plots import draw_study
     from dqn_zoo.experiments.search import find_space, read_space
-    from dqn_zoo.experiments.tuning import Goal, draw_study, open_study, optimize
+    from dqn_zoo.experiments.tuning import Goal, open_study, optimize
     from dqn_zoo.games import parse_game
 
     game = parse_game(arguments.env).game
@@ -163,7 +69,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -> dict[str, Any]:
-    settings = dict(arguments.set)
+    settings = settings_of(arguments)
     for key in settings:
         if key in searched:
             raise UserError(f"--set {key}: the search space has it, too; take it out of one")
@@ -204,7 +110,8 @@ def _launcher(
 
 def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     """Say how a trial ended, and which is the best so far."""
-    from dqn_zoo.experiments.tuning import CUT_OFF, FAILURE, best_trials
+    from dqn_zoo.experiments.finals import best_trials
+    from dqn_zoo.experiments.tuning import CUT_OFF, FAILURE
 
     values = trial.intermediate_values
     if trial.value is not None and trial.state.name == "COMPLETE":
@@ -238,9 +145,9 @@ def _finals(
     from rich.console import Console
 
     from dqn_zoo.experiments.board import Board
+    from dqn_zoo.experiments.finals import finals, train_command, write_best
     from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
     from dqn_zoo.experiments.sweep import work_off
-    from dqn_zoo.experiments.tuning import finals, write_best
 
     sweep = finals(
         study,
@@ -259,8 +166,8 @@ def _finals(
     if failed:
         print(f"{', '.join(failed)} failed; the same command tries again", file=sys.stderr)
         return 1
-    winner, file = write_best(folder, goal, sweep, summary)
-    print(f"best: {winner}; dqn-train --env {arguments.env} --algo {arguments.algo} -c {file}")
+    winner = write_best(folder, goal, sweep, summary)
+    print(f"best: {winner}; {train_command(goal, folder)}")
     return 0
 
 

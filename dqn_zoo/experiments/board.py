@@ -62,28 +62,38 @@ class Board:
     def _line(self, statuses: Statuses) -> str:
         states = Counter(status.state for status in statuses.values())
         counts = ", ".join(f"{states[state]} {state}" for state in states)
+        jobs = f"{len(statuses)} job{'s' if len(statuses) > 1 else ''}: {counts}"
+        if states["running"] and all(map(_is_playing, _running(statuses).values())):
+            return f"{jobs}, playing their games"
         total = sum(status.n_timesteps for status in statuses.values())
         now, left = self._meter.now, format_duration(self._meter.seconds_left(total))
         rate = "-" if math.isnan(now) else f"{now:,.0f}"
-        return f"{len(statuses)} jobs: {counts}; {rate} steps/s, {left} left"
+        return f"{jobs}; {rate} steps/s, {left} left"
 
 
 def _running_table(statuses: Statuses) -> Table:
     table = Table("job", box=None, pad_edge=False)
     for name in ("steps", "", "steps/s", "left", "return"):
         table.add_column(name, justify="right")
-    for job, status in statuses.items():
-        if status.state == "running":
-            table.add_row(job.name, *_cells(status))
+    for job, status in _running(statuses).items():
+        table.add_row(job.name, *_cells(status))
     return table
 
 
+def _running(statuses: Statuses) -> Statuses:
+    return {job: status for job, status in statuses.items() if status.state == "running"}
+
+
+def _is_playing(status: JobStatus) -> bool:
+    """Return whether a job has trained and plays the games at its end."""
+    return 0 < status.n_timesteps <= status.steps
+
+
 def _cells(status: JobStatus) -> tuple[str, ...]:
-    is_playing = 0 < status.n_timesteps <= status.steps
     rate, left = status.steps_per_second, status.n_timesteps - status.steps
     return (
         f"{status.steps:,}",
-        "playing its games" if is_playing else f"{status.steps / status.n_timesteps:.0%}",
+        "playing its games" if _is_playing(status) else f"{status.steps / status.n_timesteps:.0%}",
         "-" if rate is None else f"{rate:,.0f}",
         format_duration(left / rate if rate else math.nan),
         "-" if status.return_mean is None else f"{status.return_mean:,.1f}",

@@ -36,7 +36,7 @@ class Cluster:
             import ray
         except ImportError:
             raise UserError(
-                "--ray needs Ray: pip install 'dqn-zoo-atari[cluster]', or leave --ray out"
+                "--ray needs Ray: pip install '.[cluster]' in a clone, or leave --ray out"
             ) from None
         try:
             _reach(address)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.aggregates import estimate, mean
-from dqn_zoo.games import parse_game
+from dqn_zoo.experiments.aggregates import estimate_mean
+from dqn_zoo.games import FRAMES_PER_STEP, parse_game
 from dqn_zoo.learning_curve import columns
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run
@@ -28,9 +28,14 @@ Axis = Literal["steps", "frames", "time"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SMOOTHING: dict[Kind, int] = {"training": 3, "evaluation": 1}
 
-FRAMES_PER_STEP = 4
 MONITORS = "*monitor.csv"
 EVALUATIONS = "evaluations.npz"
+
+# What reading a file of somebody else can raise, cut off or not what its name says.
+_DAMAGE = (
+    OSError, EOFError, BadZipFile, csv.Error, RecursionError, StopIteration,
+    ValueError, KeyError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,8 @@ def find_curves(paths: Iterable[Path], kind: Kind, *, by: str = "algo") -> list[
     Raises:
         UserError: a path holds no run, a run has no such curve, or a file is damaged.
     """
-    curves = []
+    curves: list[Curve] = []
+    seen: set[Path] = set()  # a run that is named twice is one run
     for path in paths:
         folders = list(_run_folders(path))
         if not folders:
@@ -106,7 +112,8 @@ def find_curves(paths: Iterable[Path], kind: Kind, *, by: str = "algo") -> list[
         found = [curve for folder in folders if (curve := read_curve(folder, kind, by=by))]
         if not found:
             raise UserError(f"{path} has no {kind} scores yet")
-        curves += found
+        curves += [curve for curve in found if curve.source.resolve() not in seen]
+        seen.update(folder.resolve() for folder in folders)
     return curves
 
 
@@ -119,7 +126,7 @@ def read_curve(folder: Path, kind: Kind, *, by: str = "algo") -> Curve | None:
     run = Run(folder)
     try:
         return _ours(run, kind, by) if run.config_file.exists() else _theirs(folder, kind)
-    except (OSError, ValueError, KeyError, BadZipFile, StopIteration) as error:
+    except _DAMAGE as error:
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -167,10 +174,10 @@ def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
     if not (file.exists() and run.progress_file.exists()):
         return None
     steps, scores = map(np.array, columns(file, "steps", name))
-    if not len(steps):
+    at, seconds = columns(run.progress_file, "steps", "time_s")
+    if not len(steps) or not at:
         return None
     value = str(getattr(config, by))
-    at, seconds = columns(run.progress_file, "steps", "time_s")
     return Curve(
         source=run.path,
         game=config.env,
@@ -219,7 +226,8 @@ def _monitored(file: Path) -> Floats:
     with file.open(newline="") as lines:
         next(lines)  # what the Monitor says of itself
         rows = [(row["t"], row["l"], row["r"]) for row in csv.DictReader(lines)]
-    return np.array(rows, np.float64).reshape(-1, 3)
+    games = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, 3)
+    return games[np.isfinite(games).all(axis=1)]  # the last row may be cut off
 
 
 def _game_of(folder: Path, monitors: Sequence[Path]) -> str:
@@ -238,16 +246,18 @@ def _binned(at: Floats, scores: Floats, edges: Floats, smoothing: int) -> Floats
         np.convolve(np.bincount(place, weights, len(edges) - 1), window)[: len(edges) - 1]
         for weights in (scores, np.ones_like(scores))
     )
-    with np.errstate(invalid="ignore"):
-        return np.where(counts > 0, sums / counts, np.nan)
+    means = np.full(len(counts), np.nan)
+    known = np.flatnonzero(counts)
+    means[known] = sums[known] / counts[known]
+    # Between its first and last point a run is somewhere, also where no game of it ended.
+    inside = slice(known[0], known[-1] + 1)
+    means[inside] = np.interp(np.arange(len(means))[inside], known, means[known])
+    return means
 
 
 def _band(group: str, at: Floats, runs: Floats) -> Band:
-    estimates = [
-        estimate(mean, [points[~np.isnan(points)]], resamples=500)
-        if not np.isnan(points).all()
-        else (np.nan, np.nan, np.nan)
-        for points in runs.T
-    ]
+    known = [points[~np.isnan(points)] for points in runs.T]
+    unknown = (np.nan, np.nan, np.nan)
+    estimates = [estimate_mean(each, resamples=500) if len(each) else unknown for each in known]
     middle, low, high = np.array(estimates).T
     return Band(group=group, at=at, runs=runs, mean=middle, low=low, high=high)

@@ -80,7 +80,9 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
         raise UserError(
             f"{wanted} job{'s' if wanted > 1 else ''} of this plan at once need "
             f"{wanted * largest / 1e9:.1f} GB of memory and {(free or 0) / 1e9:.1f} GB are free: "
-            "set a smaller buffer_size" + (", or fewer --jobs" if wanted > 1 else "")
+            "set a smaller buffer_size"
+            + (", or fewer --jobs" if wanted > 1 else "")
+            + ", or wait for what ends just now"
         )
     if asked is not None:
         return asked

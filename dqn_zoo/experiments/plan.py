@@ -22,11 +22,13 @@ from dqn_zoo.checkpoint import replace_file
 from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import SCORES, parse_game
+from dqn_zoo.locking import LOCK_NAME
 from dqn_zoo.recipes import dump_config, load_config, resolve
 from dqn_zoo.runs import Run
 from dqn_zoo.yaml_reader import Entry, read_entries
 
 PLAN_FILE = "plan.yml"
+CONFIGS = "configs"
 DEFAULT_EPISODES = 30
 
 WhichWeights = Literal["last", "best"]
@@ -214,14 +216,14 @@ class Sweep:
         """Return a sweep that is not written yet.
 
         Args:
-            folder: empty or missing.
+            folder: empty, missing, or left by a start that was killed before it had a plan.
             plan: what is compared.
             machine: settings that this machine decides where the plan does not, like threads.
 
         Raises:
             UserError: the folder holds something, or a recipe or setting is not accepted.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and _names_in(folder) <= {CONFIGS, LOCK_NAME}):
             raise UserError(f"{folder} is not empty and holds no plan: name another with -f")
         unwritten = {}
         for variant, config in plan.configs():
@@ -297,7 +299,7 @@ class Sweep:
         return all(self.results_file(job, which).exists() for which in WEIGHTS)
 
     def _config_file(self, variant: str, game: str) -> Path:
-        return self.folder / "configs" / variant / f"{game}.yml"
+        return self.folder / CONFIGS / variant / f"{game}.yml"
 
     def find_job(self, name: str) -> Job:
         """Return the job of a name, or of its number in the plan, from 1.
@@ -315,6 +317,10 @@ class Sweep:
                 f"like {jobs[0].name}"
             )
         return found[0]
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def _check(plan: Plan) -> None:

@@ -1,6 +1,8 @@
-"""Pictures of many runs: learning curves by game, and what a sweep says over all games."""
+"""Pictures of many runs: learning curves by game, what a sweep says over all games, a search."""
 
+import contextlib
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +12,10 @@ import numpy as np
 from dqn_zoo.experiments.curves import SMOOTHING, Axis, Band, Curve, Kind, overlay
 from dqn_zoo.experiments.summary import PROFILE_THRESHOLDS, Summary
 from dqn_zoo.games import random_score
+from dqn_zoo.learning_curve import new_figure
 
 if TYPE_CHECKING:
+    import optuna
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -54,7 +58,7 @@ def draw_curves(
     groups = list(dict.fromkeys(curve.group for curve in curves))
     colours = {group: f"C{number}" for number, group in enumerate(groups)}
     columns = min(COLUMNS, len(games))
-    figure = _figure(columns, math.ceil(len(games) / columns))
+    figure = _panels(columns, math.ceil(len(games) / columns))
     panels = figure.subplots(math.ceil(len(games) / columns), columns, squeeze=False).flat
     for game, panel in zip(games, panels, strict=False):
         of_game = [curve for curve in curves if curve.game == game]
@@ -72,7 +76,7 @@ def draw_aggregates(summary: Summary, picture: Path) -> bool:
     """Draw aggregates with their intervals and the performance profiles; False: there are none."""
     if not summary.aggregates:
         return False
-    figure = _figure(2, 1)
+    figure = _panels(2, 1)
     left, right = figure.subplots(1, 2)
     names = list(next(iter(summary.aggregates.values())))
     for number, (variant, statistics) in enumerate(summary.aggregates.items()):
@@ -99,13 +103,38 @@ def draw_aggregates(summary: Summary, picture: Path) -> bool:
     return True
 
 
-def _figure(columns: int, rows: int) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def draw_study(study: "optuna.Study", folder: Path) -> list[Path]:
+    """Draw history, importances and parallel coordinates; return the pictures that could be made.
 
-    figure = Figure(figsize=(1 + 5.5 * columns, 0.5 + 4 * rows), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, no state shared with anybody's pyplot
-    return figure
+    Importances need trials that differ in their value, and in some versions of Optuna scikit-learn.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as pictures
+
+    drawn = []
+    for name, draw in (
+        ("history", pictures.plot_optimization_history),
+        ("importances", pictures.plot_param_importances),
+        ("parallel-coordinates", pictures.plot_parallel_coordinate),
+    ):
+        with (
+            contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError, ImportError, OSError),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # Optuna calls its pictures experimental
+            draw(study)
+            pyplot.gcf().set_size_inches(10, 5)
+            pyplot.gcf().savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+            drawn.append(folder / f"{name}.png")
+        pyplot.close("all")
+    return drawn
+
+
+def _panels(columns: int, rows: int) -> "Figure":
+    return new_figure(1 + 5.5 * columns, 0.5 + 4 * rows)
 
 
 def _draw_band(panel: "Axes", band: Band, colour: str) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
 from dqn_zoo.games import random_score
 from dqn_zoo.html_page import with_data
-from dqn_zoo.learning_curve import column
+from dqn_zoo.learning_curve import last_row
 from dqn_zoo.manifest import read_manifest
 from dqn_zoo.recipes import load_config
 from dqn_zoo.runs import Run
@@ -52,7 +51,7 @@ def find_runs(paths: Iterable[Path]) -> list[Described]:
     Raises:
         UserError: a folder holds none, or one cannot be read.
     """
-    found = []
+    found: dict[Path, Described] = {}  # a run that is named twice is one run
     for path in paths:
         files = sorted(path.rglob("config.yml"))
         runs = [Run(file.parent) for file in files if Run(file.parent).manifest_file.exists()]
@@ -60,8 +59,9 @@ def find_runs(paths: Iterable[Path]) -> list[Described]:
             raise UserError(
                 f"{path} holds no run of dqn-train: expected a config.yml in it or below"
             )
-        found += [Described(run, load_config(run.config_file)) for run in runs]
-    return found
+        for run in runs:
+            found.setdefault(run.path.resolve(), Described(run, load_config(run.config_file)))
+    return list(found.values())
 
 
 def make_report(paths: Sequence[Path], title: str) -> str:
@@ -121,34 +121,34 @@ def _bands(curves: Sequence[Curve], axis: Axis, kind: Kind) -> list[dict[str, An
 def _result(each: Described) -> dict[str, Any]:
     """Return the row of a run: how far it came, and what it scored."""
     run, config = each.run, each.config
+    last = last_row(run.progress_file)
+    seconds = _number(last.get("time_s"))
     row: dict[str, Any] = {
         "run": str(run.path),
         "game": config.env,
         "algo": config.algo,
         "seed": config.seed,
         "protocol": config.protocol,
-        "steps": _last(run.progress_file, "steps"),
-        "minutes": None,
-        "training": _last(run.progress_file, "return_mean"),
+        "steps": _number(last.get("steps")),
+        "minutes": None if seconds is None else seconds / 60,
+        "training": _number(last.get("return_mean")),
         "played": [],
         "manifest": read_manifest(run),
     }
-    seconds = _last(run.progress_file, "time_s")
-    row["minutes"] = None if seconds is None else seconds / 60
     for file in sorted(run.path.glob("results*.json")):
         try:
             played = json.loads(file.read_text())
             row["played"].append(
                 {
-                    "weights": played["weights"]["name"],
+                    "weights": (played.get("weights") or {}).get("name", "weights"),
                     "games": played["n_eval_episodes"],
                     "mean": played["mean_reward"],
                     "std": played["std_reward"],
-                    "interval": played["confidence_95"],
-                    "epsilon": played["epsilon"],
+                    "interval": played.get("confidence_95"),
+                    "epsilon": played.get("epsilon"),
                 }
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{file} is damaged: remove it, or play again with dqn-enjoy") from None
     return row
 
@@ -192,10 +192,8 @@ def _films(described: Sequence[Described]) -> list[dict[str, str]]:
     return films
 
 
-def _last(file: Path, name: str) -> float | None:
-    """Return the last number of a column, None where there is none."""
-    numbers = [each for each in column(file, name) if not math.isnan(each)] if file.exists() else []
-    return numbers[-1] if numbers else None
+def _number(cell: str | None) -> float | None:
+    return float(cell) if cell else None
 
 
 def _numbers(values: Floats) -> list[float | None]:

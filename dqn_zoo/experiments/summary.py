@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -108,10 +108,7 @@ def summarize_sweep(sweep: Sweep) -> Summary:
             variant: performance_profile(list(strata.values()), PROFILE_THRESHOLDS)
             for variant, strata in normalised.items()
         },
-        improvement={
-            (first, second): probability_of_improvement(normalised[first], normalised[second])
-            for first, second in itertools.permutations(normalised, 2)
-        },
+        improvement=_improvements(normalised),
         incomplete=incomplete,
     )
 
@@ -177,6 +174,21 @@ def _normalised(games: dict[str, Cell]) -> dict[str, Scores]:
         if scores and None not in scores:
             found[game] = np.array(scores, np.float64)
     return found
+
+
+def _improvements(
+    normalised: Mapping[str, Mapping[str, Scores]],
+) -> dict[tuple[str, str], Estimate]:
+    """Return the probability of improvement of all ordered pairs; one is 1 minus its reverse."""
+    found = {
+        (first, second): probability_of_improvement(normalised[first], normalised[second])
+        for first, second in itertools.combinations(normalised, 2)
+    }
+    reverse = {
+        (second, first): Estimate(1 - value, 1 - high, 1 - low)
+        for (first, second), (value, low, high) in found.items()
+    }
+    return {pair: (found | reverse)[pair] for pair in itertools.permutations(normalised, 2)}
 
 
 def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:

@@ -5,7 +5,6 @@ goes on with what is left.
 """
 
 import contextlib
-import csv
 import subprocess
 import sys
 import time
@@ -15,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from dqn_zoo.errors import EXIT_USER_ERROR
+from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.experiments.plan import Job, Sweep
+from dqn_zoo.learning_curve import last_row
+from dqn_zoo.locking import hold
 
 POLL_S = 0.5
 MOST_RETRIES = 3  # of a job that dies; each goes on from its last checkpoint
@@ -75,13 +76,20 @@ class JobProcess:
     Args:
         sweep: whose job.
         job: which.
+
+    Raises:
+        UserError: its log cannot be written.
     """
 
     def __init__(self, sweep: Sweep, job: Job) -> None:
         file = sweep.log_file(job)
-        file.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "dqn_zoo.cli.bench", "-f", str(sweep.folder)]
-        with file.open("ab") as log:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            log = file.open("ab")
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror})") from error
+        with log:
             self._process = subprocess.Popen(
                 [*command, "--job", job.name, "--tethered"],
                 stdin=subprocess.PIPE,  # closes when this process ends
@@ -120,7 +128,29 @@ def work_off(
 
     Raises:
         KeyboardInterrupt: after the jobs were asked to save and have.
+        LockedError: another process works the sweep off.
     """
+    with hold_sweep(sweep):
+        return _work_off(sweep, launch, most, on_change)
+
+
+def hold_sweep(sweep: Sweep) -> contextlib.AbstractContextManager[None]:
+    """Be the only driver of a sweep; jobs hold their runs besides."""
+    what = f"the sweep {sweep.folder}"
+    return hold(sweep.folder, what=what, otherwise="name another folder with -f")
+
+
+def last_line(file: Path) -> str:
+    """Return the last line of a text file; empty where there is none."""
+    with contextlib.suppress(OSError):
+        lines = file.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+    return ""
+
+
+def _work_off(
+    sweep: Sweep, launch: Launch, most: int, on_change: Callable[[Statuses], None]
+) -> Statuses:
     statuses = {job: _initial_status(sweep, job) for job in sweep.plan.jobs()}
     running: dict[Job, Handle] = {}
     deaths: Counter[Job] = Counter()
@@ -150,14 +180,6 @@ def work_off(
             handle.wait()
 
 
-def last_line(file: Path) -> str:
-    """Return the last line of a text file; empty where there is none."""
-    with contextlib.suppress(OSError):
-        lines = file.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
-    return ""
-
-
 def _initial_status(sweep: Sweep, job: Job) -> JobStatus:
     status = JobStatus(n_timesteps=sweep.config(job).n_timesteps)
     status.state = "done" if sweep.is_done(job) else "waiting"
@@ -174,24 +196,9 @@ def _state_after(sweep: Sweep, job: Job, code: int, deaths: int) -> State:
 
 def _read_progress(sweep: Sweep, job: Job, status: JobStatus) -> None:
     """Bring a status up to the last row of the job's log."""
-    row = _last_row(sweep.run(job).progress_file)
+    row = last_row(sweep.run(job).progress_file)
     if row:
         status.steps = int(row["steps"])
         status.return_mean = float(row["return_mean"]) if row["return_mean"] else None
         rate = row["steps_per_second"]
         status.steps_per_second = float(rate) if rate else None
-
-
-def _last_row(file: Path) -> dict[str, str]:
-    """Return the last whole row of a CSV file, read from its end; {} where there is none."""
-    try:
-        with file.open("rb") as stream:
-            header = stream.readline()
-            stream.seek(max(len(header), file.stat().st_size - 4096))
-            lines = stream.read().split(b"\n")[:-1]
-    except OSError:
-        return {}
-    if not lines:
-        return {}
-    names, values = (next(csv.reader([line.decode()])) for line in (header, lines[-1]))
-    return dict(zip(names, values, strict=False))

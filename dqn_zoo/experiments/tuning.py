@@ -3,38 +3,26 @@
 tuning/pong/
     study.journal         every trial, as Optuna keeps it
     trials/0007/          a sweep of one run: see plan.py
-    finals/               a sweep of the best trials and the recipe, on seeds of their own
-    best.yml              the winner, for dqn-train -c
+    finals/, best.yml     see finals.py
 """
 
 import contextlib
 import itertools
-import json
+import secrets
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dqn_zoo.checkpoint import replace_file
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.plan import (
-    DEFAULT_EPISODES,
-    PLAN_FILE,
-    Job,
-    Plan,
-    Sweep,
-    Variant,
-)
+from dqn_zoo.experiments.plan import PLAN_FILE, Job, Plan, Sweep, Variant
 from dqn_zoo.experiments.search import SearchSpace
-from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.sweep import Launch, last_line
 from dqn_zoo.learning_curve import columns
-from dqn_zoo.recipes import resolve
-from dqn_zoo.runs import LockedError, Run, lock
+from dqn_zoo.locking import LockedError, hold
 from dqn_zoo.stopping import Stop, stop_requests
 
 if TYPE_CHECKING:
@@ -42,7 +30,6 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 POLL_S = 0.5
-PATIENCE_S = 20.0  # a job whose driver was killed saves before it ends
 TRIAL = "trial"  # the one variant of a trial's sweep
 SPACE, GOAL = "search space", "goal"  # attributes of a study
 GOES_ON_WITH, CUT_OFF, FAILURE = "goes on with", "cut off", "failure"  # attributes of a trial
@@ -115,7 +102,8 @@ def open_study(
         space: what is tried.
         sampler: how settings are chosen.
         pruner: how trials are stopped early.
-        seed: of the sampler; a study that goes on draws anew.
+        seed: of the sampler; a study that goes on draws anew, and so does each machine that shares
+            a database.
         storage: URL of a database that several machines share; None: a journal in the folder.
 
     Raises:
@@ -125,7 +113,9 @@ def open_study(
         import optuna
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
-        raise UserError("dqn-tune needs Optuna: pip install 'dqn-zoo-atari[tune]'") from None
+        raise UserError(
+            "dqn-tune needs Optuna: pip install '.[tune]' in a clone, or pip install optuna"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a failed trial it prints a traceback
     name = str(folder.resolve().name)
     try:
@@ -150,10 +140,11 @@ def open_study(
                 f"the flags that it began with ({known})"
             )
     num_trials = len(study.get_trials(deepcopy=False))
+    shift = num_trials if storage is None else secrets.randbits(31)
     study.sampler = {
         "tpe": optuna.samplers.TPESampler,
         "random": optuna.samplers.RandomSampler,
-    }[sampler](seed=seed + num_trials)
+    }[sampler](seed=(seed + shift) % 2**32)
     study.pruner = _pruner(pruner, goal)
     return study
 
@@ -170,10 +161,11 @@ def optimize(
     machine: Mapping[str, Any],
     on_trial: Callable[["optuna.trial.FrozenTrial"], None],
 ) -> None:
-    """Make trials until the study has as many that ended.
+    """Make trials until the study has as many that ended, those included that failed.
 
-    Trials that were cut off go on from their last checkpoint, before new ones are made. SIGINT and
-    SIGTERM cut trials off, and let their jobs save first.
+    Trials that were cut off go on from their last checkpoint, before new ones are made; those of
+    another process that is at work are left alone. SIGINT and SIGTERM cut trials off, and let their
+    jobs save first.
 
     Args:
         study: see `open_study`.
@@ -188,36 +180,41 @@ def optimize(
 
     Raises:
         KeyboardInterrupt: after the trials were cut off, on SIGINT or SIGTERM.
+        UserError: the folder holds trials of another study.
     """
-    from optuna.trial import TrialState
-
     for trial in _unfinished(study):
         _take_up(study, folder, trial)
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    missing = num_trials - len(study.get_trials(deepcopy=False, states=ended))
+    missing = num_trials - _num_ended(study)
     if missing <= 0:
         return
 
     with stop_requests(None) as stop:
 
         def objective(trial: "optuna.Trial") -> float:
+            number = trial.user_attrs.get(GOES_ON_WITH, trial.number)
             try:
-                sweep = _trial_sweep(folder, trial, goal, space, machine)
-                return _train_trial(trial, sweep, launch, stop)
+                with _held_trial(folder, number) as place:
+                    sweep = _trial_sweep(place, goal, space.draw(trial), machine)
+                    return _train_trial(trial, sweep, launch, stop)
             except CutOffError:
                 trial.set_user_attr(CUT_OFF, True)
                 study.stop()
                 raise
-            except TrialError as error:
+            except (TrialError, LockedError) as error:
                 trial.set_user_attr(FAILURE, str(error))
                 raise
+
+        def on_end(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
+            on_trial(trial)
+            if _num_ended(study) >= num_trials:  # other machines make trials, too
+                study.stop()
 
         study.optimize(
             objective,
             n_trials=missing,
             n_jobs=num_jobs,
-            catch=(TrialError,),
-            callbacks=[lambda _, trial: on_trial(trial)],
+            catch=(TrialError, LockedError),
+            callbacks=[on_end],
         )
         if stop.reason() is not None:
             raise KeyboardInterrupt
@@ -231,113 +228,6 @@ class CutOffError(TrialError):
     """A trial that was asked to stop before its end."""
 
 
-def finals(
-    study: "optuna.Study",
-    folder: Path,
-    goal: Goal,
-    *,
-    num_best: int,
-    num_seeds: int,
-    machine: Mapping[str, Any],
-) -> Sweep:
-    """Return the sweep of the best trials and of the recipe itself, on seeds no trial had.
-
-    The best of many noisy trials owes a part of its score to luck, which other seeds do not repeat.
-
-    Args:
-        study: with at least one complete trial.
-        folder: of the study.
-        goal: what is tuned.
-        num_best: trials that are run again.
-        num_seeds: of each.
-        machine: settings that this machine decides, like threads.
-
-    Raises:
-        UserError: no trial is complete, or the folder holds finals of others.
-    """
-    place = folder / "finals"
-    trials = best_trials(study)[:num_best]
-    if not trials:
-        raise UserError(f"{folder} has no complete trial: raise --n-trials, or use --pruner none")
-    variants = {"recipe": {}, **{f"trial-{each.number}": dict(each.params) for each in trials}}
-    seeds = tuple(range(2, 2 + num_seeds))  # trials have seed 1
-    plan = goal.plan(variants, seeds=seeds, episodes=DEFAULT_EPISODES)
-    if not (place / PLAN_FILE).is_file():
-        Sweep.new(place, plan, machine).write()
-    sweep = Sweep.open(place)
-    if sweep.plan != plan:
-        raise UserError(
-            f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
-            "those of now"
-        )
-    return sweep
-
-
-def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
-    """Return the complete trials, the best first."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(trials, key=lambda trial: trial.value or 0.0, reverse=True)
-
-
-def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> tuple[str, Path]:
-    """Write the settings of the variant with the best mean over its seeds, for dqn-train -c.
-
-    Returns:
-        The name of the variant, and the file.
-    """
-    [game] = {job.game for job in sweep.plan.jobs()}
-    means = {
-        name: float(games[game].scores("last").mean())
-        for name, games in summary.cells.items()
-        if games[game].runs
-    }
-    winner = max(means, key=lambda name: means[name])
-    own = next(each.settings for each in sweep.plan.variants if each.name == winner)
-    recipe = resolve(env=goal.game, algo=goal.algo, overrides={**goal.settings, **own})
-    lines = [
-        f"# {winner} of dqn-tune: {means[winner]:.1f} after {goal.budget_steps:,} steps, mean of "
-        f"{len(sweep.plan.seeds)} seeds; the recipe {goal.algo}: {means['recipe']:.1f}.",
-        f"# dqn-train --env {game} --algo {goal.algo} -c {folder / 'best.yml'}",
-        "atari:",
-        *(f"  {key}: {_yaml(getattr(recipe.config, key))}" for key in {**goal.settings, **own}),
-    ]
-    file = folder / "best.yml"
-    replace_file(file, ("\n".join(lines) + "\n").encode())
-    return winner, file
-
-
-def draw_study(study: "optuna.Study", folder: Path) -> list[Path]:
-    """Draw history, importances and parallel coordinates; return the pictures that could be made.
-
-    Importances need trials that differ in their value.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-    from optuna.visualization import matplotlib as pictures
-
-    drawn = []
-    for name, draw in (
-        ("history", pictures.plot_optimization_history),
-        ("importances", pictures.plot_param_importances),
-        ("parallel-coordinates", pictures.plot_parallel_coordinate),
-    ):
-        with (
-            contextlib.suppress(ValueError, RuntimeError, ZeroDivisionError),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")  # Optuna calls its pictures experimental
-            draw(study)
-            pyplot.gcf().set_size_inches(10, 5)
-            pyplot.gcf().savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
-            drawn.append(folder / f"{name}.png")
-        pyplot.close("all")
-    return drawn
-
-
 def _pruner(name: PrunerName, goal: Goal) -> "optuna.pruners.BasePruner":
     import optuna
 
@@ -349,19 +239,36 @@ def _pruner(name: PrunerName, goal: Goal) -> "optuna.pruners.BasePruner":
     return optuna.pruners.NopPruner()
 
 
+@contextlib.contextmanager
+def _held_trial(folder: Path, number: int) -> Iterator[Path]:
+    """Be the only process that drives a trial; give its folder.
+
+    Raises:
+        LockedError: another process drives it.
+    """
+    place = folder / "trials" / f"{number:04d}"
+    place.mkdir(parents=True, exist_ok=True)
+    with hold(place, what=f"trial {number}", otherwise="name another folder with -f"):
+        yield place
+
+
 def _trial_sweep(
-    folder: Path, trial: Any, goal: Goal, space: SearchSpace, machine: Mapping[str, Any]
+    place: Path, goal: Goal, settings: Mapping[str, Any], machine: Mapping[str, Any]
 ) -> Sweep:
     """Return the sweep of one run that a trial is: new, or that of a trial it goes on with."""
-    settings = space.draw(trial)
-    number = trial.user_attrs.get(GOES_ON_WITH, trial.number)
-    place = folder / "trials" / f"{number:04d}"
+    plan = goal.plan({TRIAL: settings}, seeds=(1,), episodes=1)
     if not (place / PLAN_FILE).is_file():
         try:
-            Sweep.new(place, goal.plan({TRIAL: settings}, seeds=(1,), episodes=1), machine).write()
+            Sweep.new(place, plan, machine).write()
         except UserError as error:  # a combination that cannot run is a trial that failed
             raise TrialError(str(error)) from error
-    return Sweep.open(place)
+    sweep = Sweep.open(place)
+    if sweep.plan != plan:
+        raise UserError(
+            f"{place} is a trial of another study: remove {place.parent}, or name another folder "
+            "with -f"
+        )
+    return sweep
 
 
 def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
@@ -428,35 +335,28 @@ def _folder_number(trial: "optuna.trial.FrozenTrial") -> int:
     return number
 
 
+def _num_ended(study: "optuna.Study") -> int:
+    """Return how many trials will not go on, whether they were trained, stopped, or failed."""
+    from optuna.trial import TrialState
+
+    return sum(
+        trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or FAILURE in trial.user_attrs
+        for trial in study.get_trials(deepcopy=False)
+    )
+
+
 def _take_up(study: "optuna.Study", folder: Path, trial: "optuna.trial.FrozenTrial") -> None:
-    """Let a new trial go on with one that was cut off; one that runs elsewhere is left alone."""
+    """Let a new trial go on with one that was cut off.
+
+    One that another process drives is left alone, and so is one whose folder is not here: it is on
+    another machine, or was cut off before it had one.
+    """
     from optuna.trial import TrialState
 
     number = _folder_number(trial)
-    place = folder / "trials" / f"{number:04d}"
-    if (place / PLAN_FILE).is_file():
-        sweep = Sweep.open(place)
-        [job] = sweep.plan.jobs()
-        if _is_held(sweep.run(job)):
-            return
-    study.enqueue_trial(trial.params, user_attrs={GOES_ON_WITH: number})
-    if trial.state == TrialState.RUNNING:
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _is_held(run: Run) -> bool:
-    """Return whether another process goes on with a run, and not just saves it before it ends."""
-    deadline = time.monotonic() + PATIENCE_S
-    while run.path.exists():
-        try:
-            with lock(run):
-                return False
-        except LockedError:
-            if time.monotonic() >= deadline:
-                return True
-            time.sleep(POLL_S)
-    return False
-
-
-def _yaml(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if not (folder / "trials" / f"{number:04d}" / PLAN_FILE).is_file():
+        return
+    with contextlib.suppress(LockedError), _held_trial(folder, number):
+        study.enqueue_trial(trial.params, user_attrs={GOES_ON_WITH: number})
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)

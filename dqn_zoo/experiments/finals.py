@@ -1,0 +1,101 @@
+"""The end of a search: its best trials and the recipe again, on other seeds, and the winner's file.
+
+tuning/pong/
+    finals/     a sweep of the best trials and the recipe
+    best.yml    the winner, for dqn-train -c
+"""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dqn_zoo.checkpoint import replace_file
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
+from dqn_zoo.experiments.summary import Summary
+from dqn_zoo.experiments.tuning import Goal
+from dqn_zoo.recipes import as_yaml, resolve
+
+if TYPE_CHECKING:
+    import optuna
+
+BEST = "best.yml"
+
+
+def finals(
+    study: "optuna.Study",
+    folder: Path,
+    goal: Goal,
+    *,
+    num_best: int,
+    num_seeds: int,
+    machine: Mapping[str, Any],
+) -> Sweep:
+    """Return the sweep of the best trials and of the recipe itself, on seeds no trial had.
+
+    The best of many noisy trials owes a part of its score to luck, which other seeds do not repeat.
+
+    Args:
+        study: with at least one complete trial.
+        folder: of the study.
+        goal: what is tuned.
+        num_best: trials that are run again.
+        num_seeds: of each.
+        machine: settings that this machine decides, like threads.
+
+    Raises:
+        UserError: no trial is complete, or the folder holds finals of others.
+    """
+    place = folder / "finals"
+    trials = best_trials(study)[:num_best]
+    if not trials:
+        raise UserError(f"{folder} has no complete trial: raise --n-trials, or use --pruner none")
+    variants = {"recipe": {}, **{f"trial-{each.number}": dict(each.params) for each in trials}}
+    seeds = tuple(range(2, 2 + num_seeds))  # trials have seed 1
+    plan = goal.plan(variants, seeds=seeds, episodes=DEFAULT_EPISODES)
+    if not (place / PLAN_FILE).is_file():
+        Sweep.new(place, plan, machine).write()
+    sweep = Sweep.open(place)
+    if sweep.plan != plan:
+        raise UserError(
+            f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
+            "those of now"
+        )
+    return sweep
+
+
+def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """Return the complete trials, the best first."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(trials, key=lambda trial: trial.value, reverse=True)
+
+
+def train_command(goal: Goal, folder: Path) -> str:
+    """Return the command that trains with the winner's settings."""
+    flags = ["--env", goal.game, "--algo", goal.algo, "-c", str(folder / BEST)]
+    return shlex.join(["dqn-train", *flags])
+
+
+def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> str:
+    """Write the settings of the variant with the best mean over its seeds, and return its name."""
+    [game] = {job.game for job in sweep.plan.jobs()}
+    means = {
+        name: float(games[game].scores("last").mean())
+        for name, games in summary.cells.items()
+        if games[game].runs
+    }
+    winner = max(means, key=lambda name: means[name])
+    own = next(each.settings for each in sweep.plan.variants if each.name == winner)
+    recipe = resolve(env=goal.game, algo=goal.algo, overrides={**goal.settings, **own})
+    lines = [
+        f"# {winner} of dqn-tune: {means[winner]:.1f} after {goal.budget_steps:,} steps, mean of "
+        f"{len(sweep.plan.seeds)} seeds; the recipe {goal.algo}: {means['recipe']:.1f}.",
+        f"# {train_command(goal, folder)}",
+        "atari:",
+        *(f"  {key}: {as_yaml(getattr(recipe.config, key))}" for key in {**goal.settings, **own}),
+    ]
+    replace_file(folder / BEST, ("\n".join(lines) + "\n").encode())
+    return winner
