@@ -26,6 +26,7 @@ PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
 PoolSize = Annotated[int, Field(ge=1, le=11), BeforeValidator(_whole_number)]
+QuantileCount = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole_number)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
@@ -114,7 +115,7 @@ class Config(BaseModel):
         default=None, description="side of an adaptive max-pool behind the impala torso; null: none"
     )
     layer_norm: bool = Field(
-        default=False, description="layer normalisation in an impala network and its head"
+        default=False, description="layer normalisation in the head and in an impala torso"
     )
     spectral_norm: bool = Field(
         default=False, description="spectral normalisation of the impala torso's residual blocks"
@@ -149,13 +150,13 @@ class Config(BaseModel):
     )
     v_min: Finite = Field(default=-10.0, description="smallest of those returns; loss c51")
     v_max: Finite = Field(default=10.0, description="largest of those returns; loss c51")
-    num_quantiles: PositiveInt = Field(
+    num_quantiles: QuantileCount = Field(
         default=200, description="quantiles learned in an update; losses qrdqn and iqn"
     )
-    num_target_quantiles: PositiveInt = Field(
+    num_target_quantiles: QuantileCount = Field(
         default=64, description="quantiles of the target; loss iqn"
     )
-    num_acting_quantiles: PositiveInt = Field(
+    num_acting_quantiles: QuantileCount = Field(
         default=32, description="quantiles averaged to choose an action; loss iqn"
     )
     num_cosines: PositiveInt = Field(
@@ -194,7 +195,7 @@ class Config(BaseModel):
     save_freq: Count | None = Field(
         default=None,
         description="steps between checkpoints; 0: only at the end; "
-        "null: 100,000 on a CPU, 1,000,000 on a GPU",
+        "null: 100,000 on a CPU, on a GPU a tenth of the run, from 100,000 to 1,000,000",
     )
 
     # The machine

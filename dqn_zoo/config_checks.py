@@ -12,7 +12,6 @@ SCREEN_ROWS, SCREEN_COLUMNS = 210, 160
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "network_width": ("network", ("impala",)),
     "network_pool": ("network", ("impala",)),
-    "layer_norm": ("network", ("impala",)),
     "spectral_norm": ("network", ("impala",)),
     "compiled_torso": ("network", ("impala",)),
     "priority_exponent": ("replay", ("prioritized",)),

@@ -1,5 +1,6 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
+import hashlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,11 +23,19 @@ step of a checkpoint."""
 
 
 class Weights(NamedTuple):
-    """Weights of a run: the file, what they are in words, steps of training where known."""
+    """Weights of a run.
+
+    Attributes:
+        file: they lie in; a run that still trains may write other weights there.
+        name: what they are in words.
+        steps: of training, where known.
+        sha256: of the file when they were chosen.
+    """
 
     file: Path
     name: str
     steps: int | None
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +108,7 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
                 f"{run.path} has no checkpoint that can be read ({reasons or 'none was written'}): "
                 "play its model, without --load-last-checkpoint"
             )
-        return _weights(
+        return read_weights(
             find_weights(run, checkpoint.step), f"checkpoint of step {checkpoint.step:,}"
         )
     if choice == "best" and not run.best_model_file.exists():
@@ -116,13 +125,19 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
             "--load-last-checkpoint"
         )
     name = "best model" if wants_best else "last model"
-    return _weights(find_weights(run, "best" if wants_best else "last"), name)
+    return read_weights(find_weights(run, "best" if wants_best else "last"), name)
 
 
 def weights_of_file(run: Run, file: Path) -> Weights:
     """Return the weights in a file of a run, under the name that `choose_weights` gives them."""
     names = {run.best_model_file: "best model", run.model_file: "last model"}
-    return _weights(file, names.get(file, f"checkpoint {file.parent.name}"))
+    return read_weights(file, names.get(file, f"checkpoint {file.parent.name}"))
+
+
+def read_weights(file: Path, name: str) -> Weights:
+    """Return the weights in a file, under any name."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Weights(file, name, weights_note(file).get("steps"), digest)
 
 
 def play_session(
@@ -220,8 +235,4 @@ def _checkpoint_weights(run: Run, step: int) -> Weights:
             f"{file.parent} is damaged ({error}): play another, {run.path} has "
             f"{', '.join(map(str, run.checkpoint_steps()))}"
         ) from error
-    return _weights(file, f"checkpoint of step {step:,}")
-
-
-def _weights(file: Path, name: str) -> Weights:
-    return Weights(file, name, weights_note(file).get("steps"))
+    return read_weights(file, f"checkpoint of step {step:,}")

@@ -1,6 +1,5 @@
 """What a session of play says in words, and the file results.json."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -55,11 +54,9 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     """Return the statistics in words, what they compare with, and the rules they were made by."""
     game, protocol = session.config.env, session.protocol
     course = "the result as the Hugging Face course counts it"
-    if game == COURSE_GAME:
-        course += f"; {COURSE_PASS_MARK:g} in {COURSE_GAMES} games passes"
-        if summary.num_games >= COURSE_GAMES:
-            has_passed = summary.mean_minus_std >= COURSE_PASS_MARK
-            course += ": passed" if has_passed else ": not passed"
+    verdict = course_verdict(game, summary.mean_minus_std, summary.num_games)
+    if verdict is not None:
+        course += f"; {verdict}"
     interval = "needs two games"
     if summary.confidence_95 is not None:
         low, high = summary.confidence_95
@@ -82,11 +79,20 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     return [f"  {name:<14} {value}" for name, value in rows]
 
 
+def course_verdict(game: str, mean_minus_std: float, num_games: int) -> str | None:
+    """Say what passes unit 3 of the course and, of games enough, what did; None of other games."""
+    if game != COURSE_GAME:
+        return None
+    mark = f"{COURSE_PASS_MARK:g} in {COURSE_GAMES} games passes"
+    if num_games < COURSE_GAMES:
+        return mark
+    return f"{mark}: {'passed' if mean_minus_std >= COURSE_PASS_MARK else 'not passed'}"
+
+
 def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[str, Any]:
     """Return all that results.json holds; the first five keys are RL-Zoo's."""
     config, protocol = session.config, session.protocol
     scores = SCORES.get(config.env)
-    content = session.weights.file.read_bytes()
     return {
         "mean_reward": summary.mean,
         "std_reward": summary.std,
@@ -107,7 +113,7 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
             "file": session.weights.file.relative_to(session.run.path).as_posix(),
             "name": session.weights.name,
             "steps": session.weights.steps,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": session.weights.sha256,
         },
         "protocol": asdict(protocol),
         "epsilon": protocol.eval_epsilon,

@@ -18,7 +18,7 @@ from dqn_zoo.agent import build_agent, load_weights, weights_bytes
 from dqn_zoo.cli.arguments import EXIT_INTERRUPTED
 from dqn_zoo.cli.enjoy_arguments import build_parser
 from dqn_zoo.cli.playing import find_asked_run, make_session, play_games
-from dqn_zoo.enjoy import Weights, choose_weights
+from dqn_zoo.enjoy import choose_weights, read_weights
 from dqn_zoo.results import headline, summary_lines
 from dqn_zoo.runs import Run
 from dqn_zoo.score_statistics import summarize
@@ -51,7 +51,7 @@ def main() -> int:
         for file in (run.config_file, run.manifest_file):
             shutil.copyfile(file, halved.path / file.name)
         halved.model_file.write_bytes(content)
-        weights = Weights(halved.model_file, f"{chosen.name}, float16", chosen.steps)
+        weights = read_weights(halved.model_file, f"{chosen.name}, float16")
         session = make_session(arguments, halved, config, num_games=asked.episodes, weights=weights)
         agent = build_agent(weights.file, config, device=session.device)
         print(headline(session), flush=True)

@@ -26,14 +26,15 @@ from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.cli.enjoy_arguments import build_parser
 from dqn_zoo.config import Config
-from dqn_zoo.enjoy import Session, Weights, watch
+from dqn_zoo.enjoy import Session, read_weights, watch
 from dqn_zoo.envs import EnvSettings
 from dqn_zoo.evaluation import enjoy_seeds, evaluate
 from dqn_zoo.networks import NetworkSettings, build_network
 from dqn_zoo.recipes import load_config
-from dqn_zoo.results import summary_lines
+from dqn_zoo.results import results, summary_lines
 from dqn_zoo.runs import Run
 from dqn_zoo.score_statistics import summarize
+from dqn_zoo.sharing.card import write_card
 
 ENJOY = [sys.executable, "-m", "dqn_zoo.cli.enjoy"]
 
@@ -90,7 +91,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def session_of(run: Run, *, has_window: bool = False) -> Session:
     return Session(
         run=run,
-        weights=Weights(run.best_model_file, "best model", 2_000),
+        weights=read_weights(run.best_model_file, "best model"),
         config=load_config(run.config_file),
         seed=0,
         num_games=2,
@@ -548,3 +549,8 @@ def test_the_course_is_passed_by_mean_minus_standard_deviation(
     (line,) = (line for line in summary_lines(session, summarize(scores)) if "passes" in line)
     assert line.startswith("  mean - std")
     assert line.endswith(f"{verdict})")
+    content = results(session, [], summarize(scores))
+    card = write_card("ann/a", session.config, content, {}, has_film=False, has_curve=False)
+    assert f"** (unit 3: {verdict})." in card
+    assert "| hardware | unknown |" in card
+    assert "None" not in card

@@ -12,6 +12,7 @@ from run_makers import make_run, weights_of
 from safetensors.numpy import load_file
 
 from dqn_zoo import load_agent
+from dqn_zoo.cli import push
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.manifest import read_manifest
 from dqn_zoo.recipes import load_config
@@ -80,7 +81,18 @@ def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
     assert "comes with dqn_zoo" not in capsys.readouterr().out
     assert main(["--env", "Breakout", "--pretrained", "-f", str(logs), *PLAY]) == 0
     assert "an agent that comes with dqn_zoo" in capsys.readouterr().out
-    assert [path.name for path in (logs / "dqn").iterdir()] == ["Breakout_1"]
+    assert [path.name for path in (logs / "pretrained").iterdir()] == ["Breakout_1"]
+    assert not (logs / "dqn").exists()  # the number 1 there is for the user's own
+
+
+def test_an_agent_of_the_package_is_not_pushed_as_ones_own(package, tmp_path, capsys):
+    [agent] = list_pretrained()
+    run = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    for flags in (["--env", "Breakout"], ["--run", str(run.path)]):
+        assert push.main([*flags, "--dry-run", "-f", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert f"{run.path} came with dqn_zoo, it is not yours to publish: train an" in error
+    assert not (run.path / "hub").exists()
 
 
 def test_an_agent_that_was_watched_does_not_become_the_latest_run(package, tmp_path):
@@ -89,7 +101,8 @@ def test_an_agent_that_was_watched_does_not_become_the_latest_run(package, tmp_p
     fetched = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
     os.utime(own.manifest_file, (0, 0))
     assert find_run(tmp_path).path == find_run(tmp_path, game="Breakout").path == own.path
-    assert find_run(tmp_path, run=fetched.name).path == fetched.path
+    assert find_run(tmp_path, run="Breakout_1").path == own.path
+    assert find_run(tmp_path, run="pretrained/Breakout_1").path == fetched.path
 
 
 def test_it_is_an_agent_like_any_other(package, tmp_path):

@@ -195,6 +195,14 @@ def with_setting(**settings: object) -> Callable[[Files], Files]:
     return change
 
 
+def with_score(**numbers: object) -> Callable[[Files], Files]:
+    def change(files: Files) -> Files:
+        results = json.loads(files["results.json"]) | numbers
+        return described(files | {"results.json": json.dumps(results).encode()})
+
+    return change
+
+
 def with_weights(content: bytes) -> Callable[[Files], Files]:
     return lambda files: described(files | {"model.safetensors": content})
 
@@ -269,6 +277,15 @@ REFUSED: dict[str, tuple[Callable[[Files], Files], str]] = {
     "results without a score": (
         lambda f: described(f | {"results.json": b'{"mean_reward": "high"}'}),
         r"holds no result",
+    ),
+    "more games than anybody plays": (with_score(n_eval_episodes=10**9), r"holds no result"),
+    "a score without end": (with_score(mean_reward=10**400), r"holds no result"),
+    "a deviation without end": (with_score(std_reward=1e300), r"holds no result"),
+    "weights that are a list": (with_score(weights=[1]), r"weights is no JSON object"),
+    "steps in words": (lambda f: described(f, training={"steps": "x"}), r"training has steps .x."),
+    "quantiles that fill the memory": (
+        with_setting(num_acting_quantiles=10**9),
+        r"num_acting_quantiles must be a whole number from 1 to 10,000",
     ),
 }  # fmt: skip
 

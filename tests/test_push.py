@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+import time
 
 import pytest
 import yaml
-from hub_commands import Computer
+from hub_commands import DEADLINE_S, Computer
 from hub_standin import HubStandin, account, running_hub
 from run_makers import make_run, weights_of
 
@@ -167,6 +168,23 @@ def test_other_weights_are_played_anew(computer, hub):
     )
 
 
+def test_weights_that_change_while_they_play_are_not_published(computer, hub):
+    run = Run(computer.logs / "dqn" / "Breakout_1")
+    later = weights_of(7, 2_500, load_config(run.config_file))
+    push = computer.start(*PUSH, "--fresh")
+    deadline = time.monotonic() + DEADLINE_S
+    while "from seed" not in push.output():  # the agent is loaded by now
+        assert time.monotonic() < deadline, push.output()
+        time.sleep(0.01)
+    run.best_model_file.write_bytes(later)  # as a run that trains does
+    output = push.wait(DEADLINE_S)
+    assert push.returncode == 2, output
+    assert "best_model.safetensors is another file than when its games began" in output
+    assert hub.repositories == {}
+    assert computer.run(*PUSH).code == 0
+    assert hub.repositories[REPO].files()["model.safetensors"] == later
+
+
 def test_a_branch_a_private_repository_and_an_organisation(computer, hub):
     flags = ("-orga", "CLUB", "--repo-name", "breaker", "--private", "--revision", "trial")
     ended = computer.run(*PUSH, *flags)
@@ -235,6 +253,13 @@ def test_a_repository_that_cannot_be_taken_back_is_named(computer, hub):
     hub.failures.clear()
     assert computer.run(*PUSH).code == 0
     assert set(hub.repositories[REPO].files()) == PUBLISHED | {".gitattributes"}
+
+
+def test_a_branch_that_cannot_be_made_leaves_no_repository(computer, hub):
+    hub.fail("POST /api/models/.*/branch", 403)
+    ended = computer.run(*PUSH, "--revision", "trial")
+    assert (ended.code, "does not let this token write" in ended.last_line) == (2, True)
+    assert hub.repositories == {}
 
 
 def test_a_failed_push_leaves_an_older_one_as_it_was(computer, hub):

@@ -121,13 +121,15 @@ def _add_film(group: argparse._ArgumentGroup) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
+    from dqn_zoo.sharing.push import check_own, complete, open_staging
+
     run, config = find_asked_run(arguments)
+    check_own(run, config.env)
     repo_id, remote, stale = _target(arguments, config)
 
     from dqn_zoo.agent import build_agent
     from dqn_zoo.results import headline, summary_lines
     from dqn_zoo.score_statistics import summarize
-    from dqn_zoo.sharing.push import complete, open_staging
 
     session = make_session(arguments, run, config, num_games=arguments.episodes)
     agent = build_agent(session.weights.file, session.config, device=session.device)
@@ -216,6 +218,7 @@ def _film(
         print("no film: --no-render")
         return
     if staging.film.exists():
+        print(f"already filmed: {staging.film} (--fresh plays and films again)")
         return
     filmed = replace(session, num_games=1, num_envs=1, is_filmed=True)
     film = Film(staging.film, max_seconds=arguments.record_seconds)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
@@ -39,7 +40,15 @@ HARMLESS = {
 }  # fmt: skip
 """Endings that no program runs on loading; a repository with any other is refused."""
 
+LARGEST_SCORE, MOST_GAMES = 1e12, 100_000
+"""Of a result that anybody reports."""
+
 _KEYS = {"format", "library", "config", "num_actions", "training", "files", "sha256"}
+_TRAINING_TYPES: dict[str, tuple[type, ...]] = {
+    "steps": (int,),
+    "seconds": (int, float),
+    "versions": (dict,),
+}
 _DTYPES = ("F32", "F16", "BF16")
 
 
@@ -163,7 +172,7 @@ def read_description(path: Path) -> Description:
     return Description(
         config=settle({key: Entry(value, str(path)) for key, value in _dict(content, "config")}),
         num_actions=content["num_actions"],
-        training=dict(_dict(content, "training")),
+        training=_training(content),
         files=dict(_dict(content, "files")),
     )
 
@@ -224,10 +233,12 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read results.json: of ours, or of RL-Zoo, whose five keys are among ours.
 
     Raises:
-        UserError: no JSON object, or the keys that every result has are missing or no numbers.
+        UserError: no JSON object, or one in which something is not what it should be.
     """
     content = _read_json(path)
     sample_of(content, where=str(path))
+    if not isinstance(content.get("weights") or {}, dict):
+        raise UserError(f"{path}: weights is no JSON object: not loaded")
     return content
 
 
@@ -235,14 +246,14 @@ def sample_of(results: Mapping[str, Any], *, where: str) -> Sample:
     """Return number, mean and deviation of the games in a results.json.
 
     Raises:
-        UserError: they are missing or no numbers.
+        UserError: they are missing, no numbers, or larger than any game's.
     """
     match results:
         case {
             "mean_reward": float() | int() as mean,
             "std_reward": float() | int() as std,
             "n_eval_episodes": int() as num_games,
-        } if num_games >= 1 and std >= 0 and abs(mean) < float("inf"):
+        } if 1 <= num_games <= MOST_GAMES and 0 <= std <= LARGEST_SCORE >= abs(mean):
             return Sample(num_games, float(mean), float(std))
     raise UserError(
         f"{where} holds no result: expected mean_reward, std_reward and n_eval_episodes"
@@ -264,6 +275,15 @@ def _dict(content: Mapping[str, Any], key: str) -> Any:
     if not isinstance(content[key], dict):
         raise UserError(f"{CONFIG}: {key} is no JSON object: not loaded")
     return content[key].items()
+
+
+def _training(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how an agent was trained; what cards compute with must be what it should be."""
+    training = dict(_dict(content, "training"))
+    for key, kinds in _TRAINING_TYPES.items():
+        if not isinstance(training.get(key), (*kinds, NoneType)):
+            raise UserError(f"{CONFIG}: training has {key} {training[key]!r:.60}: not loaded")
+    return training
 
 
 def digest(path: Path) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from dqn_zoo.config import Config
 from dqn_zoo.config_checks import without_effect
-from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, Protocol, rules_in_words
+from dqn_zoo.games import FRAMES_PER_STEP, Protocol, rules_in_words
 from dqn_zoo.recipes import dump_config
+from dqn_zoo.results import course_verdict
 from dqn_zoo.sharing.agent_files import CURVE, FILM, LIBRARY, SETTINGS
 from dqn_zoo.sharing.card_scores import env_id
 
@@ -50,7 +51,8 @@ def write_card(
         f"![learning curve]({CURVE})\n" if has_curve else "",
         _hyperparameters(config),
         "Only `config.json`, `model.safetensors` and `results.json` are read when this agent is "
-        "loaded: tensors and plain JSON, no code. `config.json` holds the SHA-256 of every file.\n",
+        "loaded: tensors and plain JSON, no code. `config.json` holds the SHA-256 of all files but "
+        "this one.\n",
     ]
     return "\n".join(section for section in sections if section)
 
@@ -88,10 +90,8 @@ def _metadata(config: Config, results: Mapping[str, Any], score: str) -> str:
 
 
 def _course(config: Config, results: Mapping[str, Any]) -> str:
-    if config.env != COURSE_GAME:
-        return ""
-    has_passed = results["mean_minus_std"] >= COURSE_PASS_MARK
-    return f" ({COURSE_PASS_MARK:g} passes unit 3: {'passed' if has_passed else 'not passed'})"
+    verdict = course_verdict(config.env, results["mean_minus_std"], results["n_eval_episodes"])
+    return "" if verdict is None else f" (unit 3: {verdict})"
 
 
 def _film(results: Mapping[str, Any], *, has_film: bool) -> str:
@@ -143,18 +143,23 @@ def _score_table(results: Mapping[str, Any]) -> str:
 
 def _training_table(config: Config, training: Mapping[str, Any]) -> str:
     steps, seconds = training.get("steps"), training.get("seconds")
-    machine = [training.get("device"), training.get("cpu"), f"{training.get('cores')} cores"]
-    versions = [f"{name} {version}" for name, version in training.get("versions", {}).items()]
+    cores = training.get("cores")
+    machine = [training.get("device"), training.get("cpu"), cores and f"{cores} cores"]
+    versions = [f"{name} {version}" for name, version in (training.get("versions") or {}).items()]
     rows = [
         ("recipe", f"`{config.algo}`"),
-        ("steps", "unknown" if steps is None else f"{steps:,} ({4 * steps:,} frames)"),
-        ("wall-clock", "unknown" if seconds is None else f"{seconds / 60:,.1f} minutes"),
-        ("seed", str(training.get("seed"))),
-        ("hardware", ", ".join(str(part) for part in machine if part)),
-        ("precision", str(training.get("precision"))),
-        ("versions", ", ".join(versions)),
+        ("steps", _known(steps and f"{steps:,} ({FRAMES_PER_STEP * steps:,} frames)")),
+        ("wall-clock", _known(seconds and f"{seconds / 60:,.1f} minutes")),
+        ("seed", _known(training.get("seed"))),
+        ("hardware", _known(", ".join(str(part) for part in machine if part) or None)),
+        ("precision", _known(training.get("precision"))),
+        ("versions", _known(", ".join(versions) or None)),
     ]
     return "## Training\n\n" + _table(rows)
+
+
+def _known(value: object) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def _hyperparameters(config: Config) -> str:

@@ -244,10 +244,10 @@ def upload(
     with _explained(repo_id):
         if before is None:
             api.create_repo(repo_id, private=private)
-        if revision not in (None, MAIN):
-            api.create_branch(repo_id, branch=str(revision), exist_ok=True)
     try:
         with _explained(repo_id):
+            if revision not in (None, MAIN):
+                api.create_branch(repo_id, branch=str(revision), exist_ok=True)
             commit = api.create_commit(
                 repo_id,
                 operations,

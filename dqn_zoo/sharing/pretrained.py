@@ -21,6 +21,9 @@ from dqn_zoo.sharing.unpack import unpack, unpacked_before
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 """A folder for each game, with config.json, model.safetensors and results.json."""
 
+GROUP = "pretrained"
+"""Folder of their runs in the log folder."""
+
 
 class Pretrained(NamedTuple):
     """An agent of this package, as people want to know of it.
@@ -57,14 +60,18 @@ def find_pretrained(game: str) -> Pretrained | None:
 def unpack_pretrained(agent: Pretrained, *, log_folder: Path, command: Sequence[str]) -> Run:
     """Make a run folder of it, or return the one that was made before.
 
+    It lies apart, in `pretrained/`: the first run of a user's own is number 1.
+
     Raises:
         UserError: a file of the installation or of the run was changed, or nothing can be written.
     """
     files = _files(agent.folder)
     weights = files.description.files[WEIGHTS]["sha256"]
     origin: dict[str, Any] = {"pretrained": agent.game, "weights": weights}
-    run = unpacked_before(files, origin, log_folder)
-    return run or unpack(files, origin, score=agent.score, log_folder=log_folder, command=command)
+    run = unpacked_before(files, origin, log_folder, GROUP)
+    return run or unpack(
+        files, origin, score=agent.score, log_folder=log_folder, command=command, group=GROUP
+    )
 
 
 def _files(folder: Path) -> AgentFiles:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dqn_zoo.checkpoint import replace_file
 from dqn_zoo.config import Config
 from dqn_zoo.enjoy import Session
 from dqn_zoo.errors import UserError
@@ -28,6 +29,7 @@ from dqn_zoo.sharing.agent_files import (
     SETTINGS,
     WEIGHTS,
     check_listing,
+    digest,
     sample_of,
     write_description,
 )
@@ -79,6 +81,19 @@ class Staging:
         }
 
 
+def check_own(run: Run, game: str) -> None:
+    """Refuse an agent that comes with dqn_zoo: whoever watched it before training has no other.
+
+    Raises:
+        UserError: it is one.
+    """
+    if "pretrained" in (read_manifest(run).get("origin") or {}):
+        raise UserError(
+            f"{run.path} came with dqn_zoo, it is not yours to publish: train an agent of your "
+            f"own, dqn-train --env {game} --algo laptop"
+        )
+
+
 def repo_name(config: Config) -> str:
     """Return the default name of a repository: `dqn-SpaceInvaders`."""
     return f"{config.algo}-{config.env}"
@@ -115,11 +130,20 @@ def staged_results(staging: Staging, session: Session) -> dict[str, Any] | None:
 
 
 def stage_results(staging: Staging, session: Session, games: Sequence[Game]) -> dict[str, Any]:
-    """Write results.json and return its content."""
+    """Write results.json and return its content.
+
+    Raises:
+        UserError: the disk is full.
+    """
     games = sorted(games, key=lambda game: game.index)
-    content = _plain(results(session, games, summarize([game.score for game in games])))
-    staging.results_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return dict(content)
+    content: dict[str, Any] = _plain(
+        results(session, games, summarize([game.score for game in games]))
+    )
+    try:
+        replace_file(staging.results_file, json.dumps(content, indent=2).encode())
+    except OSError as error:
+        raise _no_room(staging, error) from error
+    return content
 
 
 def complete(
@@ -140,12 +164,18 @@ def complete(
         num_actions: of the game.
 
     Raises:
-        UserError: the disk is full, or the film is none that browsers play.
+        UserError: the disk is full, the film is none that browsers play, or the file of the
+            weights is another than the one that was played.
     """
     run, path = session.run, staging.path
     training = training_record(run, session.weights.steps)
     try:
         shutil.copyfile(session.weights.file, path / WEIGHTS)
+        if digest(path / WEIGHTS) != content["weights"]["sha256"]:
+            raise UserError(
+                f"{session.weights.file} is another file than when its games began: the run still "
+                "trains; run the same command again, or push a checkpoint (--load-checkpoint STEP)"
+            )
         (path / SETTINGS).write_text(dump_config(config), encoding="utf-8")
         _copy_logs(run, path)
         has_curve = draw_learning_curve(run, config, path / CURVE)
@@ -164,7 +194,7 @@ def complete(
         )
         (path / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room") from error
+        raise _no_room(staging, error) from error
     files = staging.files()
     check_listing({name: file.stat().st_size for name, file in files.items()}, where=str(path))
     return files
@@ -199,6 +229,10 @@ def check_remote(remote: hub.Remote | None, repo_id: str) -> list[str]:
             "under another --repo-name, or remove them there"
         )
     return ours
+
+
+def _no_room(staging: Staging, error: OSError) -> UserError:
+    return UserError(f"{staging.path} cannot be written ({error.strerror}): make room")
 
 
 def _copy_logs(run: Run, path: Path) -> None:

@@ -21,6 +21,7 @@ def unpack(
     score: str | None,
     log_folder: Path,
     command: Sequence[str],
+    group: str | None = None,
 ) -> Run:
     """Make a run folder.
 
@@ -30,12 +31,13 @@ def unpack(
         score: that its card claims, as "622.50 +/- 201.56".
         log_folder: folder of all runs.
         command: the command line, for the manifest.
+        group: folder in it; None: that of the recipe.
 
     Raises:
         UserError: it cannot be written; then nothing is left.
     """
     config = agent.description.config
-    run = claim_run(log_folder, config.algo, config.env)
+    run = claim_run(log_folder, group or config.algo, config.env)
     try:
         run.config_file.write_text(dump_config(config), encoding="utf-8")
         shutil.copyfile(agent.weights, run.model_file)
@@ -62,14 +64,16 @@ def unpack(
     return run
 
 
-def unpacked_before(agent: AgentFiles, origin: Mapping[str, Any], log_folder: Path) -> Run | None:
+def unpacked_before(
+    agent: AgentFiles, origin: Mapping[str, Any], log_folder: Path, group: str | None = None
+) -> Run | None:
     """Return the run folder that `unpack` made of the same agent.
 
     Raises:
         UserError: its weights were changed since.
     """
     config = agent.description.config
-    for path in sorted((log_folder / config.algo).glob(f"{config.env}_*")):
+    for path in sorted((log_folder / (group or config.algo)).glob(f"{config.env}_*")):
         run = Run(path)
         try:
             found = read_manifest(run).get("origin", {})
