@@ -30,13 +30,18 @@ def complete(config: Config) -> Config:
         precision = "bfloat16" if fast else "float32"
     save_freq = config.save_freq
     if save_freq is None:
-        save_freq = 1_000_000 if device == "cuda" else 100_000
+        save_freq = _default_save_freq(config.n_timesteps, device)
     seed = config.seed
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     threads = config.num_threads or machine.default_num_threads(device, machine.usable_cores())
     settled = {"device": device, "precision": precision, "save_freq": save_freq}
     return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
+
+
+def _default_save_freq(n_timesteps: int, device: str) -> int:
+    """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
+    return min(1_000_000, max(100_000, n_timesteps // 10)) if device == "cuda" else 100_000
 
 
 def check_memory(config: Config) -> None:

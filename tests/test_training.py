@@ -303,8 +303,24 @@ def test_what_is_left_open_is_settled_before_the_start():
     assert config.num_threads >= 1
     assert config.device in ("cpu", "cuda")
     assert config.precision in ("float32", "bfloat16")
-    assert config.save_freq in (100_000, 1_000_000)
+    assert config.save_freq >= 100_000
     assert complete(config_of(seed=None)).seed != config.seed
+
+
+@pytest.mark.parametrize(
+    ("n_timesteps", "device", "save_freq"),
+    [
+        (50_000_000, "cpu", 100_000),
+        (600_000, "cuda", 100_000),
+        (4_000_000, "cuda", 400_000),
+        (50_000_000, "cuda", 1_000_000),
+    ],
+)
+def test_checkpoints_are_rarer_where_steps_are_fast_and_the_run_is_long(
+    n_timesteps, device, save_freq, monkeypatch
+):
+    monkeypatch.setattr("dqn_zoo.machine.choose_device", lambda _: device)
+    assert complete(config_of(n_timesteps=n_timesteps, save_freq=None)).save_freq == save_freq
 
 
 def test_the_estimate_grows_with_the_run():

@@ -175,7 +175,7 @@ def _add_length(group: argparse._ArgumentGroup) -> None:
         group,
         "--save-freq",
         help="steps between checkpoints; 0: only at the end "
-        "(default: 100,000 on a CPU, 1,000,000 on a GPU)",
+        "(default: 100,000; on a GPU a tenth of the run, at most 1,000,000)",
     )
     _add_count(
         group,
