@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from peers import environment
 
 from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, random_score
-from dqn_zoo.learning_curve import column
+from dqn_zoo.learning_curve import column, new_figure
 from dqn_zoo.machine import default_num_threads, usable_cores
 from dqn_zoo.runs import Run
 from dqn_zoo.training import EXIT_CODES
@@ -62,8 +62,8 @@ SUITES = {
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, HOUR),
-        Job("Pong", "laptop", 1, 60, HOUR),
-        Job("Boxing", "laptop", 1, 60, HOUR),
+        Job("Pong", "laptop", 1, 60),
+        Job("Boxing", "laptop", 1, 60),
         Job("Breakout", "laptop", 1, 60, HOUR),
     ],
     "gpu": [
@@ -191,11 +191,7 @@ def table(jobs: Sequence[Job], folder: Path) -> str:
 
 def draw(game: str, jobs: Sequence[Job], folder: Path) -> None:
     """Draw the training returns of all runs of a game over minutes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.5)
     axes = figure.add_subplot()
     for job in jobs:
         run = run_of(job, folder)

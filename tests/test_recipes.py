@@ -667,5 +667,13 @@ def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo)
     resolved = resolve(algo=algo)
     assert resolved.warnings == ()
     assert pieces.items() <= resolved.config.model_dump().items()
-    horizon = resolved.config.exploration_fraction * resolved.config.n_timesteps
-    assert horizon == pytest.approx(60_000)
+    for game in ("SpaceInvaders", "Pong"):  # the second has values of its own
+        config = resolve(algo=algo, env=game).config
+        assert config.exploration_fraction * config.n_timesteps == pytest.approx(60_000)
+
+
+def test_laptop_has_values_of_its_own_for_pong():
+    pong, other = (resolve(algo="laptop", env=game).config for game in ("Pong", "Breakout"))
+    changed = {key for key, value in pong if value != getattr(other, key)}
+    assert changed == {"env", "n_timesteps", "gamma", "learning_rate", "exploration_fraction"}
+    assert (pong.gamma, pong.learning_rate) == (0.98, "lin_2e-4")
