@@ -140,7 +140,7 @@ def weights_note(file: Path) -> dict[str, Any]:
     try:
         with safe_open(file, framework="numpy") as tensors:
             note = json.loads((tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}"))
-    except (OSError, ValueError, SafetensorError):  # reading the tensors will say what is wrong
+    except (OSError, ValueError, RecursionError, SafetensorError):  # reading the tensors will tell
         return {}
     return note if isinstance(note, dict) else {}
 

@@ -5,6 +5,7 @@ the checkpoint exist. Whatever was interrupted before that rename leaves a `.unf
 behind, which the next save removes. Nothing here knows what the files mean.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -151,7 +152,14 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    A link stays, and what it leads to is replaced. A device or a pipe is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
     temporary = path.with_name(path.name + ".tmp")
     try:
         _write(temporary, content)
@@ -160,6 +168,23 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _flush_directory(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether `replace_file` will be able to write a file.
+
+    Raises:
+        OSError: it will not.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.exists() and not path.is_file():
+        with path.open("wb"):
+            return
+    path = path.resolve()
+    probe = path.with_name(f"{path.name}.tmp")
+    probe.touch()
+    probe.unlink()
 
 
 def _prune(folder: Path, written: Path) -> None:

@@ -26,6 +26,8 @@ PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
 PoolSize = Annotated[int, Field(ge=1, le=11), BeforeValidator(_whole_number)]
+StackSize = Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole_number)]
+FrameCount = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole_number)]
 QuantileCount = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole_number)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -50,7 +52,7 @@ class Config(BaseModel):
         default="auto", description="emulator backend; auto takes vector wherever it can serve"
     )
     n_envs: PositiveInt = Field(default=1, description="environments stepped together")
-    frame_stack: PositiveInt = Field(default=4, description="frames in one observation")
+    frame_stack: StackSize = Field(default=4, description="frames in one observation")
     crop: Margins | None = Field(
         default=None,
         description="rows and columns cut off before the resize: [top, bottom, left, right]; "
@@ -66,7 +68,7 @@ class Config(BaseModel):
     terminal_on_life_loss: bool | None = Field(
         default=None, description="a lost life ends the bootstrap in training; the game goes on"
     )
-    max_frames: PositiveInt | None = Field(
+    max_frames: FrameCount | None = Field(
         default=None, description="emulator frames after which a game is cut off (truncated)"
     )
     clip_reward: bool = Field(default=True, description="learn from the sign of the reward")

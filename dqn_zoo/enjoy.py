@@ -137,7 +137,8 @@ def weights_of_file(run: Run, file: Path) -> Weights:
 def read_weights(file: Path, name: str) -> Weights:
     """Return the weights in a file, under any name."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Weights(file, name, weights_note(file).get("steps"), digest)
+    steps = weights_note(file).get("steps")
+    return Weights(file, name, steps if isinstance(steps, int) else None, digest)
 
 
 def play_session(

@@ -60,6 +60,7 @@ class Housekeeper:
         self._updates_at_row = trainer.counters.updates
         self._last_evaluation: float | None = None
         self._loss = self._q_mean = math.nan
+        self._owes_best = False
 
     def keep_house(self) -> None:
         """Copy the target network, log, evaluate, save and show: each if it is due."""
@@ -104,6 +105,8 @@ class Housekeeper:
         steps = self._trainer.counters.steps
         if self._saved_at != steps and self._tried_at != steps:
             self._save()
+        elif self._owes_best:
+            self._try_to_write_best()
         self._show()
         if self._saved_at != steps:
             raise UserError(
@@ -141,7 +144,7 @@ class Housekeeper:
         )
 
     def _check_finite(self, loss: float) -> None:
-        """Stop a run that has diverged, before its next checkpoint.
+        """Stop a run that has diverged, before its next evaluation or checkpoint.
 
         Raises:
             UserError: if updates were made and their mean loss is not a number.
@@ -158,6 +161,7 @@ class Housekeeper:
         trainer = self._trainer
         config, counters = trainer.config, trainer.counters
         assert config.seed is not None
+        self._check_finite(trainer.learner.mean_loss)
         settings = EnvSettings.from_config(config)
         played: list[Game] = []
         began = time.monotonic()
@@ -209,12 +213,17 @@ class Housekeeper:
     @timed("saving")
     def _try_to_write_best(self) -> None:
         try:
-            replace_file(self._run.best_model_file, self._trainer.best_bytes())
+            self._write_best()
         except OSError as error:
             self._display.message(
                 f"warning: {self._run.best_model_file} could not be written ({error.strerror}); "
-                "the best weights are part of the next checkpoint"
+                "it is tried again with the next checkpoint, which has the best weights, too"
             )
+
+    def _write_best(self) -> None:
+        self._owes_best = True
+        replace_file(self._run.best_model_file, self._trainer.best_bytes())
+        self._owes_best = False
 
     @timed("saving")
     def _save(self) -> None:
@@ -226,7 +235,7 @@ class Housekeeper:
         self._check_finite(self._trainer.learner.mean_loss)
         steps = self._tried_at = self._trainer.counters.steps
         self._show("saving")
-        previous, self._previous = self._previous, None  # after a failure every chunk is written
+        previous = self._previous
         if previous is not None and not previous.path.exists():
             previous = None  # somebody made room
         try:
@@ -236,8 +245,12 @@ class Housekeeper:
             )
             self._saved_at = steps
             replace_file(self._run.model_file, self._trainer.weights_bytes())
+            if self._owes_best:
+                self._write_best()
         except OSError as error:
-            what = "model.safetensors" if self._saved_at == steps else "the checkpoint"
+            what = "the weights" if self._saved_at == steps else "the checkpoint"
+            if previous is not None and str(error.filename).startswith(str(previous.path)):
+                self._previous = None  # it cannot be linked from: the next one is written whole
             older = "" if previous is None else f"; the one at step {previous.step:,} is untouched"
             self._display.message(
                 f"warning: {what} at step {steps:,} could not be written ({error.strerror}){older}"

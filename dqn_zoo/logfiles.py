@@ -86,6 +86,8 @@ class CsvLog:
 
     def sync(self) -> None:
         """Bring every row to the disk, so that `offset` still holds after a power cut."""
+        if self._pending:
+            self._write_pending()
         if self._file is not None:
             try:
                 os.fsync(self._file.fileno())

@@ -227,7 +227,7 @@ def _write(run: Run, manifest: Mapping[str, Any]) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     def bits(machine: Mapping[str, Any]) -> dict[str, Any]:
-        keys = ("device", "num_threads", "precision", "python", "machine", "cpu")
+        keys = ("device", "num_threads", "precision", "python", "machine", "cpu", "cores")
         git = machine.get("git") or {}
         revision = f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
         return {

@@ -17,6 +17,11 @@ NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2
 MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
 
 
+BESIDE_REPLAY_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
+"""Everything of a run but its replay memory, where that lies: 0.43 to 0.5 GB were measured on a
+CPU; on a GPU it is networks, minibatches, a CUDA graph and cuDNN's workspaces."""
+
+
 def complete(config: Config) -> Config:
     """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
 
@@ -53,7 +58,7 @@ def check_memory(config: Config) -> None:
     shape = replay_shape(config)
     thousand_more = shape._replace(capacity=shape.capacity + 1_000)
     machine.check_memory(
-        needed_bytes=shape.num_bytes,
+        needed_bytes=shape.num_bytes + BESIDE_REPLAY_BYTES[config.device],
         per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) / 1_000,
         buffer_size=config.buffer_size,
         available=_free_memory_bytes(config.device),

@@ -80,12 +80,14 @@ def find_recipe(algo: str) -> Path:
 def available_recipes() -> dict[str, Path]:
     """Return the recipes by name; those of the working folder hide packaged ones."""
     folders = (packaged_folder(), LOCAL_FOLDER)
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yml"))}
+    files = (path for folder in folders for path in sorted(folder.glob("*.yml")))
+    # Editors leave locks and copies: .#dqn.yml, ._dqn.yml.
+    return {path.stem: path for path in files if path.is_file() and path.name[0] != "."}
 
 
 def describe_recipe(path: Path) -> str:
     """Return what the first line of a recipe, a comment, says about it."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         line = file.readline().strip()
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 

@@ -79,7 +79,7 @@ def parse_dict_text(text: str) -> dict[str, Any]:
     """
     try:
         return _dict_literal(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise UserError(
             f'expected text such as "dict(key=1)" with literal values, got {text[:60]!r}; '
             "nothing is evaluated here"

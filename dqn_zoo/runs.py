@@ -204,14 +204,17 @@ def find_run(
     """
     _check_exp_id(exp_id)
     if run is not None and Path(run).is_dir():
-        return _checked(Path(run))
+        found = _checked(Path(run))
+        if not _is_of(found, algo, game, exp_id):
+            raise UserError(f"{run} is another run than the flags beside it say: drop them")
+        return found
     runs = _runs(Path(log_folder))
     if run is not None and not runs:
         runs = _runs(Path(run).parent.parent)  # a folder elsewhere: its neighbours are near, too
     matches = [found for found in runs if _is_of(found, algo, game, exp_id)]
     if run is not None:
         wanted = f"run {str(run)!r}"
-        matches = [found for found in matches if str(run) in (found.name, _label(found))]
+        matches = [found for found in matches if str(run) in (found.path.name, _label(found))]
     else:
         wanted = f"run {game or 'GAME'}_{exp_id}" if exp_id else f"run of {game or 'any game'}"
     if not matches:
@@ -260,12 +263,13 @@ def _label(run: Run) -> str:
 
 
 def _is_of(run: Run, algo: str | None, game: str | None, exp_id: int | None) -> bool:
-    name = _split(run.name)
+    """Return whether a run is what was asked for; a link counts by its own name."""
+    path = run.path.absolute()
+    name = _split(path.name)
     return (
-        name is not None
-        and (algo is None or run.path.parent.name == algo)
-        and (game is None or name[0] == game)
-        and (not exp_id or name[1] == exp_id)
+        (algo is None or path.parent.name == algo)
+        and (game is None or (name is not None and name[0] == game))
+        and (not exp_id or (name is not None and name[1] == exp_id))
     )
 
 
@@ -276,8 +280,11 @@ def _last_change(run: Run) -> tuple[bool, float, int]:
     folder that a run is just starting in holds none of these files: it comes behind all others.
     """
     files = (run.manifest_file, run.progress_file, run.model_file, run.checkpoints)
-    times = [file.stat().st_mtime for file in files if file.exists()]
-    name = _split(run.name)
+    name = _split(run.path.name)
+    try:
+        times = [file.stat().st_mtime for file in files if file.exists()]
+    except OSError:  # somebody else's: it does not come between a user and the own runs
+        return False, 0.0, 0
     return _was_trained_here(run), max(times, default=0.0), name[1] if name else 0
 
 

@@ -6,8 +6,9 @@
 import json
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -247,16 +248,25 @@ class Trainer:
         written_before = 0
         if previous is not None:
             written_before = json.loads(previous.read("state.json"))["replay"]["frames_written"]
-        chunks = list(frames.chunks(written_before))
 
         def compressed(number: int, changed: bool) -> bytes | None:
             return zlib.compress(frames.read_chunk(number), 1) if changed else None
 
-        # zlib releases the interpreter lock.
-        with ThreadPoolExecutor(min(usable_cores(), MOST_COMPRESSORS)) as pool:
-            contents = pool.map(compressed, *zip(*chunks, strict=True)) if chunks else iter(())
-            for (number, _), content in zip(chunks, contents, strict=True):
-                yield FRAMES_FILE.format(number), content
+        # zlib releases the interpreter lock. Few chunks are under way, since a slow disk would let
+        # them pile up in memory; those that are not wanted any more are not compressed.
+        workers = min(usable_cores(), MOST_COMPRESSORS)
+        pool = ThreadPoolExecutor(workers)
+        under_way: deque[tuple[int, Future[bytes | None]]] = deque()
+        try:
+            for number, changed in frames.chunks(written_before):
+                under_way.append((number, pool.submit(compressed, number, changed)))
+                if len(under_way) > workers:
+                    first, content = under_way.popleft()
+                    yield FRAMES_FILE.format(first), content.result()
+            for first, content in under_way:
+                yield FRAMES_FILE.format(first), content.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def restore(
         self, checkpoint: Checkpoint, on_progress: Callable[[int, int], None] | None = None

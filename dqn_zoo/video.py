@@ -140,7 +140,7 @@ def check_film(path: Path) -> None:
     Raises:
         UserError: it does not.
     """
-    command = [_find_ffmpeg(), "-hide_banner", "-i", str(path)]
+    command = [_find_ffmpeg(), "-hide_banner", "-i", f"file:{path}"]
     told = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
     stream = re.search(r"Video: (\w+).*?, (\w+)", told)
     if stream is None:
@@ -231,4 +231,4 @@ def _ffmpeg_command(ffmpeg: str, *, width: int, height: int, output: Path) -> li
     )
     encoding = "-an -c:v libx264 -preset veryfast -crf 18 -movflags +faststart -f mp4"
     options = f"-y -nostdin -loglevel error {raw} {colours} {encoding}"
-    return [ffmpeg, *options.split(), str(output)]
+    return [ffmpeg, *options.split(), f"file:{output}"]

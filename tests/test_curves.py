@@ -1,6 +1,7 @@
 """Learning curves: read from our runs and from Stable-Baselines3's, binned, drawn."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ def make_run(folder: Path, *, game="Pong", algo="dqn", number=1, scores=(1.0, 3.
     config = resolve(env=game, algo="dqn").config
     config = config.model_copy(update={"algo": algo, "seed": seed})
     (run / "config.yml").write_text(dump_config(config))
+    (run / "manifest.json").write_text("{}")
     steps = [100 * (count + 1) for count in range(len(scores))]
     rows = "".join(f"{step},0,{score}\n" for step, score in zip(steps, scores, strict=True))
     (run / "episodes.csv").write_text("steps,env,return\n" + rows)
@@ -128,8 +130,10 @@ def test_a_run_that_has_not_logged_yet_is_no_curve_yet(tmp_path):
     assert read_curve(run, "training") is None
 
 
-def test_a_run_that_is_named_twice_is_one_run(tmp_path):
+def test_a_run_that_is_named_twice_or_was_pushed_is_one_run(tmp_path):
     run = make_run(tmp_path)
+    shutil.copytree(run, run / "hub" / "dqn-Pong")
+    (run / "hub" / "dqn-Pong" / "manifest.json").unlink()
     found = find_curves([tmp_path, run.parent, run], "training")
     assert [curve.source for curve in found] == [run]
 

@@ -446,6 +446,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA he
         (["--load-last-checkpoint"], no_weights, r"no checkpoint that can be read"),
         (["--episodes", "0"], nothing, r"--episodes: expected a whole number of at least 1"),
         (["-n", "0"], nothing, r"--n-timesteps: expected a whole number of at least 1"),
+        (["-n", "1e9"], nothing, r"--n-timesteps: expected a whole number of at most 10,000,000"),
         (["--n-envs", "0"], nothing, r"--n-envs: expected a whole number of at least 1"),
         (["--epsilon", "1.5"], nothing, r"--epsilon: expected a number from 0 to 1"),
         (["--epsilon", "nan"], nothing, r"--epsilon: expected a number from 0 to 1"),

@@ -275,14 +275,19 @@ def test_every_resume_is_recorded_with_why_the_last_one_ended(run: Run) -> None:
 def test_a_resume_on_another_machine_says_what_differs(run: Run) -> None:
     manifest = read_manifest(run)
     manifest["versions"]["torch"] = "1.0"
+    manifest["cores"] = 999  # decides how many games an evaluation plays at once
     manifest["platform"] = "another kernel does not change the bits"
     run.manifest_file.write_text(json.dumps(manifest))
     setup = Setup(device="cpu", num_threads=5, precision="float32")
     changes = append_invocation(
         run, setup, command=["dqn-train"], until_steps=900, resumed_from_step=1
     )
-    torch = describe_machine()["versions"]["torch"]
-    assert changes == ["num_threads: 2 before, 5 now", f"torch: 1.0 before, {torch} now"]
+    machine = describe_machine()
+    assert changes == [
+        "num_threads: 2 before, 5 now",
+        f"cores: 999 before, {machine['cores']} now",
+        f"torch: 1.0 before, {machine['versions']['torch']} now",
+    ]
     assert read_manifest(run)["invocations"][1]["changes"] == changes
     assert read_manifest(run)["num_threads"] == 2
 

@@ -200,6 +200,30 @@ log.close()
 
 
 @posix
+def test_rows_that_waited_are_part_of_the_next_checkpoint(tmp_path: Path) -> None:
+    lines = full_disk(
+        """
+from dqn_zoo.logfiles import CsvLog
+log = CsvLog(Path(sys.argv[1]), ["number"], warn=lambda text: None, clock=lambda: 0.0)
+log.append({"number": 11111})
+limit(13)
+log.append({"number": 22222})    # waits for a minute
+limit(-1)
+log.sync()
+offset = log.offset
+log.close()
+again = CsvLog(Path(sys.argv[1]), ["number"], warn=print, clock=lambda: 0.0)
+again.append({"number": 33333})
+again.rollback(offset)
+again.close()
+print(repr(again.path.read_text()))
+""",
+        tmp_path / "a.csv",
+    )
+    assert lines == [repr("number\n11111\n22222\n")]
+
+
+@posix
 def test_a_disk_that_is_full_from_the_start_still_gets_the_header(tmp_path: Path) -> None:
     lines = full_disk(
         """

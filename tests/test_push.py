@@ -193,6 +193,17 @@ def test_a_branch_a_private_repository_and_an_organisation(computer, hub):
     assert repository.private is True
     assert set(repository.files("main")) == {".gitattributes"}
     assert set(repository.files("trial")) == PUBLISHED | {".gitattributes"}
+    assert ended.last_line == "next: dqn-verify club/breaker@trial"
+
+
+def test_a_recipe_that_nobody_could_pull_is_refused_before_the_games(computer, hub):
+    config = computer.logs / "dqn" / "Breakout_1" / "config.yml"
+    config.write_text(config.read_text().replace("algo: dqn", "algo: 'größer'"))
+    ended = computer.run(*PUSH, "--repo-name", "ok", "--fresh")
+    assert ended.code == 2
+    assert "the recipe is called 'größer', and dqn-pull takes letters" in ended.last_line
+    assert "from seed" not in ended.output
+    assert hub.repositories == {}
 
 
 # --- What the Hub refuses

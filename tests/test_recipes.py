@@ -208,6 +208,18 @@ def test_the_packaged_recipes_are_found_in_an_installed_package_too(tmp_path, mo
     assert resolve(algo="laptop").recipe_path.parent == package / "hyperparams"
 
 
+def test_what_editors_leave_beside_recipes_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hyperparams").mkdir()
+    (tmp_path / "hyperparams" / ".#mine.yml").symlink_to("ann@laptop.123")
+    (tmp_path / "hyperparams" / "._mine.yml").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "hyperparams" / "folder.yml").mkdir()
+    (tmp_path / "hyperparams" / "mine.yml").write_bytes("# größer\n".encode("latin-1"))
+    found = recipe_files.available_recipes()
+    assert set(found) == {*ALGOS, "mine"}
+    assert recipe_files.describe_recipe(found["mine"]).startswith("gr")
+
+
 def test_settings_that_contradict_each_other_name_both_sources():
     message = error_of(resolve, overrides={"n_timesteps": 5000}, flags={"n_timesteps": "-n"})
     assert "learning_starts must be below n_timesteps, got 100,000 of 5,000" in message

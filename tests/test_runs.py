@@ -158,10 +158,41 @@ def test_a_run_is_found_by_folder_by_name_and_by_number(tmp_path: Path) -> None:
     second = make_run(tmp_path, "dqn", "Pong")
     other = make_run(tmp_path, "laptop", "Breakout")
     assert find_run("elsewhere", run=second.path) == second
+    assert find_run("elsewhere", run=second.path, algo="dqn", exp_id=2) == second
+    for flags in ({"algo": "laptop"}, {"exp_id": 1}):
+        with pytest.raises(UserError, match="Pong_2 is another run than the flags beside it say"):
+            find_run("elsewhere", run=second.path, **flags)
     assert find_run(tmp_path, run="Pong_2") == second
     assert find_run(tmp_path, run="dqn/Pong_2") == second
     assert find_run(tmp_path, game="Pong", exp_id=2) == second
     assert find_run(tmp_path, exp_id=1, algo="laptop") == other
+
+
+def test_a_run_that_is_a_link_is_found_by_the_name_of_the_link(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "elsewhere", "dqn", "Pong")
+    moved = run.path.rename(tmp_path / "scratch")
+    (tmp_path / "logs" / "dqn").mkdir(parents=True)
+    link = tmp_path / "logs" / "dqn" / "Pong_3"
+    link.symlink_to(moved)
+    logs = tmp_path / "logs"
+    for found in (find_run(logs), find_run(logs, run="Pong_3"), find_run(logs, game="Pong")):
+        assert found.path == link
+
+
+def test_a_run_of_somebody_else_that_cannot_be_read_is_not_the_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = make_run(tmp_path, "dqn", "Pong", changed=4e8)
+    other = make_run(tmp_path, "dqn", "Pong", changed=5e8)
+    real = Path.stat
+
+    def stat(path: Path, **options: object) -> os.stat_result:
+        if other.path in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert find_run(tmp_path) == own
 
 
 def test_nothing_named_is_the_run_that_changed_last(tmp_path: Path) -> None:

@@ -301,6 +301,8 @@ def test_a_dry_run_shows_plan_cost_and_commands_and_leaves_nothing(tmp_path, cap
         (["--algos", "dqn", "--games", "pong,Pong"], "game Pong is in the plan twice"),
         (["--algos", "dqm", "--games", "pong"], "unknown algorithm 'dqm': did you mean dqn?"),
         (["--algos", "dqn", "--games", "pong", "--seeds", "0"], "--seeds"),
+        (["--job", "1", "--dry-run"], "--job cannot go with --dry-run: leave one out"),
+        (["--table", "--algos", "dqn"], "--table cannot go with --algos: leave one out"),
         (["--variant", "dqn", "--games", "pong"], "expected NAME=ALGO[,KEY=VALUE...], got 'dqn'"),
         (["--algos", "dqn", "--games", "pong", "--reference", "x"], "no published scores are"),
         (

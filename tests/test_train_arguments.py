@@ -161,7 +161,9 @@ def test_durations_are_read_in_every_usual_spelling(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", "-5m", "30m1h", "soon", "1:30", "5 weeks"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0m", "-5m", "30m1h", "soon", "1:30", "1h30", "2d12", "5 weeks"]
+)
 def test_what_is_no_duration_is_refused(text):
     assert "expected a time above 0 such as 90m" in error_of(parse_duration, text)
 
@@ -338,6 +340,19 @@ def test_a_users_mistake_is_one_line_on_stderr_and_exit_code_2(capsys):
     assert run_command(command) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "error: first second\n")
+
+
+def test_a_file_that_cannot_be_used_is_a_users_mistake(tmp_path, capsys):
+    assert run_command(lambda: (tmp_path / "missing").read_bytes()) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'missing'}: No such file or directory\n"
+
+
+def test_what_a_message_quotes_is_not_obeyed_by_the_terminal(capsys):
+    def command():
+        raise UserError("the file says \x1b]0;x\x07 größer")
+
+    assert run_command(command) == 2
+    assert capsys.readouterr().err == "error: the file says \\x1b]0;x\\x07 größer\n"
 
 
 def test_the_exit_code_is_that_of_the_command_and_130_after_ctrl_c():

@@ -1,6 +1,8 @@
 """The loop: exact counts, phases that do not disturb each other, stops, full disks."""
 
+import contextlib
 import csv
+import errno
 import json
 import math
 import resource
@@ -8,21 +10,25 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
+from dqn_zoo import checkpoint, housekeeping, preparation
 from dqn_zoo.checkpoint import newest_checkpoint, write_checkpoint
 from dqn_zoo.display import Heading, make_display
 from dqn_zoo.errors import UserError
 from dqn_zoo.housekeeping import Housekeeper
+from dqn_zoo.machine import usable_cores
 from dqn_zoo.metrics import RunLog
 from dqn_zoo.preparation import complete, estimate_seconds
 from dqn_zoo.recipes import load_config, resolve
 from dqn_zoo.stopping import Stop
-from dqn_zoo.trainer import Trainer
+from dqn_zoo.trainer import Trainer, replay_shape
 from dqn_zoo.training import TrainOptions, resume, train
 
 QUIET = TrainOptions(progress=False)
@@ -323,6 +329,19 @@ def test_checkpoints_are_rarer_where_steps_are_fast_and_the_run_is_long(
     assert complete(config_of(n_timesteps=n_timesteps, save_freq=None)).save_freq == save_freq
 
 
+def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
+    config = complete(config_of(buffer_size=1_000_000))
+    needed = replay_shape(config).num_bytes + preparation.BESIDE_REPLAY_BYTES["cpu"]
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
+        with (
+            contextlib.nullcontext()
+            if fits
+            else pytest.raises(UserError, match="buffer_size needs 7")
+        ):
+            preparation.check_memory(config)
+
+
 def test_the_estimate_grows_with_the_run():
     short, long = (
         estimate_seconds(complete(config_of(n_timesteps=steps))) for steps in (1_000, 1_000_000)
@@ -376,8 +395,11 @@ def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
     assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
 
 
-def test_a_run_that_diverged_is_not_saved_over_its_last_checkpoint(tmp_path, monkeypatch):
-    config = config_of(log_interval=10_000, save_freq=120, n_timesteps=300)  # no row notices it
+@pytest.mark.parametrize("eval_freq", [0, 240])
+def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatch, eval_freq):
+    config = config_of(  # no row notices it
+        log_interval=10_000, save_freq=120, n_timesteps=300, eval_freq=eval_freq
+    )
     real = Trainer.learn
 
     def learn(trainer, num_updates):
@@ -392,3 +414,59 @@ def test_a_run_that_diverged_is_not_saved_over_its_last_checkpoint(tmp_path, mon
     assert [path.name for path in (folder / "checkpoints").glob("step_*[0-9]")] == [
         "step_000000120"
     ]
+    assert not (folder / "best_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("is_saved_again", [True, False])
+def test_best_weights_that_could_not_be_written_are_written_later(
+    tmp_path, monkeypatch, is_saved_again
+):
+    real, failures = housekeeping.replace_file, []
+
+    def replace_file(path, content):
+        if path.name == "best_model.safetensors" and not failures:
+            failures.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(housekeeping, "replace_file", replace_file)
+    config = config_of(n_timesteps=240, eval_freq=240, save_freq=60 if is_saved_again else 0)
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    assert failures
+    [*_, newest] = sorted(outcome.run.checkpoints.glob("step_*[0-9]"))
+    assert outcome.run.best_model_file.read_bytes() == (newest / "best.safetensors").read_bytes()
+
+
+def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, monkeypatch):
+    real, failures = checkpoint._write, []
+
+    def write(path, content):
+        if "step_000000180" in str(path) and path.name == "rows.z":
+            failures.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, content)
+
+    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr("dqn_zoo.replay.CHUNK_FRAMES", 16)
+    config = config_of(n_timesteps=240, eval_freq=0, save_freq=60, buffer_size=1_000)
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    assert failures
+    first = outcome.run.checkpoint(240) / "frames_00000.z"
+    assert first.stat().st_nlink > 1  # with the checkpoint of step 120
+
+
+def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkeypatch):
+    trainer = Trainer(complete(config_of(buffer_size=1_000)))
+    monkeypatch.setattr("dqn_zoo.replay.CHUNK_FRAMES", 4)
+    advance(trainer, 480)
+    compressed = []
+    real = zlib.compress
+    monkeypatch.setattr(
+        "dqn_zoo.trainer.zlib.compress",
+        lambda content, level: compressed.append(None) or real(content, level),
+    )
+    files = trainer._frame_files(None)
+    next(files)
+    time.sleep(0.2)
+    files.close()
+    assert 0 < len(compressed) <= min(usable_cores(), 8) + 1

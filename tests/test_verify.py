@@ -107,6 +107,17 @@ def test_the_card_is_compared_although_somebody_played_since(computer, master):
     assert numbers(ended.output, "now")[2] == 3
 
 
+def test_what_a_card_says_is_not_obeyed_by_the_terminal(computer, master):
+    def forge(results: dict) -> None:
+        results["seed"] = "1\nnow         999.00 +/- 1.00 in 100 games\x1b]0;x\x07"
+
+    computer.hub.add(REPO, with_results(master[1], forge))
+    ended = computer.run("verify", REPO, *GAMES)
+    assert ended.code == 0, ended.output
+    assert "999" not in ended.output
+    assert "\x1b" not in ended.output
+
+
 def test_the_rules_of_the_card_are_played_not_those_of_the_settings(computer, master):
     def deterministic(results: dict) -> None:
         results["epsilon"] = results["protocol"]["eval_epsilon"] = 0.0

@@ -66,7 +66,7 @@ def play_into(film: Film, frames: list[NDArray[np.uint8]]) -> None:
 
 
 def test_a_film_is_what_browsers_play(tmp_path: Path) -> None:
-    path = tmp_path / "videos" / "film.mp4"
+    path = tmp_path / "videos" / "at 10:30.mp4"  # what stands before a colon is no protocol
     film = film_of(path, [frame_of(RED)] * 90)
     assert not path.exists()  # its name means that it is complete
     assert film.close()

@@ -16,13 +16,13 @@ EXIT_INTERRUPTED = 130
 def run_command(command: Callable[[], int | None]) -> int:
     """Call a command and return its exit code; a user's mistake becomes one line on stderr.
 
-    Codes: 2 for a UserError, 130 for Ctrl-C, otherwise what the command returns (None is 0). Every
-    other exception is a bug of ours and keeps its traceback.
+    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C, otherwise what the
+    command returns (None is 0). Every other exception is a bug of ours and keeps its traceback.
     """
     try:
         return command() or 0
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_plain(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -30,6 +30,17 @@ def run_command(command: Callable[[], int | None]) -> int:
         # The reader left (`dqn-train --print-config | head`); Python must not flush to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {_plain(error.filename)}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _plain(message: object) -> str:
+    """Return a message on one line, without what a terminal would obey, as files may have it."""
+    line = " ".join(str(message).split())
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 
 class Parser(argparse.ArgumentParser):
@@ -138,9 +149,10 @@ def parse_duration(text: str) -> float:
         UserError: not a duration above 0.
     """
     number = r"(\d+(?:\.\d+)?)"
-    parts = re.fullmatch(
-        rf"(?:{number}d)?(?:{number}h)?(?:{number}m(?:in)?)?(?:{number}s?)?", text.strip().lower()
-    )
+    asked = text.strip().lower()
+    if re.fullmatch(number, asked):
+        asked += "s"
+    parts = re.fullmatch(rf"(?:{number}d)?(?:{number}h)?(?:{number}m(?:in)?)?(?:{number}s)?", asked)
     units_seconds = (86_400, 3_600, 60, 1)
     seconds = (
         sum(

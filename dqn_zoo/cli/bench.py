@@ -29,6 +29,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from dqn_zoo.experiments.plan import Sweep
     from dqn_zoo.experiments.references import find_reference
 
+    _refuse_clashes(arguments)
     references = [find_reference(name) for name in arguments.reference]
     if arguments.job is not None:
         return _run_one(Sweep.open(arguments.folder), arguments)
@@ -43,9 +44,20 @@ def _bench(arguments: argparse.Namespace) -> int:
         return 0
     sweep.write()
     if arguments.plan_only:
-        print(f"written; run it: dqn-bench -f {sweep.folder}, or with --job 1 and so on")
+        folder = shlex.quote(str(sweep.folder))
+        print(f"written; run it: dqn-bench -f {folder}, or with --job 1 and so on")
         return 0
     return _run_all(sweep, launch, at_once, references)
+
+
+def _refuse_clashes(arguments: argparse.Namespace) -> None:
+    """Refuse flags that --job and --table would ignore."""
+    alone = {"--job": arguments.job is not None, "--table": arguments.table}
+    for flag, was_given in alone.items():
+        others = {"folder", "tethered", "reference", flag.removeprefix("--")}
+        clash = sorted(arguments.given - others) if was_given else []
+        if clash:
+            raise UserError(f"{flag} cannot go with --{clash[0].replace('_', '-')}: leave one out")
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":

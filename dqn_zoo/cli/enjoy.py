@@ -206,13 +206,11 @@ def _wants_window(arguments: argparse.Namespace) -> bool:
 
 def _check_writable(output: Path) -> None:
     """Find out before the games whether the results can be written after them."""
-    probe = output.with_name(f"{output.name}.tmp")
+    from dqn_zoo.checkpoint import check_writable
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if output.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        probe.touch()
-        probe.unlink()
+        check_writable(output)
     except OSError as error:
         raise UserError(
             f"results cannot be written to {output} ({error.strerror}): "

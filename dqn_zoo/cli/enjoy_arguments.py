@@ -62,7 +62,7 @@ def _add_play(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-n",
         "--n-timesteps",
-        type=whole_number(1),
+        type=whole_number(1, 10_000_000),
         metavar="N",
         help="begin no further game after N steps; the last ones are played to their end "
         "(default: no limit; with it, --episodes has no default)",

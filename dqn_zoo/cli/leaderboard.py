@@ -160,16 +160,14 @@ def _progress() -> "Iterator[Callable[[int], None]]":
 
 def _check_files(*files: Path | None) -> None:
     """Find out before the Hub is asked whether the files can be written after it."""
+    from dqn_zoo.checkpoint import check_writable
+
     asked = [file.absolute() for file in files if file is not None]
     if len(set(asked)) < len(asked):
         raise UserError("--csv and --html name the same file: name two")
     for file in asked:
-        probe = file.with_name(f"{file.name}.tmp")
         try:
-            if file.is_dir():
-                raise IsADirectoryError(21, "it is a folder")
-            probe.touch()
-            probe.unlink()
+            check_writable(file)
         except OSError as error:
             raise _unwritable(file, error) from error
 

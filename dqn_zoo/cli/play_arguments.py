@@ -124,13 +124,15 @@ def add_progress(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number of at least `least`."""
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of at least `least`, at most `most`."""
 
     def read(text: str) -> int:
         number = parse_whole_number(text)
         if number < least:
             raise UserError(f"expected a whole number of at least {least}, got {text}")
+        if most is not None and number > most:
+            raise UserError(f"expected a whole number of at most {most:,}, got {text}")
         return number
 
     return flag_value(read)

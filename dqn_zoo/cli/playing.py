@@ -119,7 +119,7 @@ def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
     """Return the settings of the run under the protocol and the epsilon of the command line."""
     changes: dict[str, object] = {}
     if arguments.protocol is not None:
-        changes["protocol"] = arguments.protocol
+        changes |= {"protocol": arguments.protocol, "backend": "auto"}  # not every one serves it
     if arguments.epsilon is not None:
         changes["eval_epsilon"] = arguments.epsilon
     return config.model_copy(update=changes)

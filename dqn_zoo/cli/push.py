@@ -121,10 +121,10 @@ def _add_film(group: argparse._ArgumentGroup) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
-    from dqn_zoo.sharing.push import check_own, complete, open_staging
+    from dqn_zoo.sharing.push import check_publishable, complete, open_staging
 
     run, config = find_asked_run(arguments)
-    check_own(run, config.env)
+    check_publishable(run, config)
     repo_id, remote, stale = _target(arguments, config)
 
     from dqn_zoo.agent import build_agent
@@ -267,7 +267,8 @@ def _upload(
         print(f"pushed: {uploaded.url} at commit {uploaded.commit}")
     else:
         print(f"nothing is new: {uploaded.url} holds all of it, at commit {uploaded.commit}")
-    print(f"next: dqn-verify {repo_id}")
+    at = f"@{arguments.revision}" if arguments.revision else ""
+    print(f"next: dqn-verify {repo_id}{at}")
 
 
 if __name__ == "__main__":

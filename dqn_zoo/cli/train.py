@@ -101,6 +101,8 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
         if getattr(arguments, key) is not None
     }
     flags = {key: "--" + key.replace("_", "-") for key in changes}
+    if changes.get("device", config.device) != config.device:
+        changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
     config = build_config(config.model_dump() | changes, flags)
     return resume(run, config, options=_options(arguments), stopwatch=stopwatch)
 
@@ -133,7 +135,7 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
     updates = updates_owed(config, config.n_timesteps)
     fall = epsilon_schedule(config).horizon_steps
     seconds = estimate_seconds(config)
-    end = datetime.now() + timedelta(seconds=seconds)
+    end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
     yield (
         f"{config.algo} on {config.env}, protocol {protocol.name}: sticky actions "
         f"{protocol.action_repeat_probability:g}, up to {protocol.noop_max} no-ops, a lost life "

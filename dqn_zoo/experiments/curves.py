@@ -157,10 +157,15 @@ def overlay(
 
 
 def _run_folders(path: Path) -> Iterator[Path]:
-    """Yield the run folders at or below a path: those that hold logs of their own."""
+    """Yield the run folders at or below a path: those that hold logs of their own.
+
+    What `dqn-push` has prepared below a run holds its logs once more, and no manifest.
+    """
     logs = ("progress.csv", MONITORS, EVALUATIONS)
     files = (file for name in logs for file in sorted(path.rglob(name)))
-    yield from dict.fromkeys(file.parent for file in files)
+    for run in map(Run, dict.fromkeys(file.parent for file in files)):
+        if run.manifest_file.exists() or not run.config_file.exists():
+            yield run.path
 
 
 def _ours(run: Run, kind: Kind, by: str) -> Curve | None:

@@ -9,6 +9,7 @@ These three are all that is ever read. The others are for people and for the pag
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -81,6 +82,11 @@ class Description:
     num_actions: int
     training: dict[str, Any]
     files: dict[str, dict[str, Any]]
+
+
+def is_recipe_name(name: str) -> bool:
+    """Return whether a name of a recipe can be a part of a path on any computer."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
 
 
 def write_description(

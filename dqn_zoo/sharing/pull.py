@@ -1,6 +1,5 @@
 """From the Hub to a run folder: pinned to a commit, checked before anything of it is loaded."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from dqn_zoo.sharing.agent_files import (
     Description,
     check_agent,
     check_listing,
+    is_recipe_name,
     read_description,
     read_results,
 )
@@ -198,7 +198,7 @@ def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache
 def _check_names(description: Description) -> None:
     """Refuse what would lead out of the log folder: both names become a part of a path."""
     config = description.config
-    if config.env not in GAMES or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.algo):
+    if config.env not in GAMES or not is_recipe_name(config.algo):
         raise UserError(
             f"{CONFIG} names the game {config.env!r} and the recipe {config.algo!r}: not loaded"
         )

@@ -30,6 +30,7 @@ from dqn_zoo.sharing.agent_files import (
     WEIGHTS,
     check_listing,
     digest,
+    is_recipe_name,
     sample_of,
     write_description,
 )
@@ -81,16 +82,22 @@ class Staging:
         }
 
 
-def check_own(run: Run, game: str) -> None:
-    """Refuse an agent that comes with dqn_zoo: whoever watched it before training has no other.
+def check_publishable(run: Run, config: Config) -> None:
+    """Refuse what is not to be published, before any game is played.
 
     Raises:
-        UserError: it is one.
+        UserError: an agent that comes with dqn_zoo (whoever watched it before training has no
+            other), or a recipe with a name that nobody could pull.
     """
+    if not is_recipe_name(config.algo):
+        raise UserError(
+            f"the recipe is called {config.algo!r}, and dqn-pull takes letters, digits, '.', '_' "
+            f"and '-': change algo in {run.config_file}"
+        )
     if "pretrained" in (read_manifest(run).get("origin") or {}):
         raise UserError(
             f"{run.path} came with dqn_zoo, it is not yours to publish: train an agent of your "
-            f"own, dqn-train --env {game} --algo laptop"
+            f"own, dqn-train --env {config.env} --algo laptop"
         )
 
 

@@ -67,7 +67,7 @@ def read_claim(run: Run, config: Config) -> Claim:
         sample=sample,
         config=_as_claimed(config, content, run.path),
         weights=_claimed_weights(run, (content.get("weights") or {}).get("sha256")),
-        seed=content.get("seed"),
+        seed=seed if isinstance(seed := content.get("seed"), int) else None,
         card=on_card if on_card not in (None, score) else None,
     )
 
