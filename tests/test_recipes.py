@@ -559,8 +559,13 @@ LAPTOP = ("laptop", "laptop-qrdqn")  # set what they change, and leave the rest 
 COMPLETE = [name for name in ALGOS if name not in LAPTOP]
 
 
+def blocks_of(name):
+    entries = read_entries(recipe_files.packaged_folder() / f"{name}.yml", name=name)
+    return {game: entry.value for game, entry in entries.items()}
+
+
 def settings_of(name):
-    return read_entries(recipe_files.packaged_folder() / f"{name}.yml", name=name)["atari"].value
+    return blocks_of(name)["atari"]
 
 
 def test_the_recipes_are_those_that_were_promised():
@@ -597,7 +602,7 @@ def test_every_recipe_introduces_itself_and_comments_every_key(algo):
     assert "steps" in header
     assert algo in LAPTOP or resolve(algo=algo).config.protocol in header
     settings = [line for line in text.splitlines() if re.match(r"  \w+:", line)]
-    assert len(settings) == len(settings_of(algo))
+    assert len(settings) == sum(len(block) for block in blocks_of(algo).values())
     assert algo in LAPTOP or all(" # " in line for line in settings)
 
 
@@ -679,13 +684,15 @@ def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo)
     resolved = resolve(algo=algo)
     assert resolved.warnings == ()
     assert pieces.items() <= resolved.config.model_dump().items()
-    for game in ("SpaceInvaders", "Pong"):  # the second has values of its own
+    for game in ("SpaceInvaders", "Pong", "Boxing"):  # two have values of their own
         config = resolve(algo=algo, env=game).config
         assert config.exploration_fraction * config.n_timesteps == pytest.approx(60_000)
 
 
-def test_laptop_has_values_of_its_own_for_pong():
+def test_laptop_has_values_of_its_own_for_pong_and_boxing():
     pong, other = (resolve(algo="laptop", env=game).config for game in ("Pong", "Breakout"))
     changed = {key for key, value in pong if value != getattr(other, key)}
     assert changed == {"env", "n_timesteps", "gamma", "learning_rate", "exploration_fraction"}
     assert (pong.gamma, pong.learning_rate) == (0.98, "lin_2e-4")
+    boxing = resolve(algo="laptop", env="Boxing").config
+    assert boxing == pong.model_copy(update={"env": "Boxing", "gamma": 0.99})

@@ -457,6 +457,7 @@ def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, mo
 
 def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkeypatch):
     trainer = Trainer(complete(config_of(buffer_size=1_000)))
+    trainer.start()
     monkeypatch.setattr("dqn_zoo.replay.CHUNK_FRAMES", 4)
     advance(trainer, 480)
     compressed = []

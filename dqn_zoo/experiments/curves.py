@@ -232,7 +232,8 @@ def _monitored(file: Path) -> Floats:
         next(lines)  # what the Monitor says of itself
         rows = [(row["t"], row["l"], row["r"]) for row in csv.DictReader(lines)]
     games = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, 3)
-    return games[np.isfinite(games).all(axis=1)]  # the last row may be cut off
+    whole: Floats = games[np.isfinite(games).all(axis=1)]  # the last row may be cut off
+    return whole
 
 
 def _game_of(folder: Path, monitors: Sequence[Path]) -> str:

@@ -70,7 +70,7 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     from optuna.trial import TrialState
 
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(trials, key=lambda trial: trial.value, reverse=True)
+    return sorted(trials, key=lambda trial: trial.value or 0.0, reverse=True)
 
 
 def train_command(goal: Goal, folder: Path) -> str:
