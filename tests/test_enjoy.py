@@ -428,7 +428,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA he
     ("flags", "spoil", "message"),
     [
         (["--env", "Brakout"], nothing, r"did you mean Breakout"),
-        (["--env", "Pong"], nothing, r"no run of Pong in logs"),
+        (["--env", "Tennis"], nothing, r"no run of Tennis in logs"),
         (["--env", "Pong", "--run", "logs/dqn/Breakout_1"], nothing, r"was trained on Breakout"),
         (["--run", "Breakout_7"], nothing, r"no run 'Breakout_7' in logs"),
         (["--exp-id", "7"], nothing, r"_7 in logs"),

@@ -78,7 +78,7 @@ def test_a_film_is_what_browsers_play(tmp_path: Path) -> None:
     assert film.seconds == 1.5
     assert "Audio" not in told
     assert boxes(path).index("moov") < boxes(path).index("mdat")
-    assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
+    assert [file.name for file in path.parent.iterdir()] == ["at 10:30.mp4"]
 
 
 def test_a_film_that_browsers_do_not_play_is_recognized(tmp_path: Path) -> None:
