@@ -32,7 +32,7 @@ test: install
 
 extras: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune]'
-	$(BIN)/python -m pytest -m 'all_games or sb3 or browser or notebook or rliable or tune' $(ARGS)
+	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune) and not slow' $(ARGS)
 
 cluster: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,cluster]'

@@ -325,7 +325,7 @@ def test_a_study_of_something_else_is_refused(tmp_path, capsys):
 def flags_of(folder: Path, space: Path) -> list[str]:
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     return [
-        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "2000", "--n-trials", "2"),
+        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "1000", "--n-trials", "2"),
         *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "1"),
         *("-f", str(folder), *settings),
     ]
@@ -337,7 +337,9 @@ def flags_of(folder: Path, space: Path) -> list[str]:
     ("how", "num_jobs", "code"),
     [
         pytest.param(signal.SIGKILL, 1, -signal.SIGKILL, id="killed"),
-        pytest.param(signal.SIGINT, 2, 130, id="Ctrl-C, two trials at once"),
+        pytest.param(
+            signal.SIGINT, 2, 130, id="Ctrl-C, two trials at once", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
