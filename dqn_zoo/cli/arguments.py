@@ -181,15 +181,15 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return match[1], parse_value(match[2].strip())
 
 
-def add_set(group: argparse._ArgumentGroup, *, of: str) -> None:
-    """Add --set: a setting of many runs at once."""
+def add_set(group: argparse._ArgumentGroup, what: str) -> None:
+    """Add --set, which may be repeated; `what` is its help."""
     group.add_argument(
         "--set",
         type=flag_value(parse_setting),
         action="append",
         default=(),
         metavar="KEY=VALUE",
-        help=f"one setting of {of}; may be repeated",
+        help=what,
     )
 
 

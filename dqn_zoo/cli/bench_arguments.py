@@ -55,7 +55,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="steps of every run (default: the recipe's)",
     )
-    add_set(plan, of="all variants")
+    add_set(plan, "one setting of all variants; may be repeated")
     plan.add_argument(
         "--episodes",
         type=whole_number(1),

@@ -8,6 +8,7 @@ from dqn_zoo.cli.arguments import (
     REFUSED_TRAIN,
     Parser,
     add_refused_flags,
+    add_set,
     flag_value,
     parse_duration,
     parse_setting,
@@ -142,14 +143,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         metavar="KEY:VALUE",
         help="single settings, the value in YAML (default: none)",
     )
-    group.add_argument(
-        "--set",
-        type=flag_value(parse_setting),
-        action="append",
-        default=(),
-        metavar="KEY=VALUE",
-        help="one setting, the value in YAML; may be repeated (default: none)",
-    )
+    add_set(group, "one setting, the value in YAML; may be repeated (default: none)")
     group.add_argument(
         "--print-config",
         action="store_true",

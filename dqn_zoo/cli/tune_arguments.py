@@ -36,7 +36,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="steps of every trial (default: 100,000)",
     )
-    add_set(what, of="all trials")
+    add_set(what, "one setting of all trials; may be repeated")
     what.add_argument(
         "--search",
         default="atari",
