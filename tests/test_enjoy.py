@@ -379,6 +379,30 @@ def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> No
     assert not list((run.path / "videos").glob("*unfinished*"))
 
 
+def test_fewer_games_do_not_replace_more_of_the_same_weights_by_the_same_rules(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--epsilon", "1", "--no-render"]  # random play loses its lives soon
+
+    def number_kept(*flags: str) -> int:
+        assert play(*flags) == 0
+        number: int = results_of(run)["n_eval_episodes"]
+        return number
+
+    assert number_kept(*short, "--episodes", "3") == 3
+    assert number_kept(*short, "--episodes", "2") == 3
+    assert f"{run.results_file.name} keeps its 3 games" in capsys.readouterr().out
+    elsewhere = tmp_path / "two.json"
+    assert number_kept(*short, "--episodes", "2", "--output", str(elsewhere)) == 3
+    assert json.loads(elsewhere.read_text())["n_eval_episodes"] == 2
+    assert number_kept(*short, "--episodes", "3", "--seed", "9") == 3
+    assert results_of(run)["seed"] == 9  # as many are the newer ones
+    assert number_kept(*short, "--episodes", "2", "--load-last") == 2  # of other weights
+    assert number_kept("--epsilon", "0.9", "--no-render", "--episodes", "1", "--load-last") == 1
+    run.results_file.write_text("[]")
+    assert number_kept(*short, "--episodes", "1") == 1
+
+
 def break_weights(run: Run) -> None:
     run.best_model_file.write_bytes(run.best_model_file.read_bytes()[:-1_000])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dqn_zoo.cli.train import _preview, main
+from dqn_zoo.cli.train import _hint_on_limit, _preview, main
 from dqn_zoo.preparation import complete
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import RUN_FORMAT
@@ -151,6 +151,17 @@ def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, h
     resolved = resolve(env="Pong", overrides=changes)
     preview = "\n".join(_preview(resolved, complete(resolved.config)))
     assert ("dqn-train --env Pong --algo laptop" in preview) is hints
+
+
+@pytest.mark.parametrize(("limit_s", "hints"), [(None, False), (60.0, True), (1e9, False)])
+def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_the_steps_that_fit(limit_s, hints):
+    changes = {"n_timesteps": 2_000_000, "learning_starts": 60, "device": "cpu"}
+    resolved = resolve(env="Pong", overrides=changes)
+    preview = "\n".join(_preview(resolved, complete(resolved.config), limit_s))
+    assert ("steps fit in 1 min" in preview) is hints
+    hint = _hint_on_limit(600_000, time_limit_s=1_800, seconds=2_650)
+    assert "about 410,000 steps fit in 30 min; " in hint
+    assert " -n 410_000 " in hint
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):

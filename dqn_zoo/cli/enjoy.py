@@ -49,8 +49,7 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         is_filmed=arguments.record is not None,
     )
     agent = build_agent(session.weights.file, session.config, device=session.device)
-    output = arguments.output or run.results_file
-    _check_writable(output)
+    _check_writable(arguments.output or run.results_file)
     film = _film(arguments, session)
     print(headline(session), flush=True)
     if arguments.render is None and arguments.record is None and not has_window:
@@ -61,7 +60,7 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         )
     finally:
         is_filmed = film is not None and film.close()
-    _report(session, games, output, was_interrupted)
+    _report(session, games, arguments.output, was_interrupted)
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
     return EXIT_INTERRUPTED if was_interrupted else 0
@@ -162,10 +161,15 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
     return Film(path, max_seconds=arguments.record_seconds)
 
 
-def _report(session: "Session", games: "list[Game]", output: Path, was_interrupted: bool) -> None:
-    """Print the summary and write results.json; an interrupted evaluation is not written."""
+def _report(
+    session: "Session", games: "list[Game]", output: Path | None, was_interrupted: bool
+) -> None:
+    """Print the summary and write results.json.
+
+    An interrupted evaluation is not written, and a run keeps the larger of two of the same agent.
+    """
     from dqn_zoo.checkpoint import replace_file
-    from dqn_zoo.results import results, summary_lines
+    from dqn_zoo.results import larger_sample, results, summary_lines
     from dqn_zoo.score_statistics import summarize
 
     if not games:
@@ -173,16 +177,21 @@ def _report(session: "Session", games: "list[Game]", output: Path, was_interrupt
         return
     summary = summarize([game.score for game in games])
     print(*summary_lines(session, summary), sep="\n")
+    file = output or session.run.results_file
     if was_interrupted:
-        print(f"interrupted: {output} is not written, because the games cut short would bias it")
+        print(f"interrupted: {file} is not written, because the games cut short would bias it")
         return
     games = sorted(games, key=lambda game: game.index)
-    content = json.dumps(results(session, games, summary), indent=2)
+    content = results(session, games, summary)
+    kept = larger_sample(file, content) if output is None else None
+    if kept is not None:
+        print(f"results: {file} keeps its {kept} games; --output FILE writes these {len(games)}")
+        return
     try:
-        replace_file(output, content.encode())
+        replace_file(file, json.dumps(content, indent=2).encode())
     except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror})") from error
-    print(f"results: {output}")
+        raise UserError(f"{file} cannot be written ({error.strerror})") from error
+    print(f"results: {file}")
 
 
 def _wants_window(arguments: argparse.Namespace) -> bool:

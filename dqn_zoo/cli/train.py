@@ -73,7 +73,7 @@ def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | No
 
     config = complete(resolved.config)
     check_memory(config)
-    for line in _preview(resolved, config):
+    for line in _preview(resolved, config, arguments.time_limit):
         print(line)
     return train(
         config,
@@ -119,7 +119,9 @@ def _options(arguments: argparse.Namespace) -> "TrainOptions":
     )
 
 
-def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
+def _preview(
+    resolved: "Resolved", config: "Config", time_limit_s: float | None = None
+) -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
     from dqn_zoo.games import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.preparation import estimate_seconds
@@ -172,6 +174,17 @@ def _preview(resolved: "Resolved", config: "Config") -> Iterator[str]:
         yield (
             f"  hint         no GPU: dqn-train --env {config.env} --algo laptop takes half an hour"
         )
+    if time_limit_s is not None and time_limit_s < seconds:
+        yield _hint_on_limit(config.n_timesteps, time_limit_s, seconds)
+
+
+def _hint_on_limit(n_timesteps: int, time_limit_s: float, seconds: float) -> str:
+    """Say how many of a run's steps fit in its time, since its schedules are made for all of them."""
+    fit = max(1, int(float(f"{n_timesteps * time_limit_s / seconds:.2g}")))
+    return (
+        f"  hint         about {fit:,} steps fit in {_duration(time_limit_s)}; --resume does the rest, "
+        f"or -n {fit:_} lets learning rate and epsilon reach their ends in time"
+    )
 
 
 def _pieces(config: "Config") -> Iterator[str]:
