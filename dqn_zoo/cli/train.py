@@ -179,11 +179,11 @@ def _preview(
 
 
 def _hint_on_limit(n_timesteps: int, time_limit_s: float, seconds: float) -> str:
-    """Say how many of a run's steps fit in its time, since its schedules are made for all of them."""
+    """Say how many steps fit in the time; the schedules of the run are made for all of them."""
     fit = max(1, int(float(f"{n_timesteps * time_limit_s / seconds:.2g}")))
     return (
-        f"  hint         about {fit:,} steps fit in {_duration(time_limit_s)}; --resume does the rest, "
-        f"or -n {fit:_} lets learning rate and epsilon reach their ends in time"
+        f"  hint         about {fit:,} steps fit in {_duration(time_limit_s)}; --resume does the "
+        f"rest, or -n {fit:_} lets learning rate and epsilon reach their ends in time"
     )
 
 
