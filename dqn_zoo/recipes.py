@@ -82,7 +82,8 @@ def resolve(
     recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
 
     merged, notes = _merge_files([recipe, given] if given else [recipe], name.game)
-    last = _override_layer(overrides or {}, flags or {})
+    last, without_effect_here = _override_layer(overrides or {}, flags or {})
+    notes += without_effect_here
     if "protocol" not in last and name.implied_protocol is not None:
         implied = Entry(name.implied_protocol, f"implied by {env_entry.value}")
         notes += _protocol_notes(merged["protocol"], implied)
@@ -173,10 +174,14 @@ def _short_name(recipe_path: Path) -> str:
     return recipe_path.as_posix() if local else f"packaged {recipe_path.name}"
 
 
-def _override_layer(overrides: Mapping[str, object], flags: Mapping[str, str]) -> Layer:
+def _override_layer(
+    overrides: Mapping[str, object], flags: Mapping[str, str]
+) -> tuple[Layer, list[str]]:
+    """Return what the command line sets, RL-Zoo's keys translated, and the notes of that."""
     layer = {key: Entry(value, flags.get(key, "override")) for key, value in overrides.items()}
     refuse_run_names(layer)
-    return validated(layer)
+    entries, no_effect = translate(layer)
+    return validated(entries), [f"no effect here: {'; '.join(no_effect)}"] if no_effect else []
 
 
 def _merge_files(files: Sequence[RecipeFile], game: str) -> tuple[Layer, list[str]]:

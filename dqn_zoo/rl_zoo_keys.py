@@ -41,7 +41,8 @@ def translate(entries: Mapping[str, Entry]) -> Translation:
         try:
             settings, note = _MEANINGS[key](value)
         except UserError as error:
-            raise UserError(f"{origin}: {key}: {error}") from None
+            where = origin if origin.endswith(f" {key}") else f"{origin}: {key}"
+            raise UserError(f"{where}: {error}") from None
         translated |= {name: Entry(setting, origin) for name, setting in settings.items()}
         notes += [] if note is None else [f"{key} ({note})"]
     return Translation(translated, tuple(notes))

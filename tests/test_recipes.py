@@ -101,6 +101,17 @@ def error_of(call, *arguments, **options):
 # --- Merging -----------------------------------------------------------------------------------
 
 
+def test_the_command_line_speaks_rl_zoos_language_too():
+    flag = "--hyperparams policy_kwargs"
+    overrides = {"loss": "qrdqn", "tau": 1, "policy_kwargs": "dict(n_quantiles=9)"}
+    resolved = resolve(overrides=overrides, flags={"policy_kwargs": flag})
+    assert resolved.config.num_quantiles == 9
+    assert resolved.sources["num_quantiles"] == flag
+    assert any(note.startswith("no effect here: tau (") for note in resolved.notes)
+    message = error_of(resolve, overrides={"tau": 0.5}, flags={"tau": "--hyperparams tau"})
+    assert message.startswith("--hyperparams tau: the target network is copied whole")
+
+
 def test_each_layer_overrides_the_one_before_and_is_named_as_the_source():
     written(
         "atari:\n  gamma: 0.1\n  n_steps: 11\n  batch_size: 12\n  train_freq: 13\n  n_envs: 14\n"
