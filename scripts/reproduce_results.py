@@ -56,15 +56,14 @@ class Job(NamedTuple):
         return f"{self.game}-{self.recipe}-{self.minutes:g}min-seed{self.seed}"
 
 
-HOUR = ("-n", "1_200_000")
 SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
         Job("SpaceInvaders", SB3, 1, 30),
-        Job("SpaceInvaders", "laptop", 4, 60, HOUR),
+        Job("SpaceInvaders", "laptop", 4, 60, ("-n", "1_200_000")),
         Job("Pong", "laptop", 1, 60),
         Job("Boxing", "laptop", 1, 60),
-        Job("Breakout", "laptop", 1, 60, HOUR),
+        Job("Breakout", "laptop", 1, 60),
     ],
     "gpu": [
         Job("SpaceInvaders", "iqn-impala", 1, 10, ("-n", "2_500_000")),
