@@ -59,9 +59,11 @@ class Job(NamedTuple):
 SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
+        Job("SpaceInvaders", "laptop", 5, 30, ("-n", "520_000")),
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, ("-n", "1_200_000")),
         Job("Pong", "laptop", 1, 60),
+        Job("Pong", "laptop", 2, 30, ("-n", "480_000", "--set", "exploration_fraction=0.125")),
         Job("Boxing", "laptop", 1, 60),
         Job("Breakout", "laptop", 1, 60),
     ],
