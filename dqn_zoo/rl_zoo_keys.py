@@ -30,22 +30,33 @@ def translate(entries: Mapping[str, Entry]) -> Translation:
     """Replace RL-Zoo's keys by ours; all other keys pass unchanged.
 
     Raises:
-        UserError: a key asks for something that does not exist here.
+        UserError: a key asks for something that does not exist here, or two set the same.
     """
     translated: dict[str, Entry] = {}
     notes = []
-    for key, (value, origin) in entries.items():
-        if key not in _MEANINGS:
-            translated[key] = Entry(value, origin)
-            continue
-        try:
-            settings, note = _MEANINGS[key](value)
-        except UserError as error:
-            where = origin if origin.endswith(f" {key}") else f"{origin}: {key}"
-            raise UserError(f"{where}: {error}") from None
-        translated |= {name: Entry(setting, origin) for name, setting in settings.items()}
+    for key, entry in entries.items():
+        settings, note = _meaning(key, entry)
+        for name, setting in settings.items():
+            if name in translated:
+                first = translated[name].origin
+                raise UserError(f"{_where(key, entry)}: it sets {name}, as {first} does; keep one")
+            translated[name] = Entry(setting, entry.origin)
         notes += [] if note is None else [f"{key} ({note})"]
     return Translation(translated, tuple(notes))
+
+
+def _meaning(key: str, entry: Entry) -> Meaning:
+    if key not in _MEANINGS:
+        return Meaning({key: entry.value})
+    try:
+        return _MEANINGS[key](entry.value)
+    except UserError as error:
+        raise UserError(f"{_where(key, entry)}: {error}") from None
+
+
+def _where(key: str, entry: Entry) -> str:
+    """Return origin and key; the origin of a flag ends with the key already."""
+    return entry.origin if entry.origin.endswith(f" {key}") else f"{entry.origin}: {key}"
 
 
 def is_from_rl_zoo(entries: Mapping[str, Entry]) -> bool:

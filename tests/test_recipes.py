@@ -112,6 +112,19 @@ def test_the_command_line_speaks_rl_zoos_language_too():
     assert message.startswith("--hyperparams tau: the target network is copied whole")
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_two_keys_for_one_setting_are_refused_in_a_file_and_on_the_command_line(swap):
+    overrides = {"policy_kwargs": "dict(n_quantiles=9)", "num_quantiles": 7, "loss": "qrdqn"}
+    lines = ["policy_kwargs: dict(n_quantiles=9)", "num_quantiles: 7", "loss: qrdqn"]
+    if swap:
+        overrides, lines = dict(reversed(overrides.items())), lines[::-1]
+    flags = {key: f"--set {key}" for key in overrides}
+    message = error_of(resolve, overrides=overrides, flags=flags)
+    assert "it sets num_quantiles, as --set " in message
+    message = error_of(with_settings, "\n".join(lines))
+    assert "it sets num_quantiles, as my.yml, line " in message
+
+
 def test_each_layer_overrides_the_one_before_and_is_named_as_the_source():
     written(
         "atari:\n  gamma: 0.1\n  n_steps: 11\n  batch_size: 12\n  train_freq: 13\n  n_envs: 14\n"
