@@ -41,39 +41,52 @@ class Job(NamedTuple):
         recipe: that it is trained with, or `SB3` for the peer.
         seed: of the run.
         minutes: from the command.
-        flags: of dqn-train; the peer has RL-Zoo's values.
+        changes: of the recipe, each a `key=value`; the peer has RL-Zoo's values.
     """
 
     game: str
     recipe: str
     seed: int
     minutes: float
-    flags: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the job's folder."""
-        return f"{self.game}-{self.recipe}-{self.minutes:g}min-seed{self.seed}"
+        own = f"{self.game}-{self.recipe}-{self.minutes:g}min-seed{self.seed}"
+        return "-".join([own, *self.changes])
+
+    @property
+    def title(self) -> str:
+        """The recipe and what is changed of it."""
+        return ", ".join([self.recipe, *self.changes])
 
 
+SPACE_INVADERS_HOUR = (
+    "n_timesteps=1_000_000",
+    "learning_rate=lin_2e-4",
+    "buffer_size=500_000",
+    "exploration_fraction=0.06",
+)
 SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
-        Job("SpaceInvaders", "laptop", 5, 30, ("-n", "520_000")),
+        Job("SpaceInvaders", "laptop", 5, 30, ("n_timesteps=520_000",)),
         Job("SpaceInvaders", SB3, 1, 30),
-        Job("SpaceInvaders", "laptop", 4, 60, ("-n", "1_200_000")),
+        Job("SpaceInvaders", "laptop", 4, 60, ("n_timesteps=1_200_000",)),
+        Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
         Job("Pong", "laptop", 1, 60),
-        Job("Pong", "laptop", 2, 30, ("-n", "480_000", "--set", "exploration_fraction=0.125")),
+        Job("Pong", "laptop", 2, 30, ("n_timesteps=480_000", "exploration_fraction=0.125")),
         Job("Boxing", "laptop", 1, 60),
         Job("Breakout", "laptop", 1, 60),
     ],
     "gpu": [
-        Job("SpaceInvaders", "iqn-impala", 1, 10, ("-n", "2_500_000")),
-        Job("SpaceInvaders", "iqn-impala", 1, 30, ("-n", "7_500_000")),
-        Job("Pong", "iqn-impala", 1, 3, ("-n", "750_000", "--set", "learning_starts=20_000")),
-        Job("Breakout", "iqn-impala", 1, 10, ("-n", "2_500_000")),
+        Job("SpaceInvaders", "iqn-impala", 1, 10, ("n_timesteps=2_500_000",)),
+        Job("SpaceInvaders", "iqn-impala", 1, 30, ("n_timesteps=7_500_000",)),
+        Job("Pong", "iqn-impala", 1, 3, ("n_timesteps=750_000", "learning_starts=20_000")),
+        Job("Breakout", "iqn-impala", 1, 10, ("n_timesteps=2_500_000",)),
     ],
-    "parity": [Job("SpaceInvaders", "dqn", 1, 30, ("--set", "n_envs=64"))],
+    "parity": [Job("SpaceInvaders", "dqn", 1, 30, ("n_envs=64",))],
 }
 
 
@@ -82,9 +95,9 @@ def preview(jobs: Sequence[Job], folder: Path) -> str:
     lines, total = [], 0.0
     for job in jobs:
         left = 0.0 if is_measured(folder / job.name) else left_s(job, folder) / 60 + 3
-        lines.append(f"  {job.name:<45} {f'{left:.0f} min left' if left else 'done'}")
+        lines.append(f"  {job.name:<75} {f'{left:.0f} min left' if left else 'done'}")
         total += left
-    return "\n".join([*lines, f"  {'all':<45} {total:.0f} min left"])
+    return "\n".join([*lines, f"  {'all':<75} {total:.0f} min left"])
 
 
 def run_of(job: Job, folder: Path) -> Run:
@@ -120,7 +133,8 @@ def train(job: Job, folder: Path) -> None:
         command += ["--resume", str(run.path)]
     else:
         command += ["--env", job.game, "--algo", job.recipe, "--seed", str(job.seed)]
-        command += ["-f", str(folder / job.name), *job.flags]
+        command += ["-f", str(folder / job.name)]
+        command += [word for change in job.changes for word in ("--set", change)]
     command += ["--time-limit", f"{left_s(job, folder):.0f}s"]
     _run(command, allowed=(0, EXIT_CODES["time_limit"]))
 
@@ -174,10 +188,10 @@ def table(jobs: Sequence[Job], folder: Path) -> str:
     ]
     for job in jobs:
         if not is_measured(folder / job.name):
-            lines.append(f"| {job.game} | `{job.recipe}` | {job.seed} | not yet measured |||||||")
+            lines.append(f"| {job.game} | `{job.title}` | {job.seed} | not yet measured |||||||")
             continue
         run = run_of(job, folder)
-        cells = [job.game, f"`{job.recipe}`", str(job.seed)]
+        cells = [job.game, f"`{job.title}`", str(job.seed)]
         cells.append(f"{column(run.progress_file, 'steps')[-1]:,.0f}")
         cells.append(f"{column(run.progress_file, 'time_s')[-1] / 60:.1f}")
         for which in ("last", "best"):
@@ -199,7 +213,7 @@ def draw(game: str, jobs: Sequence[Job], folder: Path) -> None:
         if not run.progress_file.exists():
             continue
         minutes = [seconds / 60 for seconds in column(run.progress_file, "time_s")]
-        label = f"{job.recipe}, seed {job.seed}"
+        label = f"{job.title}, seed {job.seed}"
         axes.plot(minutes, column(run.progress_file, "return_mean"), label=label)
     random = random_score(game)
     if random is not None:

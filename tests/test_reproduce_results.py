@@ -5,20 +5,19 @@ import sys
 
 import pytest
 import reproduce_results
+import yaml
 from reproduce_results import SB3, SUITES, Job, left_s, minutes_to_pass, run_of
 
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import Run
 
-TINY = ("-n", "400", "--num-threads", "1", "--no-progress")
-VALUES = ("network=small", "learning_starts=100", "eval_freq=200", "eval_episodes=1",
-          "max_frames=200", "buffer_size=500", "log_interval=100")  # fmt: skip
+TINY = ("n_timesteps=400", "num_threads=1", "network=small", "learning_starts=100", "eval_freq=200",
+        "eval_episodes=1", "max_frames=200", "buffer_size=500", "log_interval=100")  # fmt: skip
 
 
 @pytest.fixture
 def job(monkeypatch) -> Job:
-    settings = [word for value in VALUES for word in ("--set", value)]
-    job = Job("Breakout", "dqn", 3, 5, (*TINY, *settings))
+    job = Job("Breakout", "dqn", 3, 5, TINY)
     monkeypatch.setitem(SUITES, "laptop", [job])
     return job
 
@@ -31,13 +30,13 @@ def command(monkeypatch, folder, *flags) -> int:
 
 def test_a_suite_is_trained_measured_and_drawn_once(job, tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, tmp_path, "--preview") == 0
-    assert "Breakout-dqn-5min-seed3" in capsys.readouterr().out
+    assert f"Breakout-dqn-5min-seed3-{'-'.join(TINY)}" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
     assert command(monkeypatch, tmp_path) == 0
     folder = tmp_path / "laptop"
     results = json.loads((folder / job.name / "best.json").read_text())
     row = (folder / "results.md").read_text().splitlines()[2]
-    assert row.startswith("| Breakout | `dqn` | 3 | 400 |")
+    assert row.startswith(f"| Breakout | `dqn, {', '.join(TINY)}` | 3 | 400 |")
     assert f"| {results['mean_reward']:.1f} +/- {results['std_reward']:.1f} |" in row
     assert (folder / "Breakout.png").stat().st_size > 5_000
     run = run_of(job, folder)
@@ -93,4 +92,9 @@ def test_the_mark_is_passed_at_the_first_evaluation_that_reaches_it(tmp_path):
 def test_every_job_is_one_that_can_be_trained(suite):
     assert len({job.name for job in SUITES[suite]}) == len(SUITES[suite])
     for job in [job for job in SUITES[suite] if job.recipe != SB3]:
-        assert resolve(env=job.game, algo=job.recipe).config.env == job.game
+        changes = {
+            key: yaml.safe_load(value)
+            for key, value in (change.split("=") for change in job.changes)
+        }
+        config = resolve(env=job.game, algo=job.recipe, overrides=changes).config
+        assert changes.items() <= vars(config).items()

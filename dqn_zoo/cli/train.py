@@ -208,7 +208,9 @@ def _pieces(config: "Config") -> Iterator[str]:
 
 
 def _duration(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
     if minutes >= 2 * 24 * 60:
         return f"{round(minutes / 60 / 24)} days"
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
