@@ -93,11 +93,12 @@ SUITES = {
 def preview(jobs: Sequence[Job], folder: Path) -> str:
     """Say what is left to do, and how long it takes."""
     lines, total = [], 0.0
+    width = max((len(job.name) for job in jobs), default=0)
     for job in jobs:
         left = 0.0 if is_measured(folder / job.name) else left_s(job, folder) / 60 + 3
-        lines.append(f"  {job.name:<75} {f'{left:.0f} min left' if left else 'done'}")
+        lines.append(f"  {job.name:<{width}} {f'{left:.0f} min left' if left else 'done'}")
         total += left
-    return "\n".join([*lines, f"  {'all':<75} {total:.0f} min left"])
+    return "\n".join([*lines, f"  {'all':<{width}} {total:.0f} min left"])
 
 
 def run_of(job: Job, folder: Path) -> Run:
