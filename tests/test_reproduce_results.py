@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import reproduce_results
-import yaml
 from reproduce_results import SB3, SUITES, Job, left_s, minutes_to_pass, run_of
 
+from dqn_zoo.cli.arguments import parse_setting
 from dqn_zoo.recipes import resolve
 from dqn_zoo.runs import Run
 
@@ -92,9 +92,6 @@ def test_the_mark_is_passed_at_the_first_evaluation_that_reaches_it(tmp_path):
 def test_every_job_is_one_that_can_be_trained(suite):
     assert len({job.name for job in SUITES[suite]}) == len(SUITES[suite])
     for job in [job for job in SUITES[suite] if job.recipe != SB3]:
-        changes = {
-            key: yaml.safe_load(value)
-            for key, value in (change.split("=") for change in job.changes)
-        }
+        changes = dict(parse_setting(change) for change in job.changes)
         config = resolve(env=job.game, algo=job.recipe, overrides=changes).config
         assert changes.items() <= vars(config).items()
