@@ -175,16 +175,17 @@ def _preview(
             f"  hint         no GPU: dqn-train --env {config.env} --algo laptop takes half an hour"
         )
     if time_limit_s is not None and time_limit_s < seconds:
-        yield _hint_on_limit(config.n_timesteps, time_limit_s, seconds)
+        yield _hint_on_limit(config, time_limit_s, seconds)
 
 
-def _hint_on_limit(n_timesteps: int, time_limit_s: float, seconds: float) -> str:
+def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
     """Say how many steps fit in the time; the schedules of the run are made for all of them."""
-    fit = max(1, int(float(f"{n_timesteps * time_limit_s / seconds:.2g}")))
-    return (
-        f"  hint         about {fit:,} steps fit in {_duration(time_limit_s)}; --resume does the "
-        f"rest, or -n {fit:_} lets learning rate and epsilon reach their ends in time"
-    )
+    fit = max(1, int(float(f"{config.n_timesteps * time_limit_s / seconds:.2g}")))
+    time = _duration(time_limit_s)
+    hint = f"  hint         about {fit:,} steps fit in {time}; --resume does the rest"
+    if fit <= config.learning_starts:  # with so few nothing would be learned
+        return hint
+    return f"{hint}, or -n {fit:_} lets learning rate and epsilon reach their ends in time"
 
 
 def _pieces(config: "Config") -> Iterator[str]:
