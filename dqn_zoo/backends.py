@@ -13,10 +13,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dqn_zoo.env_settings import EnvSettings
-from dqn_zoo.errors import UserError
-from dqn_zoo.machine import usable_cores
-
 Actions = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -81,44 +77,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the emulators; called once."""
-
-
-def make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: int) -> Backend:
-    """Build the backend that serves the settings.
-
-    Args:
-        rom: name of the game in ale-py's snake_case.
-        num_envs: environments stepped together.
-        settings: how they are played and seen.
-        num_threads: of the vector backend; 0: one per environment, up to the number of cores.
-
-    Raises:
-        UserError: settings that do not go together, or a library that does not load.
-    """
-    if settings.choose_backend() == "vector":
-        try:
-            from dqn_zoo.backend_vector import VectorBackend
-        except ImportError as error:
-            raise UserError(
-                f"this build of ale-py has no vector environment ({error}); use "
-                "--backend gymnasium, or install ale-py from a wheel"
-            ) from error
-
-        return VectorBackend(
-            rom,
-            num_envs,
-            protocol=settings.protocol,
-            frame_stack=settings.frame_stack,
-            num_threads=num_threads or min(usable_cores(), num_envs),
-        )
-    from dqn_zoo.backend_gymnasium import GymnasiumBackend
-
-    return GymnasiumBackend(
-        rom,
-        num_envs,
-        protocol=settings.protocol,
-        frame_stack=settings.frame_stack,
-        crop=settings.crop,
-        on_frame=settings.on_frame,
-        render_mode=settings.render_mode,
-    )

@@ -30,11 +30,11 @@ from dqn_zoo.backends import (
     Mask,
     Observations,
     Seeds,
-    make_backend,
 )
 from dqn_zoo.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.errors import UserError
 from dqn_zoo.games import PROTOCOLS, GameName, parse_game
+from dqn_zoo.machine import usable_cores
 
 __all__ = ["EnvSettings", "EnvStep", "Environments", "ReseedPlan", "make_envs"]
 
@@ -95,9 +95,40 @@ def make_envs(
             "num_envs and frame_stack start at 1 and num_threads at 0; "
             f"got {num_envs}, {settings.frame_stack} and {num_threads}"
         )
-    backend = make_backend(name.rom, num_envs, settings, num_threads)
+    backend = _make_backend(name.rom, num_envs, settings, num_threads)
     plan = ReseedPlan.for_training(seed) if reseed is None else reseed
     return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
+
+
+def _make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: int) -> Backend:
+    """The backend that serves the settings; the other one is not imported."""
+    if settings.choose_backend() == "vector":
+        try:
+            from dqn_zoo.backend_vector import VectorBackend
+        except ImportError as error:
+            raise UserError(
+                f"this build of ale-py has no vector environment ({error}); use "
+                "--backend gymnasium, or install ale-py from a wheel"
+            ) from error
+
+        return VectorBackend(
+            rom,
+            num_envs,
+            protocol=settings.protocol,
+            frame_stack=settings.frame_stack,
+            num_threads=num_threads or min(usable_cores(), num_envs),
+        )
+    from dqn_zoo.backend_gymnasium import GymnasiumBackend
+
+    return GymnasiumBackend(
+        rom,
+        num_envs,
+        protocol=settings.protocol,
+        frame_stack=settings.frame_stack,
+        crop=settings.crop,
+        on_frame=settings.on_frame,
+        render_mode=settings.render_mode,
+    )
 
 
 class _Phase(Enum):
