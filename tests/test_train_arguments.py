@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -310,6 +311,34 @@ def test_a_run_number_without_resume_is_refused():
     assert "--exp-id chooses the run of --resume" in error_of(
         check_resume_flags, parse("--exp-id", "1")
     )
+
+
+# --- Streams that nobody reads -----------------------------------------------------------------
+
+
+def shell(command):
+    line = f"exec {sys.executable} -m dqn_zoo.cli.{command}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["enjoy --list", "train --env Pong --print-config"])
+def test_a_closed_stdout_is_no_error(command):
+    ended = shell(f"{command} >&-")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_mistake_keeps_its_exit_code_with_every_stream_closed():
+    ended = shell("train --env NoSuchGame >&- 2>&-")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
+
+
+def test_a_reader_who_leaves_does_not_make_a_success_of_it():
+    unread, pipe = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Pong", "--print-config"]
+    with open(pipe, "wb") as stdout:
+        ended = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 # --- Errors and help ---------------------------------------------------------------------------

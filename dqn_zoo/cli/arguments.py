@@ -11,14 +11,18 @@ from typing import Any, NoReturn
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
 
 
 def run_command(command: Callable[[], int | None]) -> int:
     """Call a command and return its exit code; a user's mistake becomes one line on stderr.
 
-    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C, otherwise what the
-    command returns (None is 0). Every other exception is a bug of ours and keeps its traceback.
+    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C, 141 if the reader
+    of a pipe left before the end, otherwise what the command returns (None is 0). Every other
+    exception is a bug of ours and keeps its traceback.
     """
+    _replace_closed_streams()
     try:
         return command() or 0
     except UserError as error:
@@ -27,14 +31,23 @@ def run_command(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader left (`dqn-train --print-config | head`); Python must not flush to it again.
+        # The reader left (`dqn-verify ... | head`); Python must not flush to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_BROKEN_PIPE
     except OSError as error:
         if error.filename is None:
             raise
         print(f"error: {_plain(error.filename)}: {error.strerror}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _replace_closed_streams() -> None:
+    """Write to nowhere where the shell closed stdout or stderr (`>&-`); Python has None there."""
+    # The lowest free descriptor is taken: 1 or 2 itself, and no later file can be mistaken for it.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _plain(message: object) -> str:
