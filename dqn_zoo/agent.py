@@ -118,7 +118,7 @@ def find_weights(run: Run, which: Which | int) -> Path:
     if not run.model_file.exists():
         raise UserError(
             f"{run.path} has no weights yet: it has neither finished nor reached its first "
-            f"checkpoint; train it on with dqn-train --resume {run.path}"
+            f"checkpoint; train it on with dqn-train --resume {run.quoted_path}"
         )
     return run.model_file
 

@@ -111,7 +111,7 @@ class Housekeeper:
         if self._saved_at != steps:
             raise UserError(
                 f"the last checkpoint of {self._run.path} could not be written; free some room, "
-                f"then dqn-train --resume {self._run.path} goes on from the one before"
+                f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
             )
 
     @timed("logging")

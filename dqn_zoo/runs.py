@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import json
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class Run:
     def name(self) -> str:
         """Name of the run, for example `SpaceInvaders_1`."""
         return self.path.resolve().name
+
+    @property
+    def quoted_path(self) -> str:
+        """The folder as a shell takes it, for commands in messages."""
+        return shlex.quote(str(self.path))
 
     @property
     def config_file(self) -> Path:
@@ -144,7 +150,8 @@ def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | Non
                 if exp_id:
                     raise UserError(
                         f"--exp-id {exp_id} is taken: {path} exists; resume it with "
-                        f"`--resume {path}`, or leave --exp-id out to get the next free number"
+                        f"`--resume {Run(path).quoted_path}`, or leave --exp-id out to get the "
+                        "next free number"
                     ) from None
                 continue
             return Run(path)

@@ -253,7 +253,7 @@ def _writing(run: Run) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"{error.filename or run.path} cannot be written ({error.strerror}); make room or make "
-            f"it writable, then dqn-train --resume {run.path} if the run had begun"
+            f"it writable, then dqn-train --resume {run.quoted_path} if the run had begun"
         ) from error
 
 
@@ -267,7 +267,7 @@ def _goal(run: Run, options: TrainOptions) -> int:
     if "origin" in manifest:
         raise UserError(
             f"{run.path} was trained elsewhere and came here as weights, without what a resume "
-            f"needs; a new run can start from them: dqn-train -i {run.path}"
+            f"needs; a new run can start from them: dqn-train -i {run.quoted_path}"
         )
     goal = goal_steps(manifest)
     asked = options.until_steps
@@ -279,7 +279,7 @@ def _goal(run: Run, options: TrainOptions) -> int:
     if has_finished(manifest) and (asked is None or asked == goal):
         raise UserError(
             f"{run.path} has finished its {goal:,} steps; to train on, give a larger -n: "
-            f"dqn-train --resume {run.path} -n {2 * goal}"
+            f"dqn-train --resume {run.quoted_path} -n {2 * goal}"
         )
     return goal if asked is None else asked
 

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -239,10 +240,13 @@ def sign_again(checkpoint: Path) -> None:
 def test_a_time_limit_saves_says_how_to_resume_and_the_rest_equals_undisturbed(
     tmp_path, undisturbed
 ):
-    output = finish([*DQN_1.arguments(tmp_path), "--time-limit", "2s"], expect=75)
-    run = run_of(tmp_path)
-    assert f"dqn-train --resume {run}" in output
-    output = finish(["--resume", str(run), "--no-progress"])
+    folder = tmp_path / "my runs"
+    output = finish([*DQN_1.arguments(folder), "--time-limit", "2s"], expect=75)
+    run = run_of(folder)
+    copied = output.partition("resume it: ")[2].splitlines()[0]
+    command, *flags = shlex.split(copied)
+    assert (command, flags) == ("dqn-train", ["--resume", str(run)])
+    output = finish([*flags, "--no-progress"])
     assert 0 < resumed_at(output) < STEPS
     assert everything(run) == undisturbed(DQN_1)
 

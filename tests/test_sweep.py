@@ -364,13 +364,13 @@ def test_a_log_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 
 def test_flags_of_another_plan_are_refused_and_those_of_the_same_go_on(tmp_path, capsys, quick):
-    folder = tmp_path / "sweep"
+    folder = tmp_path / "my sweep"
     assert main([*FLAGS, "-f", str(folder), "--plan-only"]) == 0
     sweep = Sweep.open(folder)
     for job in sweep.plan.jobs():
         finish(sweep, job, 1.0)
     assert main(["-f", str(folder), "--algos", "dqn", "--games", "pong"]) == 2
-    assert "holds another plan: go on with it by dqn-bench -f" in capsys.readouterr().err
+    assert f"go on with it by dqn-bench -f '{folder}', or name" in capsys.readouterr().err
     for flags in ([], FLAGS):
         assert main([*flags, "-f", str(folder)]) == 0
         assert "8 of them done" in capsys.readouterr().out

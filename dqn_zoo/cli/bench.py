@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -40,12 +39,11 @@ def _bench(arguments: argparse.Namespace) -> int:
     launch, at_once = _launcher(sweep, arguments)
     if arguments.dry_run:
         for job in sweep.plan.jobs():
-            print(shlex.join(["dqn-bench", "-f", str(sweep.folder), "--job", job.name]))
+            print(f"{sweep.command} --job {job.name}")
         return 0
     sweep.write()
     if arguments.plan_only:
-        folder = shlex.quote(str(sweep.folder))
-        print(f"written; run it: dqn-bench -f {folder}, or with --job 1 and so on")
+        print(f"written; run it: {sweep.command}, or with --job 1 and so on")
         return 0
     return _run_all(sweep, launch, at_once, references)
 
@@ -70,8 +68,8 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
         sweep = Sweep.open(arguments.folder)
         if plan not in (None, sweep.plan):
             raise UserError(
-                f"{arguments.folder} holds another plan: go on with it by dqn-bench -f "
-                f"{arguments.folder}, or name another folder with -f"
+                f"{arguments.folder} holds another plan: go on with it by {sweep.command}, or name "
+                "another folder with -f"
             )
         return sweep
     machine = machine_settings(arguments.jobs or len(plan.jobs()))
@@ -188,7 +186,7 @@ def _run_all(
     if failed:
         print(
             f"{len(failed)} of {len(statuses)} jobs failed; what they printed lies in "
-            f"{sweep.folder / 'logs'}; dqn-bench -f {sweep.folder} tries them again",
+            f"{sweep.folder / 'logs'}; {sweep.command} tries them again",
             file=sys.stderr,
         )
     return 1 if failed else 0

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from dqn_zoo.exchange.sb3_import import import_sb3
 
     run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
-    print(f"next: dqn-enjoy --run {shlex.quote(str(run.path))}")
+    print(f"next: dqn-enjoy --run {run.quoted_path}")
 
 
 if __name__ == "__main__":

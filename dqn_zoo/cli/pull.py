@@ -1,7 +1,6 @@
 """dqn-pull: make a run folder from an agent on the Hugging Face Hub."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -35,7 +34,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     from dqn_zoo.sharing.pull import pull
 
     run = pull(arguments.repo, log_folder=arguments.folder, command=sys.argv)
-    print(f"next: dqn-enjoy --run {shlex.quote(str(run.path))}")
+    print(f"next: dqn-enjoy --run {run.quoted_path}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -222,16 +221,15 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     from dqn_zoo.training import EXIT_CODES
 
     path = outcome.run.path
-    quoted = shlex.quote(str(path))
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
         for line in profile:
             print(line)
         if outcome.reason == "finished":
             print(f"finished {path} at step {outcome.steps:,}")
-            print(f"watch it: dqn-enjoy --run {quoted}")
+            print(f"watch it: dqn-enjoy --run {outcome.run.quoted_path}")
         else:
             print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), saved")
-            print(f"resume it: dqn-train --resume {quoted}")
+            print(f"resume it: dqn-train --resume {outcome.run.quoted_path}")
     return EXIT_CODES[outcome.reason]
 
 

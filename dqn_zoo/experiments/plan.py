@@ -12,6 +12,7 @@ with another working folder, trains what its neighbours trained.
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -280,6 +281,11 @@ class Sweep:
     def run(self, job: Job) -> Run:
         """Return the run of a job, whether it exists or not."""
         return Run(self.runs / job.variant / f"{job.game}_{job.seed}")
+
+    @property
+    def command(self) -> str:
+        """What goes on with the sweep, as a shell takes it."""
+        return shlex.join(["dqn-bench", "-f", str(self.folder)])
 
     @property
     def runs(self) -> Path:

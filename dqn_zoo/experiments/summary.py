@@ -126,8 +126,7 @@ def read_score(sweep: Sweep, job: Job) -> RunScore:
             means[which] = float(json.loads(file.read_text())["mean_reward"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{file} is damaged: remove it, and dqn-bench -f {sweep.folder} plays the games "
-                "again"
+                f"{file} is damaged: remove it, and {sweep.command} plays the games again"
             ) from None
     return RunScore(**means)
 

@@ -105,8 +105,8 @@ def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
 def _own_results(run: Run) -> dict[str, Any]:
     if not run.results_file.exists():
         raise UserError(
-            f"{run.path} has no {run.results_file.name} to verify: dqn-enjoy --run {run.path} "
-            "makes one"
+            f"{run.path} has no {run.results_file.name} to verify: "
+            f"dqn-enjoy --run {run.quoted_path} makes one"
         )
     return read_results(run.results_file)
 
@@ -123,7 +123,7 @@ def _claimed_weights(run: Run, sha256: str | None) -> Path:
             return path
     raise UserError(
         f"the score of {run.path} is of weights that it does not have any more: "
-        f"dqn-enjoy --run {run.path} measures those that it has"
+        f"dqn-enjoy --run {run.quoted_path} measures those that it has"
     )
 
 
