@@ -68,6 +68,12 @@ SPACE_INVADERS_HOUR = (
     "buffer_size=500_000",
     "exploration_fraction=0.06",
 )
+PONG_HALF_HOUR = ("n_timesteps=480_000", "exploration_fraction=0.125")
+PONG_HOUR_UNNORMED = (
+    "n_timesteps=1_000_000",
+    "exploration_fraction=0.06",
+    "layer_norm=false",
+)
 SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
@@ -75,8 +81,10 @@ SUITES = {
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, ("n_timesteps=1_200_000",)),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
-        Job("Pong", "laptop", 1, 60),
-        Job("Pong", "laptop", 2, 30, ("n_timesteps=480_000", "exploration_fraction=0.125")),
+        Job("Pong", "laptop", 2, 60),
+        *(Job("Pong", "laptop", seed, 30, PONG_HALF_HOUR) for seed in (1, 2)),
+        Job("Pong", "laptop", 1, 60, PONG_HOUR_UNNORMED),
+        Job("Pong", "laptop", 2, 30, (*PONG_HALF_HOUR, "layer_norm=false")),
         Job("Boxing", "laptop", 1, 60),
         Job("Breakout", "laptop", 1, 60),
     ],

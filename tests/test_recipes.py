@@ -716,10 +716,12 @@ def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo)
 def test_laptop_has_values_of_its_own_for_three_games():
     pong, other = (resolve(algo="laptop", env=game).config for game in ("Pong", "Qbert"))
     changed = {key for key, value in pong if value != getattr(other, key)}
-    assert changed == {"env", "n_timesteps", "gamma", "learning_rate", "exploration_fraction"}
-    assert (pong.gamma, pong.learning_rate) == (0.98, "lin_2e-4")
+    schedule = {"n_timesteps", "learning_rate", "exploration_fraction"}
+    assert changed == {"env", "gamma", "layer_norm", *schedule}
+    assert (pong.gamma, pong.learning_rate, pong.layer_norm) == (0.98, "lin_2e-4", True)
     boxing = resolve(algo="laptop", env="Boxing").config
-    assert boxing == pong.model_copy(update={"env": "Boxing", "gamma": 0.99})
+    own = {"n_timesteps": 1_000_000, "learning_rate": "lin_2e-4", "exploration_fraction": 0.06}
+    assert boxing == other.model_copy(update={"env": "Boxing", **own})
     breakout = resolve(algo="laptop", env="Breakout").config
     own = {"env": "Breakout", "n_timesteps": 900_000, "exploration_fraction": 0.067}
     assert breakout == boxing.model_copy(update=own)
