@@ -85,7 +85,8 @@ def make_envs(
             one per environment, up to the number of cores.
 
     Raises:
-        UserError: an unknown game, or settings that do not go together.
+        UserError: an unknown game, settings that do not go together, or a build of ale-py
+            without the vector environment.
     """
     name = parse_game(game)
     if settings is None:
