@@ -69,7 +69,7 @@ SPACE_INVADERS_HOUR = (
     "buffer_size=500_000",
     "exploration_fraction=0.046",
 )
-SPACE_INVADERS_HOUR_OF_32 = (  # the minibatches that the recipe has
+SPACE_INVADERS_HOUR_BATCH_32 = (
     "n_timesteps=1_000_000",
     "learning_rate=lin_2e-4",
     "buffer_size=500_000",
@@ -88,7 +88,7 @@ SUITES = {
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, ("n_timesteps=1_200_000",)),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
-        Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR_OF_32),
+        Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR_BATCH_32),
         Job("Pong", "laptop", 2, 60),
         *(Job("Pong", "laptop", seed, 30, PONG_HALF_HOUR) for seed in (1, 2)),
         Job("Pong", "laptop", 1, 60, PONG_HOUR_UNNORMED),
