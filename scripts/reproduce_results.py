@@ -62,6 +62,16 @@ class Job(NamedTuple):
         return ", ".join([self.recipe, *self.changes])
 
 
+SPACE_INVADERS_EVERY_8_STEPS = (
+    "n_timesteps=1_000_000",
+    "learning_rate=lin_5e-4",
+    "train_freq=8",
+    "target_update_interval=4_000",
+    "batch_size=16",
+    "buffer_size=500_000",
+    "exploration_fraction=0.06",
+    "eval_freq=100_000",
+)
 SPACE_INVADERS_HOUR = (
     "n_timesteps=1_300_000",
     "learning_rate=lin_3e-4",
@@ -85,6 +95,10 @@ SUITES = {
     "laptop": [
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
         Job("SpaceInvaders", "laptop", 5, 30, ("n_timesteps=520_000",)),
+        *(
+            Job("SpaceInvaders", "laptop", seed, 30, SPACE_INVADERS_EVERY_8_STEPS)
+            for seed in (1, 2, 3)
+        ),
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, ("n_timesteps=1_200_000",)),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
