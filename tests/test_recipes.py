@@ -708,12 +708,12 @@ def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo)
     resolved = resolve(algo=algo)
     assert resolved.warnings == ()
     assert pieces.items() <= resolved.config.model_dump().items()
-    for game in ("SpaceInvaders", "Pong", "Boxing", "Breakout"):  # three have values of their own
+    for game in ("SpaceInvaders", "Pong", "Boxing", "Breakout"):  # with values of their own
         config = resolve(algo=algo, env=game).config
         assert config.exploration_fraction * config.n_timesteps == pytest.approx(60_000, rel=0.01)
 
 
-def test_laptop_has_values_of_its_own_for_three_games():
+def test_laptop_has_values_of_its_own_for_four_games():
     pong, other = (resolve(algo="laptop", env=game).config for game in ("Pong", "Qbert"))
     changed = {key for key, value in pong if value != getattr(other, key)}
     schedule = {"n_timesteps", "learning_rate", "exploration_fraction"}
@@ -725,3 +725,8 @@ def test_laptop_has_values_of_its_own_for_three_games():
     breakout = resolve(algo="laptop", env="Breakout").config
     own = {"env": "Breakout", "n_timesteps": 900_000, "exploration_fraction": 0.067}
     assert breakout == boxing.model_copy(update=own)
+    invaders = resolve(algo="laptop", env="SpaceInvaders").config
+    own = {"n_timesteps": 1_000_000, "learning_rate": "lin_5e-4", "exploration_fraction": 0.06}
+    own |= {"train_freq": 8, "batch_size": 16, "target_update_interval": 4_000}
+    own |= {"env": "SpaceInvaders", "buffer_size": 500_000, "eval_freq": 100_000}
+    assert invaders == other.model_copy(update=own)
