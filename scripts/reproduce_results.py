@@ -62,14 +62,14 @@ class Job(NamedTuple):
         return ", ".join([self.recipe, *self.changes])
 
 
-SPACE_INVADERS_HOUR = ("n_timesteps=2_000_000", "exploration_fraction=0.03")
-SPACE_INVADERS_HOUR_EVERY_4_STEPS = (
+SPACE_INVADERS_HOUR = (
     "n_timesteps=1_300_000",
     "learning_rate=lin_3e-4",
     "train_freq=4",
     "target_update_interval=2_000",
     "exploration_fraction=0.046",
 )
+SPACE_INVADERS_TWICE_THE_HALF_HOUR = ("n_timesteps=2_000_000", "exploration_fraction=0.03")
 PONG_HALF_HOUR = ("n_timesteps=480_000", "exploration_fraction=0.125")
 PONG_HOUR_UNNORMED = (
     "n_timesteps=1_000_000",
@@ -81,7 +81,7 @@ SUITES = {
         *(Job("SpaceInvaders", "laptop", seed, 30) for seed in (1, 2, 3)),
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
-        Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR_EVERY_4_STEPS),
+        Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_TWICE_THE_HALF_HOUR),
         Job("Pong", "laptop", 2, 60),
         *(Job("Pong", "laptop", seed, 30, PONG_HALF_HOUR) for seed in (1, 2)),
         Job("Pong", "laptop", 1, 60, PONG_HOUR_UNNORMED),
