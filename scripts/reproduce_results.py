@@ -82,7 +82,7 @@ SUITES = {
         Job("SpaceInvaders", SB3, 1, 30),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_HOUR),
         Job("SpaceInvaders", "laptop", 4, 60, SPACE_INVADERS_TWICE_THE_HALF_HOUR),
-        Job("Pong", "laptop", 2, 60),
+        *(Job("Pong", "laptop", seed, 60) for seed in (1, 2)),
         *(Job("Pong", "laptop", seed, 30, PONG_HALF_HOUR) for seed in (1, 2)),
         Job("Pong", "laptop", 1, 60, PONG_HOUR_UNNORMED),
         Job("Pong", "laptop", 2, 30, (*PONG_HALF_HOUR, "layer_norm=false")),
