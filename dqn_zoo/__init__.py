@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqn_zoo.agent import Agent
-    from dqn_zoo.envs import make_envs
+    from dqn_zoo.envs.environments import make_envs
     from dqn_zoo.errors import UserError
-    from dqn_zoo.evaluation import evaluate
-    from dqn_zoo.recipes import resolve
+    from dqn_zoo.play.agent import Agent
+    from dqn_zoo.play.evaluation import evaluate
+    from dqn_zoo.settings.recipes import resolve
     from dqn_zoo.sharing.pull import load_agent
-    from dqn_zoo.training import TrainOptions, resume, train
+    from dqn_zoo.training.loop import TrainOptions, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Agent": "agent",
-    "TrainOptions": "training",
+    "Agent": "play.agent",
+    "TrainOptions": "training.loop",
     "UserError": "errors",
-    "evaluate": "evaluation",
+    "evaluate": "play.evaluation",
     "load_agent": "sharing.pull",
-    "make_envs": "envs",
-    "resolve": "recipes",
-    "resume": "training",
-    "train": "training",
+    "make_envs": "envs.environments",
+    "resolve": "settings.recipes",
+    "resume": "training.loop",
+    "train": "training.loop",
 }
 
 

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from benchmarking import Benchmark, Contender, Measurement
 from peers import environment as peers
 
-from dqn_zoo.envs import EnvSettings, make_envs
-from dqn_zoo.machine import usable_cores
+from dqn_zoo.envs.environments import EnvSettings, make_envs
+from dqn_zoo.system.machine import usable_cores
 
 Step = Callable[[npt.NDArray[np.int64]], object]
 NUM_ACTIONS = 6

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dqn_zoo.machine import describe_machine
+from dqn_zoo.system.machine import describe_machine
 
 Say = Callable[[str], None]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from dqn_zoo.agent import build_agent, load_weights, weights_bytes
 from dqn_zoo.cli.arguments import EXIT_INTERRUPTED
 from dqn_zoo.cli.enjoy_arguments import build_parser
 from dqn_zoo.cli.playing import find_asked_run, make_session, play_games
-from dqn_zoo.enjoy import choose_weights, read_weights
-from dqn_zoo.results import headline, summary_lines
-from dqn_zoo.runs import Run
-from dqn_zoo.score_statistics import summarize
+from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes
+from dqn_zoo.play.results import headline, summary_lines
+from dqn_zoo.play.session import choose_weights, read_weights
+from dqn_zoo.play.statistics import summarize
+from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
 from dqn_zoo.sharing.pretrained import PRETRAINED
 from dqn_zoo.sharing.push import Staging, stage_results, training_record

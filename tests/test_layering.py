@@ -1,6 +1,7 @@
-"""Imports point one way: a stop on the way of a transition knows only the stops before it."""
+"""Imports point one way: from room to room in one order, and never around a circle."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,45 +10,33 @@ import dqn_zoo
 
 PACKAGE = Path(dqn_zoo.__file__).parent
 
-# The stops in their order; files on one line belong to one stop and may know each other.
-STOPS = [
-    ["backends", "backend_vector", "backend_gymnasium", "atari_wrappers", "action_log",
-     "env_settings", "envs"],
-    ["transitions"],
-    ["sampling"],
-    ["replay"],
-    ["heads"],
-    ["networks"],
-    ["precision"],
-    ["value_learning"],
-    ["bootstraps"],
-    ["losses"],
-    ["cuda_graph", "optimizers"],
-    ["learner"],
-    ["agent"],
-    ["checkpoint"],
-    ["evaluation", "video", "results", "enjoy"],
-    ["trainer", "preparation", "housekeeping", "training"],
-]  # fmt: skip
-BESIDE = [
-    ["errors"],
-    [
-        "yaml_reader",
-        "seeding",
-        "exploration",
-        "locking",
-        "runs",
-        "rates",
-        "stopwatch",
-        "uploads",
-        "score_statistics",
-        "html_page",
-    ],
-    ["config"],
-    ["config_checks"],
-    ["games", "rl_zoo_keys", "recipe_files", "recipes"],
-    ["machine", "manifest", "logfiles", "metrics", "display", "stopping", "learning_curve"],
-]
+# A room may import those above it. Files at the top of the package import none.
+ROOMS = (
+    "system",
+    "settings",
+    "envs",
+    "replay",
+    "networks",
+    "learning",
+    "runs",
+    "play",
+    "training",
+    "sharing",
+    "exchange",
+    "experiments",
+    "cli",
+)
+# These stand side by side: each could be left out without the next.
+STRANGERS = {"exchange": {"sharing"}, "experiments": {"sharing", "exchange"}}
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of the package by name, such as `replay.memory`."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
 
 
 def imports_of(path: Path) -> set[str]:
@@ -56,79 +45,63 @@ def imports_of(path: Path) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = [ast.Pass()]
-    found = set()
+    known, found = modules(), set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "dqn_zoo":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dqn_zoo."):
-            found.add(str(node.module).removeprefix("dqn_zoo."))
-    return found
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dqn_zoo"):
+            module = str(node.module).removeprefix("dqn_zoo").removeprefix(".")
+            for alias in node.names:
+                inner = f"{module}.{alias.name}".removeprefix(".")
+                found.add(inner if inner in known else module)
+    return found - {""}
 
 
-def ranks() -> dict[str, int]:
-    return {name: rank for rank, names in enumerate(BESIDE + STOPS) for name in names}
+def room_of(module: str) -> str:
+    return module.split(".")[0] if "." in module else ""
 
 
-def test_every_module_has_a_place():
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert modules == set(ranks())
+def test_every_room_has_its_place_and_says_what_lives_there():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(ROOMS)
+    for room in ROOMS:
+        assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())), room
 
 
-def test_no_module_imports_a_later_one():
-    rank = ranks()
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_a_room_imports_only_rooms_above_it(room):
+    above = set(ROOMS[: ROOMS.index(room)]) if room else set()
+    allowed = {"", room} | above - STRANGERS.get(room, set())
     wrong = [
-        f"{path.stem} imports {name}"
-        for path in PACKAGE.glob("*.py")
-        if path.stem != "__init__"
-        for name in imports_of(path)
-        if name in rank and rank[name] > rank[path.stem]
+        f"{name} imports {other}"
+        for name, path in modules().items()
+        if room_of(name) == room
+        for other in imports_of(path)
+        if room_of(other) not in allowed
     ]
     assert wrong == []
 
 
-# What each folder beside the line may import of the folders; everything may import the flat files.
-FOLDERS = {
-    "": set(),
-    "exchange": set(),
-    "sharing": set(),
-    "experiments": set(),
-    "cli": {"exchange", "experiments", "sharing"},
-}
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_folders_are_imported_by_nothing_below_them(folder):
-    allowed = FOLDERS[folder] | {folder}
-    wrong = [
-        f"{path.relative_to(PACKAGE)} imports {name}"
-        for path in (PACKAGE / folder).glob("*.py")
-        if path != PACKAGE / "__init__.py"
-        for name in imports_of(path)
-        if "." in name and name.split(".")[0] not in allowed
-    ]
-    assert wrong == []
-
-
-def test_every_folder_has_its_place():
-    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders == set(FOLDERS) - {""}
+def test_no_two_modules_import_each_other_on_whatever_way():
+    graph = {name: imports_of(path) - {name} for name, path in modules().items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
 
 
 def test_config_knows_nothing_of_the_project_but_its_errors():
-    assert imports_of(PACKAGE / "config.py") <= {"errors"}
+    assert imports_of(PACKAGE / "settings" / "config.py") <= {"errors"}
 
 
 def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from typing import get_args
 
-    from dqn_zoo.bootstraps import BOOTSTRAPS
-    from dqn_zoo.config import Config
-    from dqn_zoo.games import PROTOCOLS
-    from dqn_zoo.heads import HEADS
-    from dqn_zoo.losses import LOSSES
-    from dqn_zoo.networks import TORSOS
-    from dqn_zoo.optimizers import OPTIMIZERS
-    from dqn_zoo.sampling import SAMPLERS
+    from dqn_zoo.learning.bootstraps import BOOTSTRAPS
+    from dqn_zoo.learning.losses import LOSSES
+    from dqn_zoo.learning.optimizers import OPTIMIZERS
+    from dqn_zoo.networks.heads import HEADS
+    from dqn_zoo.networks.network import TORSOS
+    from dqn_zoo.replay.samplers import SAMPLERS
+    from dqn_zoo.settings.config import Config
+    from dqn_zoo.settings.games import PROTOCOLS
 
     for key, variants in {
         "protocol": PROTOCOLS,

@@ -186,7 +186,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     Raises:
         UserError: no key, no value, or a value that is no YAML.
     """
-    from dqn_zoo.yaml_reader import parse_value
+    from dqn_zoo.settings.yaml_reader import parse_value
 
     match = re.fullmatch(r"\s*(\w+)\s*[=:](.*)", text, re.DOTALL)
     if match is None or not match[2].strip():

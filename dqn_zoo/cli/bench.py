@@ -145,7 +145,7 @@ def _print_preview(
         where: they are run.
         at_once: jobs that run at the same time; None where somebody else decides.
     """
-    from dqn_zoo.rates import format_duration
+    from dqn_zoo.training.rates import format_duration
 
     plan = sweep.plan
     left = [job for job in plan.jobs() if not sweep.is_done(job)]

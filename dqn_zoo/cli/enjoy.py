@@ -14,14 +14,14 @@ from dqn_zoo.cli.enjoy_arguments import DEFAULT_FILM, build_parser
 from dqn_zoo.cli.play_arguments import DEFAULT_EPISODES
 from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_warning
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs import NoRunError
+from dqn_zoo.runs.run import NoRunError
 
 if TYPE_CHECKING:
-    from dqn_zoo.config import Config
-    from dqn_zoo.enjoy import Session
-    from dqn_zoo.evaluation import Game
-    from dqn_zoo.runs import Run
-    from dqn_zoo.video import Film
+    from dqn_zoo.play.evaluation import Game
+    from dqn_zoo.play.film import Film
+    from dqn_zoo.play.session import Session
+    from dqn_zoo.runs.run import Run
+    from dqn_zoo.settings.config import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +36,8 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     has_window = _wants_window(arguments)
     run, config = _find_run(arguments)
 
-    from dqn_zoo.agent import build_agent
-    from dqn_zoo.results import headline
+    from dqn_zoo.play.agent import build_agent
+    from dqn_zoo.play.results import headline
 
     session = make_session(
         arguments,
@@ -67,7 +67,7 @@ def _enjoy(arguments: argparse.Namespace) -> int:
 
 
 def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
-    from dqn_zoo.recipes import load_config
+    from dqn_zoo.settings.recipes import load_config
 
     if arguments.hub is not None:
         run = _pulled(arguments)
@@ -93,7 +93,7 @@ def _pulled(arguments: argparse.Namespace) -> "Run":
 def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
     """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
     _refuse(arguments, "--pretrained", {"algo", "run", "exp_id"})
-    from dqn_zoo.games import parse_game
+    from dqn_zoo.settings.games import parse_game
     from dqn_zoo.sharing.pretrained import find_pretrained, list_pretrained, unpack_pretrained
 
     if arguments.env is None:
@@ -146,7 +146,7 @@ def _num_games(arguments: argparse.Namespace) -> int | None:
 
 
 def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
-    from dqn_zoo.video import Film
+    from dqn_zoo.play.film import Film
 
     if arguments.record is None:
         return None
@@ -168,9 +168,9 @@ def _report(
 
     An interrupted evaluation is not written, and a run keeps the larger of two of the same agent.
     """
-    from dqn_zoo.checkpoint import replace_file
-    from dqn_zoo.results import larger_sample, results, summary_lines
-    from dqn_zoo.score_statistics import summarize
+    from dqn_zoo.play.results import larger_sample, results, summary_lines
+    from dqn_zoo.play.statistics import summarize
+    from dqn_zoo.runs.checkpoint import replace_file
 
     if not games:
         print("interrupted: no game was finished")
@@ -215,7 +215,7 @@ def _wants_window(arguments: argparse.Namespace) -> bool:
 
 def _check_writable(output: Path) -> None:
     """Find out before the games whether the results can be written after them."""
-    from dqn_zoo.checkpoint import check_writable
+    from dqn_zoo.runs.checkpoint import check_writable
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -52,8 +52,8 @@ def _export(arguments: argparse.Namespace) -> None:
         arguments.run = arguments.asked
     run, config = find_asked_run(arguments)
 
-    from dqn_zoo.enjoy import choose_weights
     from dqn_zoo.exchange.sb3_export import export_sb3
+    from dqn_zoo.play.session import choose_weights
 
     weights = choose_weights(run, "default" if arguments.weights is None else arguments.weights)
     file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)

@@ -10,18 +10,18 @@ from dqn_zoo.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from dqn_zoo.config import Config
-    from dqn_zoo.enjoy import Session, Weights
-    from dqn_zoo.evaluation import Game
-    from dqn_zoo.runs import Run
-    from dqn_zoo.video import Film
+    from dqn_zoo.play.evaluation import Game
+    from dqn_zoo.play.film import Film
+    from dqn_zoo.play.session import Session, Weights
+    from dqn_zoo.runs.run import Run
+    from dqn_zoo.settings.config import Config
 
 
 def find_asked_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     """Return the run that --run, --env, --algo, --exp-id and -f choose, and its settings."""
-    from dqn_zoo.games import parse_game
-    from dqn_zoo.recipes import load_config
-    from dqn_zoo.runs import find_run
+    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.settings.games import parse_game
+    from dqn_zoo.settings.recipes import load_config
 
     game = None if arguments.env is None else parse_game(arguments.env).game
     run = find_run(
@@ -56,9 +56,9 @@ def make_session(
     """
     import torch
 
-    from dqn_zoo.enjoy import Session, WeightsChoice, choose_weights
-    from dqn_zoo.evaluation import ENVS_PER_CORE
-    from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
+    from dqn_zoo.play.evaluation import ENVS_PER_CORE
+    from dqn_zoo.play.session import Session, WeightsChoice, choose_weights
+    from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
 
     asked, cores, device = arguments.num_threads, usable_cores(), choose_device(arguments.device)
     num_threads = asked if asked > 0 else default_num_threads(device, cores)
@@ -89,8 +89,8 @@ def play_games(
     has_progress_bar: bool = False,
 ) -> "tuple[list[Game], bool]":
     """Play, print every game as it ends, and return the games and whether Ctrl-C ended them."""
-    from dqn_zoo.enjoy import play_session
-    from dqn_zoo.results import game_line
+    from dqn_zoo.play.results import game_line
+    from dqn_zoo.play.session import play_session
 
     games: list[Game] = []
 

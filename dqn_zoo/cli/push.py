@@ -28,9 +28,9 @@ from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from dqn_zoo.agent import Agent
-    from dqn_zoo.config import Config
-    from dqn_zoo.enjoy import Session
+    from dqn_zoo.play.agent import Agent
+    from dqn_zoo.play.session import Session
+    from dqn_zoo.settings.config import Config
     from dqn_zoo.sharing.hub import Remote
     from dqn_zoo.sharing.push import Staging
 
@@ -127,9 +127,9 @@ def _push(arguments: argparse.Namespace) -> int:
     check_publishable(run, config)
     repo_id, remote, stale = _target(arguments, config)
 
-    from dqn_zoo.agent import build_agent
-    from dqn_zoo.results import headline, summary_lines
-    from dqn_zoo.score_statistics import summarize
+    from dqn_zoo.play.agent import build_agent
+    from dqn_zoo.play.results import headline, summary_lines
+    from dqn_zoo.play.statistics import summarize
 
     session = make_session(arguments, run, config, num_games=arguments.episodes)
     agent = build_agent(session.weights.file, session.config, device=session.device)
@@ -211,7 +211,7 @@ def _film(
     arguments: argparse.Namespace, session: "Session", staging: "Staging", agent: "Agent"
 ) -> None:
     """Film one game; a film that cannot be made stops the push instead of missing silently."""
-    from dqn_zoo.video import Film
+    from dqn_zoo.play.film import Film
 
     if arguments.no_render:
         staging.film.unlink(missing_ok=True)

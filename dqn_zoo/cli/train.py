@@ -14,12 +14,12 @@ from dqn_zoo.cli.train_arguments import (
     check_resume_flags,
     overrides_from,
 )
-from dqn_zoo.stopwatch import Stopwatch, profile_lines
+from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
-    from dqn_zoo.config import Config
-    from dqn_zoo.recipes import Resolved
-    from dqn_zoo.training import Outcome, TrainOptions
+    from dqn_zoo.settings.config import Config
+    from dqn_zoo.settings.recipes import Resolved
+    from dqn_zoo.training.loop import Outcome, TrainOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _list_algos() -> int:
     """Print every recipe with its first line."""
-    from dqn_zoo.recipe_files import available_recipes, describe_recipe
+    from dqn_zoo.settings.recipe_files import available_recipes, describe_recipe
 
     recipes = sorted(available_recipes().items())
     width = max(len(name) for name, _ in recipes)
@@ -52,7 +52,7 @@ def _list_algos() -> int:
 
 def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | None":
     """Resolve the settings, say what will happen, and train; None: only the settings were asked."""
-    from dqn_zoo.recipes import format_config, resolve
+    from dqn_zoo.settings.recipes import format_config, resolve
 
     overrides = overrides_from(arguments)
     resolved = resolve(
@@ -67,8 +67,8 @@ def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | No
         return None
 
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
-    from dqn_zoo.preparation import check_memory, complete
-    from dqn_zoo.training import train
+    from dqn_zoo.training.loop import train
+    from dqn_zoo.training.preparation import check_memory, complete
 
     config = complete(resolved.config)
     check_memory(config)
@@ -85,14 +85,14 @@ def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | No
 
 def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
     """Continue a run with its own settings."""
-    from dqn_zoo.config import build_config
-    from dqn_zoo.recipes import load_config
-    from dqn_zoo.runs import find_run
+    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.settings.config import build_config
+    from dqn_zoo.settings.recipes import load_config
 
     run = find_run(arguments.log_folder, run=arguments.resume or None, exp_id=arguments.exp_id)
     config = load_config(run.config_file)
 
-    from dqn_zoo.training import resume
+    from dqn_zoo.training.loop import resume
 
     changes = {
         key: getattr(arguments, key)
@@ -107,7 +107,7 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":
-    from dqn_zoo.training import TrainOptions
+    from dqn_zoo.training.loop import TrainOptions
 
     return TrainOptions(
         until_steps=arguments.n_timesteps if arguments.resume is not None else None,
@@ -122,9 +122,9 @@ def _preview(
     resolved: "Resolved", config: "Config", time_limit_s: float | None = None
 ) -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
-    from dqn_zoo.games import FRAMES_PER_STEP, protocol_from_config
-    from dqn_zoo.preparation import estimate_seconds
-    from dqn_zoo.trainer import (
+    from dqn_zoo.settings.games import FRAMES_PER_STEP, protocol_from_config
+    from dqn_zoo.training.preparation import estimate_seconds
+    from dqn_zoo.training.trainer import (
         compiles_torso,
         epsilon_schedule,
         replay_shape,
@@ -218,7 +218,7 @@ def _duration(seconds: float) -> str:
 
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
-    from dqn_zoo.training import EXIT_CODES
+    from dqn_zoo.training.loop import EXIT_CODES
 
     path = outcome.run.path
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not

@@ -28,7 +28,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     from dqn_zoo.experiments.plots import draw_study
     from dqn_zoo.experiments.search import find_space, read_space
     from dqn_zoo.experiments.tuning import Goal, open_study, optimize
-    from dqn_zoo.games import parse_game
+    from dqn_zoo.settings.games import parse_game
 
     game = parse_game(arguments.env).game
     folder = arguments.folder or Path("tuning") / f"{arguments.algo}-{game}"
@@ -84,7 +84,7 @@ def _launcher(
     from dqn_zoo.experiments.plan import Sweep
     from dqn_zoo.experiments.sweep import JobProcess
     from dqn_zoo.experiments.tuning import TRIAL
-    from dqn_zoo.rates import format_duration
+    from dqn_zoo.training.rates import format_duration
 
     nowhere = folder / "trials" / "none"  # a sweep that is never written
     sweep = Sweep.new(nowhere, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)

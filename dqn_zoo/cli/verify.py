@@ -14,7 +14,7 @@ from dqn_zoo.cli.playing import make_session, play_games, print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from dqn_zoo.runs import Run
+    from dqn_zoo.runs.run import Run
 
 EXIT_DOES_NOT_HOLD = 1
 
@@ -66,17 +66,17 @@ def _build_parser() -> Parser:
 
 def _verify(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
-    from dqn_zoo.recipes import load_config
+    from dqn_zoo.settings.recipes import load_config
     from dqn_zoo.sharing.verify import judge, read_claim, verdict_lines
 
     run = _find(arguments.agent, arguments.folder)
     claim = read_claim(run, load_config(run.config_file))
     arguments.seed = _fresh_seed(arguments.seed, claim.seed)
 
-    from dqn_zoo.agent import build_agent
-    from dqn_zoo.enjoy import weights_of_file
-    from dqn_zoo.results import headline
-    from dqn_zoo.score_statistics import summarize
+    from dqn_zoo.play.agent import build_agent
+    from dqn_zoo.play.results import headline
+    from dqn_zoo.play.session import weights_of_file
+    from dqn_zoo.play.statistics import summarize
 
     session = make_session(
         arguments,
@@ -101,7 +101,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _find(agent: str, log_folder: Path) -> "Run":
     """Return a run: the folder or name of one that is here, else an agent of the Hub."""
-    from dqn_zoo.runs import find_run
+    from dqn_zoo.runs.run import find_run
     from dqn_zoo.sharing.pull import pull
 
     is_here = Path(agent).is_dir() or (log_folder / agent).is_dir() or "/" not in agent

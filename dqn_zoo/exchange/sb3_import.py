@@ -9,16 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dqn_zoo.agent import weights_bytes
-from dqn_zoo.config import Config, build_config
-from dqn_zoo.config_checks import contradictions
-from dqn_zoo.envs import EnvSettings, make_envs
+from dqn_zoo.envs.environments import EnvSettings, make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
-from dqn_zoo.games import PROTOCOLS, GameName, parse_game, protocol_from_config
-from dqn_zoo.manifest import write_origin_manifest
-from dqn_zoo.recipes import dump_config
-from dqn_zoo.runs import Run, claim_run
+from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.runs.manifest import write_origin_manifest
+from dqn_zoo.runs.run import Run, claim_run
+from dqn_zoo.settings.checks import contradictions
+from dqn_zoo.settings.config import Config, build_config
+from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game, protocol_from_config
+from dqn_zoo.settings.recipes import dump_config
 
 Say = Callable[[str], None]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dqn_zoo.experiments.sweep import JobStatus, Statuses
-from dqn_zoo.rates import RateMeter, format_duration
+from dqn_zoo.training.rates import RateMeter, format_duration
 
 PLAIN_INTERVAL_S = 30.0
 

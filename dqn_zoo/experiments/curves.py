@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate_mean
-from dqn_zoo.games import FRAMES_PER_STEP, parse_game
-from dqn_zoo.learning_curve import columns
-from dqn_zoo.recipes import load_config
-from dqn_zoo.runs import Run
+from dqn_zoo.runs.learning_curve import columns
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.games import FRAMES_PER_STEP, parse_game
+from dqn_zoo.settings.recipes import load_config
 
 Floats = NDArray[np.float64]
 Kind = Literal["training", "evaluation"]

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.checkpoint import replace_file
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
-from dqn_zoo.recipes import as_yaml, resolve
+from dqn_zoo.runs.checkpoint import replace_file
+from dqn_zoo.settings.recipes import as_yaml, resolve
 
 if TYPE_CHECKING:
     import optuna

@@ -9,19 +9,19 @@ import time
 
 import torch
 
-from dqn_zoo.agent import build_agent
-from dqn_zoo.checkpoint import replace_file
-from dqn_zoo.enjoy import Session, choose_weights, play_session
-from dqn_zoo.evaluation import ENVS_PER_CORE, Game
 from dqn_zoo.experiments.plan import WEIGHTS, Job, Sweep, WhichWeights
-from dqn_zoo.locking import LockedError
-from dqn_zoo.machine import choose_device, default_num_threads, usable_cores
-from dqn_zoo.manifest import has_finished, read_manifest
-from dqn_zoo.recipes import load_config
-from dqn_zoo.results import results
-from dqn_zoo.runs import discard_run, lock
-from dqn_zoo.score_statistics import summarize
-from dqn_zoo.training import EXIT_CODES, Outcome, TrainOptions, resume, train
+from dqn_zoo.play.agent import build_agent
+from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game
+from dqn_zoo.play.results import results
+from dqn_zoo.play.session import Session, choose_weights, play_session
+from dqn_zoo.play.statistics import summarize
+from dqn_zoo.runs.checkpoint import replace_file
+from dqn_zoo.runs.manifest import has_finished, read_manifest
+from dqn_zoo.runs.run import discard_run, lock
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.locks import LockedError
+from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
+from dqn_zoo.training.loop import EXIT_CODES, Outcome, TrainOptions, resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
 

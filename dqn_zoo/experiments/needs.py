@@ -4,17 +4,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import Job, Sweep
-from dqn_zoo.machine import (
+from dqn_zoo.settings.config import Config
+from dqn_zoo.system.machine import (
     choose_device,
     default_num_threads,
     memory_available_bytes,
     usable_cores,
 )
-from dqn_zoo.preparation import complete, estimate_seconds
-from dqn_zoo.trainer import replay_shape
+from dqn_zoo.training.preparation import complete, estimate_seconds
+from dqn_zoo.training.trainer import replay_shape
 
 PROCESS_BYTES = 600_000_000
 """Everything of a run but its replay memory: 0.43 to 0.5 GB were measured."""

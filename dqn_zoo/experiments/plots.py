@@ -11,8 +11,8 @@ import numpy as np
 
 from dqn_zoo.experiments.curves import SMOOTHING, Axis, Band, Curve, Kind, overlay
 from dqn_zoo.experiments.summary import PROFILE_THRESHOLDS, Summary
-from dqn_zoo.games import random_score
-from dqn_zoo.learning_curve import new_figure
+from dqn_zoo.runs.learning_curve import new_figure
+from dqn_zoo.settings.games import random_score
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.yaml_reader import read_entries
+from dqn_zoo.settings.yaml_reader import read_entries
 
 FILE = Path(__file__).with_name("references.yml")
 

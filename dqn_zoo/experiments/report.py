@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.curves import (
     KINDS,
@@ -25,12 +24,13 @@ from dqn_zoo.experiments.curves import (
 )
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
-from dqn_zoo.games import random_score
 from dqn_zoo.html_page import with_data
-from dqn_zoo.learning_curve import last_row
-from dqn_zoo.manifest import read_manifest
-from dqn_zoo.recipes import load_config
-from dqn_zoo.runs import Run
+from dqn_zoo.runs.learning_curve import last_row
+from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.recipes import load_config
 
 MOST_FILM_BYTES = 8_000_000  # a page is sent by mail
 NUM_POINTS = 120

@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from dqn_zoo.config import Config, nearest_key
 from dqn_zoo.errors import UserError
-from dqn_zoo.recipe_files import LOCAL_FOLDER, packaged_folder
-from dqn_zoo.yaml_reader import Entry, read_entries
+from dqn_zoo.settings.config import Config, nearest_key
+from dqn_zoo.settings.recipe_files import LOCAL_FOLDER, packaged_folder
+from dqn_zoo.settings.yaml_reader import Entry, read_entries
 
 SUBFOLDER = "search"
 KINDS = ("choices", "uniform", "log", "whole")

@@ -19,7 +19,7 @@ from dqn_zoo.experiments.aggregates import (
 )
 from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.references import Reference
-from dqn_zoo.games import human_normalized_score
+from dqn_zoo.settings.games import human_normalized_score
 
 PROFILE_THRESHOLDS = np.linspace(0.0, 2.0, 41)
 

@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.experiments.plan import Job, Sweep
-from dqn_zoo.learning_curve import last_row
-from dqn_zoo.locking import hold
+from dqn_zoo.runs.learning_curve import last_row
+from dqn_zoo.system.locks import hold
 
 POLL_S = 0.5
 MOST_RETRIES = 3  # of a job that dies; each goes on from its last checkpoint

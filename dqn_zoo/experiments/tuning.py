@@ -21,9 +21,9 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import PLAN_FILE, Job, Plan, Sweep, Variant
 from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, last_line
-from dqn_zoo.learning_curve import columns
-from dqn_zoo.locking import LockedError, hold
-from dqn_zoo.stopping import Stop, stop_requests
+from dqn_zoo.runs.learning_curve import columns
+from dqn_zoo.system.locks import LockedError, hold
+from dqn_zoo.system.signals import Stop, stop_requests
 
 if TYPE_CHECKING:
     import optuna

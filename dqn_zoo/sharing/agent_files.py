@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from dqn_zoo.agent import check_shapes
-from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
-from dqn_zoo.recipes import settle
-from dqn_zoo.score_statistics import Sample
-from dqn_zoo.yaml_reader import Entry
+from dqn_zoo.play.agent import check_shapes
+from dqn_zoo.play.statistics import Sample
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import settle
+from dqn_zoo.settings.yaml_reader import Entry
 
 FORMAT = 1
 """Version of the layout above; a program refuses files of a newer one."""

@@ -7,11 +7,11 @@ as a tag, and `model-index` with the mean reward as the text "622.50 +/- 201.56"
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dqn_zoo.config import Config
-from dqn_zoo.config_checks import without_effect
-from dqn_zoo.games import FRAMES_PER_STEP, Protocol, rules_in_words
-from dqn_zoo.recipes import dump_config
-from dqn_zoo.results import course_verdict
+from dqn_zoo.play.results import course_verdict
+from dqn_zoo.settings.checks import without_effect
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import FRAMES_PER_STEP, Protocol, rules_in_words
+from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing.agent_files import CURVE, FILM, LIBRARY, SETTINGS
 from dqn_zoo.sharing.card_scores import env_id
 

@@ -17,11 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.games import COURSE_GAME, COURSE_PASS_MARK, PROTOCOLS, Protocol, rules_in_words
 from dqn_zoo.html_page import with_data
-from dqn_zoo.manifest import read_manifest
-from dqn_zoo.recipes import load_config
-from dqn_zoo.runs import Run
+from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.games import (
+    COURSE_GAME,
+    COURSE_PASS_MARK,
+    PROTOCOLS,
+    Protocol,
+    rules_in_words,
+)
+from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.card_scores import CardScore, env_tags, read_score
 

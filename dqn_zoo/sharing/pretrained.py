@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs import Run
+from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import (
     CONFIG,
     RESULTS,

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dqn_zoo.agent import Agent, Which, build_agent, load_run_agent
 from dqn_zoo.errors import UserError
-from dqn_zoo.games import GAMES, parse_game
-from dqn_zoo.runs import Run
+from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.games import GAMES, parse_game
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
     CONFIG,

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dqn_zoo.checkpoint import replace_file
-from dqn_zoo.config import Config
-from dqn_zoo.enjoy import Session
 from dqn_zoo.errors import UserError
-from dqn_zoo.evaluation import Game
-from dqn_zoo.learning_curve import draw_learning_curve
-from dqn_zoo.manifest import read_manifest
-from dqn_zoo.recipes import dump_config
-from dqn_zoo.results import results
-from dqn_zoo.runs import Run
-from dqn_zoo.score_statistics import summarize
+from dqn_zoo.play.evaluation import Game
+from dqn_zoo.play.film import check_film
+from dqn_zoo.play.results import results
+from dqn_zoo.play.session import Session
+from dqn_zoo.play.statistics import summarize
+from dqn_zoo.runs.checkpoint import replace_file
+from dqn_zoo.runs.learning_curve import draw_learning_curve
+from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
     CARD,
@@ -35,7 +36,6 @@ from dqn_zoo.sharing.agent_files import (
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
-from dqn_zoo.video import check_film
 
 TENSORBOARD = "tensorboard"
 LOGS = ("progress.csv", "evaluations.csv")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.games import protocol_from_config
-from dqn_zoo.manifest import read_manifest, write_origin_manifest
-from dqn_zoo.recipes import dump_config
-from dqn_zoo.runs import Run, claim_run
+from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
+from dqn_zoo.runs.run import Run, claim_run
+from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing.agent_files import WEIGHTS, AgentFiles, check_file, read_results
 
 

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dqn_zoo.config import Config
 from dqn_zoo.errors import UserError
-from dqn_zoo.games import protocol_from_config
-from dqn_zoo.manifest import read_manifest
-from dqn_zoo.runs import Run
-from dqn_zoo.score_statistics import Sample, Summary, welch_interval
+from dqn_zoo.play.statistics import Sample, Summary, welch_interval
+from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import protocol_from_config
 from dqn_zoo.sharing.agent_files import digest, read_results, sample_of
 
 RULES_OF_THE_CONFIG = (

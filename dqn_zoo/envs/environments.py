@@ -1,0 +1,405 @@
+"""Atari games, several played together: the first stop of a transition.
+
+    environments = make_envs("SpaceInvaders", num_envs=8)
+    observation = environments.reset()           # uint8 [8, 4, 84, 84]
+    environments.send(choose(observation))       # the emulators work while the learner does
+    step = environments.recv()                   # EnvStep; act on step.observation next
+
+Where a game ended the next one starts within the same `recv`, so every row of every `EnvStep` is a
+real transition. Rewards are raw, a lost life is only reported, and FIRE is pressed where the
+protocol says so; everything else about learning happens further down the line.
+"""
+
+import os
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from dqn_zoo.envs.action_log import ActionLog
+from dqn_zoo.envs.backend import (
+    KEEP_GENERATOR,
+    Actions,
+    Backend,
+    BackendStep,
+    Counts,
+    Mask,
+    Observations,
+    Seeds,
+)
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.errors import UserError
+from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game
+from dqn_zoo.system.machine import usable_cores
+
+__all__ = ["EnvSettings", "EnvStep", "Environments", "ReseedPlan", "make_envs"]
+
+
+class EnvStep(NamedTuple):
+    """One step of every environment; arrays may share memory, so do not write into them.
+
+    Attributes:
+        observation: uint8 [num_envs, stack, 84, 84], oldest frame first: act on this next.
+        next_observation: same shape, the true successor; differs only where `restarted`.
+        action: int64 [num_envs], what was executed; FIRE may stand in for what was sent.
+        reward: float32 [num_envs], score change, never clipped.
+        terminated: bool [num_envs], the game is over.
+        truncated: bool [num_envs], the game ran into the frame cap; never with `terminated`.
+        life_lost: bool [num_envs], a life was lost and the game goes on.
+        restarted: bool [num_envs], `observation` begins a new stack: the game ended or, in the
+            protocol `sb3`, a life was lost.
+    """
+
+    observation: Observations
+    next_observation: Observations
+    action: Actions
+    reward: npt.NDArray[np.float32]
+    terminated: Mask
+    truncated: Mask
+    life_lost: Mask
+    restarted: Mask
+
+
+def make_envs(
+    game: str,
+    num_envs: int = 1,
+    *,
+    settings: EnvSettings | None = None,
+    seed: int = 0,
+    reseed: ReseedPlan | None = None,
+    num_threads: int = 0,
+) -> "Environments":
+    """Build environments; they have to be reset or restored before anything else.
+
+    Args:
+        game: any name that `parse_game` takes.
+        num_envs: environments stepped together.
+        settings: default: the protocol that the name implies, else `zoo`.
+        seed: of the default plan.
+        reseed: default: `ReseedPlan.for_training(seed)`.
+        num_threads: of the emulator (vector backend), they change the speed and nothing else; 0:
+            one per environment, up to the number of cores.
+
+    Raises:
+        UserError: an unknown game, settings that do not go together, or a build of ale-py
+            without the vector environment.
+    """
+    name = parse_game(game)
+    if settings is None:
+        settings = EnvSettings(protocol=PROTOCOLS[name.implied_protocol or "zoo"])
+    if num_envs < 1 or num_threads < 0 or settings.frame_stack < 1:
+        raise UserError(
+            "num_envs and frame_stack start at 1 and num_threads at 0; "
+            f"got {num_envs}, {settings.frame_stack} and {num_threads}"
+        )
+    backend = _make_backend(name.rom, num_envs, settings, num_threads)
+    plan = ReseedPlan.for_training(seed) if reseed is None else reseed
+    return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
+
+
+def _make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: int) -> Backend:
+    """The backend that serves the settings; the other one is not imported."""
+    if settings.choose_backend() == "vector":
+        try:
+            from dqn_zoo.envs.vector_backend import VectorBackend
+        except ImportError as error:
+            raise UserError(
+                f"this build of ale-py has no vector environment ({error}); use "
+                "--backend gymnasium, or install ale-py from a wheel"
+            ) from error
+
+        return VectorBackend(
+            rom,
+            num_envs,
+            protocol=settings.protocol,
+            frame_stack=settings.frame_stack,
+            num_threads=num_threads or min(usable_cores(), num_envs),
+        )
+    from dqn_zoo.envs.gymnasium_backend import GymnasiumBackend
+
+    return GymnasiumBackend(
+        rom,
+        num_envs,
+        protocol=settings.protocol,
+        frame_stack=settings.frame_stack,
+        crop=settings.crop,
+        on_frame=settings.on_frame,
+        render_mode=settings.render_mode,
+    )
+
+
+class _Phase(Enum):
+    """Where the environments stand; the value completes "cannot ...: "."""
+
+    NEW = "reset() or restore() comes first"
+    READY = "no step is on its way, and a reset comes only once"
+    IN_FLIGHT = "a step is on its way, recv() comes first"
+    BROKEN = "an earlier call failed half-way, build new environments"
+    CLOSED = "the environments are closed"
+
+
+class Environments:
+    """Games stepped together: one guard and one bookkeeping for every backend.
+
+    The emulator hangs, crashes or returns garbage on calls out of order, on actions out of range
+    and in a forked process. So every call is checked here, and nothing else touches a backend.
+
+    Attributes:
+        game: the game's name, such as "SpaceInvaders".
+        rom: its name in ale-py, such as "space_invaders".
+        num_envs: environments stepped together.
+        settings: how they are played.
+        action_meanings: names of the actions, in their order.
+        num_actions: how many there are.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        name: GameName,
+        *,
+        num_envs: int,
+        settings: EnvSettings,
+        reseed: ReseedPlan,
+    ) -> None:
+        self.game = name.game
+        self.rom = name.rom
+        self.num_envs = num_envs
+        self.settings = settings
+        self.action_meanings = backend.action_meanings
+        self.num_actions = len(backend.action_meanings)
+
+        self._backend = backend
+        self._plan = reseed
+        self._phase = _Phase.NEW
+        self._process = os.getpid()
+        # In the protocol sb3 the backend presses FIRE itself, between the steps of the agent.
+        self._fires = (
+            settings.protocol.fire
+            and settings.protocol.name != "sb3"
+            and "FIRE" in self.action_meanings
+        )
+        self._fire = self.action_meanings.index("FIRE") if self._fires else 0
+        self._must_fire: Mask = np.zeros(num_envs, dtype=np.bool_)
+        self._lives: Counts = np.zeros(num_envs, dtype=np.int64)
+        self._observation: Observations = np.zeros((num_envs, 0), dtype=np.uint8)
+        self._executed: Actions = np.zeros(num_envs, dtype=np.int64)
+        self._log = ActionLog(num_envs)  # since the last seed
+        self._seeded_times = np.zeros(num_envs, dtype=np.int64)  # before the last seed
+        self._keep_generators: Seeds = np.full(num_envs, KEEP_GENERATOR, dtype=np.int64)
+
+    def reset(self) -> Observations:
+        """Seed and start every environment; once, before the first step.
+
+        Returns:
+            uint8 [num_envs, stack, 84, 84].
+        """
+        self._enter("reset", _Phase.NEW)
+        self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._seeds(self._seeded_times))
+        self._phase = _Phase.READY
+        return self._observation
+
+    def send(self, action: npt.NDArray[np.integer[Any]]) -> None:
+        """Begin a step, and return at once.
+
+        Args:
+            action: integers [num_envs], each 0 <= action < num_actions.
+
+        Raises:
+            ValueError: another shape, type or range.
+            RuntimeError: reset() or recv() has to come first.
+        """
+        self._check_phase("send", _Phase.READY)
+        self._executed = self._checked(action)
+        self._executed[self._must_fire] = self._fire
+        self._phase = _Phase.BROKEN
+        self._backend.send(self._executed)
+        self._phase = _Phase.IN_FLIGHT
+
+    def recv(self) -> EnvStep:
+        """Wait for the step that `send` began.
+
+        Raises:
+            RuntimeError: no step is on its way.
+        """
+        self._enter("recv", _Phase.IN_FLIGHT)
+        step = self._backend.recv()
+        self._log.append(self._executed)
+        seeds = self._keep_generators
+        due = (step.terminated | step.truncated) & (self._log.lengths >= self._plan.every_steps)
+        if due.any():
+            self._log.clear(due)
+            self._seeded_times[due] += 1
+            seeds = np.where(due, self._seeds(self._seeded_times), KEEP_GENERATOR)
+        result = self._complete(step, seeds)
+        self._phase = _Phase.READY
+        return result
+
+    def step(self, action: npt.NDArray[np.integer[Any]]) -> EnvStep:
+        """Send and receive."""
+        self.send(action)
+        return self.recv()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs, as JSON; changes nothing.
+
+        Raises:
+            RuntimeError: a step is on its way, or nothing was reset yet.
+        """
+        self._check_phase("state", _Phase.READY)
+        seeds = self._seeds(self._seeded_times)
+        return {
+            "settings": self._fingerprint(),
+            "environments": [
+                {"seeded_times": int(self._seeded_times[row]), "seed": int(seeds[row]), **log}
+                for row, log in enumerate(self._log.state())
+            ],
+            "check": self._digest(),
+        }
+
+    def restore(
+        self, state: dict[str, Any], on_progress: Callable[[int, int], None] | None = None
+    ) -> Observations:
+        """Seed every environment as it was, and replay its actions since.
+
+        Every further step equals, bit for bit, what it would have been without the interruption.
+
+        Args:
+            state: what `state` returned, also after a trip through JSON.
+            on_progress: called now and then with (steps replayed, steps in all), per environment.
+
+        Returns:
+            The observation to act on, uint8 [num_envs, stack, 84, 84].
+
+        Raises:
+            UserError: the state is of other environments, or the replay gave something else.
+            ValueError: the state is damaged.
+        """
+        self._check_phase("restore", _Phase.NEW)
+        if state["settings"] != self._fingerprint():
+            raise UserError(
+                f"the saved environments were {state['settings']}, these are "
+                f"{self._fingerprint()}: resume with the settings of the run"
+            )
+        rows = state["environments"]
+        log = ActionLog.from_state(rows, num_actions=self.num_actions)
+        seeded_times = np.array([row["seeded_times"] for row in rows], dtype=np.int64)
+        if [row["seed"] for row in rows] != self._seeds(seeded_times).tolist():
+            raise UserError("the saved environments had other seeds: resume with the run's seed")
+
+        self._phase = _Phase.BROKEN
+        self._log, self._seeded_times = log, seeded_times
+        self._replay(on_progress)
+        if self._digest() != state["check"]:
+            raise UserError(
+                "the replayed games differ from the saved ones: the state is damaged, or ale-py or "
+                "the machine is another; resume where it was saved"
+            )
+        self._phase = _Phase.READY
+        return self._observation
+
+    def close(self) -> None:
+        """Free the emulators and close the windows; a second call does nothing."""
+        if self._phase is not _Phase.CLOSED:
+            self._phase = _Phase.CLOSED
+            self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _complete(self, step: BackendStep, seeds: Seeds) -> EnvStep:
+        """Work out lives and FIRE, and start the next game where one ended."""
+        ended = step.terminated | step.truncated
+        life_lost = (step.lives < self._lives) & ~ended
+        self._observation, self._lives = step.observation, step.lives
+        self._must_fire = life_lost & self._fires
+        if ended.any():
+            self._start_games(ended, seeds)
+        return EnvStep(
+            observation=self._observation,
+            next_observation=step.next_observation,
+            action=self._executed,
+            reward=step.reward,
+            terminated=step.terminated,
+            truncated=step.truncated & ~step.terminated,
+            life_lost=life_lost,
+            restarted=step.restarted | ended,
+        )
+
+    def _start_games(self, rows: Mask, seeds: Seeds) -> None:
+        self._observation, self._lives = self._backend.reset(rows, seeds)
+        self._must_fire[rows] = self._fires
+
+    def _replay(self, on_progress: Callable[[int, int], None] | None) -> None:
+        """Play the log again.
+
+        The emulators step together and have to end together, so one with a shorter log first plays
+        no-ops in games that do not count:
+
+            environment 0   seed a a a a a a a a
+            environment 1   -  - -  - seed a a a
+        """
+        actions = self._log.right_aligned()
+        num_steps = len(actions)
+        begins = num_steps - self._log.lengths
+        seeds = self._seeds(self._seeded_times)
+        self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._keep_generators)
+        for now in range(num_steps + 1):
+            if (begins == now).any():
+                self._start_games(begins == now, seeds)
+            if now < num_steps:
+                self._backend.send(actions[now].astype(np.int64))
+                self._complete(self._backend.recv(), self._keep_generators)
+            if on_progress is not None and (now % 256 == 0 or now == num_steps):
+                on_progress(now, num_steps)
+
+    def _seeds(self, seeded_times: Counts) -> Seeds:
+        """Return the seeds of the plan for environments that were seeded so often before."""
+        counts = enumerate(seeded_times.tolist())
+        seeds = [self._plan.seed_of(row, count) for row, count in counts]
+        if not all(0 <= seed < 2**31 for seed in seeds):
+            raise ValueError(f"seed_of has to return 0 <= seed < 2**31; it returned {seeds}")
+        return np.array(seeds, dtype=np.int64)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {"game": self.game, "num_envs": self.num_envs, **self.settings.fingerprint()}
+
+    def _digest(self) -> dict[str, list[int]]:
+        """Return what a replay is checked by: lives, and a checksum of every stack."""
+        stacks = [crc32(stack.tobytes()) for stack in self._observation]
+        return {"lives": self._lives.tolist(), "stack_crc32": stacks}
+
+    def _check_phase(self, call: str, expected: _Phase) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"cannot {call}: emulators do not survive a fork, build environments in the child"
+            )
+        if self._phase is not expected:
+            raise RuntimeError(f"cannot {call}: {self._phase.value}")
+
+    def _enter(self, call: str, expected: _Phase) -> None:
+        """Begin a call that changes the emulators; until it succeeds they count as broken."""
+        self._check_phase(call, expected)
+        self._phase = _Phase.BROKEN
+
+    def _checked(self, action: npt.NDArray[np.integer[Any]]) -> Actions:
+        """Return a copy as int64; one action out of range would hang the emulator for ever."""
+        if not isinstance(action, np.ndarray) or action.dtype.kind not in "iu":
+            raise ValueError(f"actions are a numpy array of integers, got {action!r}")
+        if action.shape != (self.num_envs,):
+            raise ValueError(f"actions have shape ({self.num_envs},), got {action.shape}")
+        if action.min() < 0 or action.max() >= self.num_actions:
+            raise ValueError(f"actions are 0 .. {self.num_actions - 1}, got {action.tolist()}")
+        return action.astype(np.int64)

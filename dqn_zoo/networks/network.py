@@ -1,0 +1,293 @@
+"""Networks that map stacked frames to action values: a torso for the pixels, then a head.
+
+The division of the pixels by 255 happens here, so that memory, copies and replay stay in uint8.
+Weights and frames of the convolutions lie in memory with the channels last; frames that come so
+already, from `channels_last`, are passed through faster.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format, parametrizations
+
+from dqn_zoo.networks.heads import Head, HeadSettings, NoisyLinear, build_head
+from dqn_zoo.settings.config import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """What a network looks like.
+
+    Attributes:
+        torso: a key of `TORSOS`.
+        frame_stack: number of input channels.
+        width: multiplies the channels of the IMPALA torso.
+        pool_size: side of an adaptive max-pool behind the IMPALA torso; None: no pool.
+        layer_norm: normalise in the IMPALA torso and in the hidden layers of the head.
+        spectral_norm: normalise the residual convolutions of the IMPALA torso.
+        head: see `HeadSettings`.
+    """
+
+    torso: str
+    frame_stack: int
+    width: int = 1
+    pool_size: int | None = None
+    layer_norm: bool = False
+    spectral_norm: bool = False
+    head: HeadSettings
+
+    @classmethod
+    def from_config(cls, config: Config) -> "NetworkSettings":
+        """Return the network that a config describes."""
+        return cls(
+            torso=config.network,
+            frame_stack=config.frame_stack,
+            width=config.network_width,
+            pool_size=config.network_pool,
+            layer_norm=config.layer_norm,
+            spectral_norm=config.spectral_norm,
+            head=HeadSettings(
+                loss=config.loss,
+                dueling=config.dueling,
+                noisy_sigma=config.noisy_sigma,
+                layer_norm=config.layer_norm,
+                num_atoms=config.num_atoms,
+                v_min=config.v_min,
+                v_max=config.v_max,
+                num_quantiles=config.num_quantiles,
+                num_acting_quantiles=config.num_acting_quantiles,
+                num_cosines=config.num_cosines,
+            ),
+        )
+
+
+class QNetwork(nn.Module):
+    """A torso that turns frames into features and a head that turns features into action values."""
+
+    head: Head
+
+    def __init__(self, torso: nn.Module, head: nn.Module | Head) -> None:
+        super().__init__()
+        self.torso = torso
+        self.head = head  # type: ignore[assignment]
+        self._noisy_layers = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
+
+    def features(self, observation: Tensor) -> Tensor:
+        """Return float [batch, feature_size] for uint8 [batch, stack, 84, 84], oldest first."""
+        # Every pixel is exact in bfloat16, so that the quotient is what autocast would make of it.
+        kind = observation.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        frames = observation.to(dtype).div_(255.0)
+        features: Tensor = self.torso(frames.contiguous(memory_format=torch.channels_last))
+        return features
+
+    def q_values(self, observation: Tensor) -> Tensor:
+        """Return the value of every action.
+
+        Args:
+            observation: uint8 [batch, stack, 84, 84], oldest frame first.
+
+        Returns:
+            float32 [batch, num_actions].
+        """
+        return self.head.q_values(self.features(observation))
+
+    def reset_noise(self, generator: torch.Generator) -> None:
+        """Draw new noise for the noisy layers; without any, nothing is drawn."""
+        for layer in self._noisy_layers:
+            layer.reset_noise(generator)
+
+    def remove_noise(self) -> None:
+        """Compute with the means of the noisy layers from now on."""
+        for layer in self._noisy_layers:
+            layer.remove_noise()
+
+
+def with_compiled_torso(network: QNetwork) -> QNetwork:
+    """Return a network of the same layers whose torso PyTorch compiles at its first use.
+
+    Fused kernels spare a GPU the way to its memory and back between a convolution and the next.
+    Where compiling fails, PyTorch says why and computes as ever.
+    """
+    import torch._dynamo  # takes seconds
+
+    torch._dynamo.config.suppress_errors = True
+    # Without `dynamic` the second size of a minibatch would make slower kernels for every size.
+    return QNetwork(cast(nn.Module, torch.compile(network.torso, dynamic=False)), network.head)
+
+
+class NetworkWithFeatures(QNetwork):
+    """The same network, for which the features of one tensor of observations are known already.
+
+    Args:
+        network: whose layers it shares.
+        observation: uint8 [batch, stack, 84, 84], recognised by its identity.
+        features: float [batch, feature_size], what `network.features` makes of it.
+    """
+
+    def __init__(self, network: QNetwork, observation: Tensor, features: Tensor) -> None:
+        super().__init__(network.torso, network.head)
+        self._observation, self._features = observation, features
+
+    def features(self, observation: Tensor) -> Tensor:
+        """Return what is known, or compute it."""
+        return self._features if observation is self._observation else super().features(observation)
+
+
+def channels_last(observation: Tensor) -> Tensor:
+    """Return the same pixels, laid out as the convolutions take them.
+
+    Bytes are cheaper to rearrange than floats, and need it once for two networks; OpenCV takes a
+    seventh of the time that PyTorch takes on a CPU.
+
+    Args:
+        observation: uint8 [batch, stack, 84, 84] of any layout; not changed.
+
+    Returns:
+        uint8 [batch, stack, 84, 84], strided as `torch.channels_last`.
+    """
+    if observation.device.type != "cpu":
+        return observation.contiguous(memory_format=torch.channels_last)
+    import cv2
+
+    batch, stack, height, width = observation.shape
+    planes = observation.flatten(2).numpy()
+    pixels = cv2.merge([planes[:, frame] for frame in range(stack)])  # [batch, pixels, stack]
+    return torch.from_numpy(pixels).view(batch, height, width, stack).permute(0, 3, 1, 2)
+
+
+class Torso(nn.Module):
+    """Layers that map frames [batch, stack, 84, 84] in [0, 1] to features.
+
+    Args:
+        layers: what to apply; the result is flattened.
+        hidden_size: units that suit a hidden layer behind it.
+    """
+
+    def __init__(self, *layers: nn.Module, hidden_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.hidden_size = hidden_size
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Return float [batch, feature_size]."""
+        features: Tensor = self.layers(frames)
+        return features
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is added."""
+
+    def __init__(self, channels: int, *, spectral_norm: bool) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(channels, channels, kernel_size=3, padding=1) for _ in range(2)]
+        if spectral_norm:
+            # Miyato et al. (2018). Only in training mode does a forward pass refine the norm.
+            for convolution in convolutions:
+                parametrizations.spectral_norm(convolution)
+        self.first, self.second = convolutions
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return [batch, channels, height, width] for the same."""
+        hidden = self.first(torch.relu(inputs))
+        outputs: Tensor = inputs + self.second(torch.relu(hidden))
+        return outputs
+
+
+def nature_torso(settings: NetworkSettings) -> Torso:
+    """Return the convolutions of Mnih et al. (2015), Methods, "Model architecture".
+
+    https://www.nature.com/articles/nature14236; 3,136 features.
+    """
+    return _three_convolutions(settings.frame_stack, channels=(32, 64, 64), hidden_size=512)
+
+
+def small_torso(settings: NetworkSettings) -> Torso:
+    """Return the Nature torso with half the channels, a third of the work: 1,568 features."""
+    return _three_convolutions(settings.frame_stack, channels=(16, 32, 32), hidden_size=256)
+
+
+def impala_torso(settings: NetworkSettings) -> Torso:
+    """Return the residual torso of Espeholt et al. (2018), figure 3, right.
+
+    https://arxiv.org/abs/1802.01561. 3,872 features at width 1; with a pool of side 6, as in
+    Clark et al. (2024), https://arxiv.org/abs/2411.03820, 1,152.
+    """
+    layers: list[nn.Module] = []
+    in_channels = settings.frame_stack
+    for base in (16, 32, 32):
+        channels = base * settings.width
+        layers.append(nn.Conv2d(in_channels, channels, kernel_size=3, padding=1))
+        layers.append(nn.MaxPool2d(kernel_size=3, stride=2, padding=1))  # 84 -> 42 -> 21 -> 11
+        if settings.layer_norm:
+            layers.append(nn.GroupNorm(1, channels))  # one group: over channels and pixels
+        layers += [ResidualBlock(channels, spectral_norm=settings.spectral_norm) for _ in range(2)]
+        in_channels = channels
+    layers.append(nn.ReLU())
+    if settings.pool_size is not None:
+        layers.append(nn.AdaptiveMaxPool2d(settings.pool_size))
+    return Torso(*layers, hidden_size=512)
+
+
+def build_network(settings: NetworkSettings, *, num_actions: int, seed: int) -> QNetwork:
+    """Build a network in evaluation mode, with weights drawn from `seed` alone.
+
+    Args:
+        settings: see `NetworkSettings`.
+        num_actions: of the game.
+        seed: of PyTorch's default initialisation; the global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torso = TORSOS[settings.torso](settings)
+        with torch.no_grad():
+            feature_size = torso(torch.zeros(1, settings.frame_stack, 84, 84)).shape[1]
+        head = build_head(
+            settings.head,
+            feature_size=feature_size,
+            hidden_size=torso.hidden_size,
+            num_actions=num_actions,
+        )
+        # The layout that both oneDNN and cuDNN compute in.
+        convert_conv2d_weight_memory_format(torso, torch.channels_last)
+        return QNetwork(torso, head).eval()
+
+
+def with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename weights that were saved when the hidden layer was still a part of the torso."""
+    if "head.weight" not in weights:
+        return dict(weights)
+    former = {
+        "torso.layers.7.": "head.layers.stream.hidden.",
+        "head.": "head.layers.stream.output.",
+    }
+    renamed = {}
+    for name, value in weights.items():
+        old = next((prefix for prefix in former if name.startswith(prefix)), None)
+        renamed[name if old is None else former[old] + name.removeprefix(old)] = value
+    return renamed
+
+
+def _three_convolutions(
+    frame_stack: int, *, channels: tuple[int, int, int], hidden_size: int
+) -> Torso:
+    first, second, third = channels
+    return Torso(
+        nn.Conv2d(frame_stack, first, kernel_size=8, stride=4),  # -> [first, 20, 20]
+        nn.ReLU(inplace=True),
+        nn.Conv2d(first, second, kernel_size=4, stride=2),  # -> [second, 9, 9]
+        nn.ReLU(inplace=True),
+        nn.Conv2d(second, third, kernel_size=3, stride=1),  # -> [third, 7, 7]
+        nn.ReLU(inplace=True),
+        hidden_size=hidden_size,
+    )
+
+
+TORSOS: dict[str, Callable[[NetworkSettings], Torso]] = {
+    "nature": nature_torso,
+    "small": small_torso,
+    "impala": impala_torso,
+}

@@ -1,0 +1,201 @@
+"""What is left when training is over: a network that knows its game and how it was trained."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.networks.heads import count_actions
+from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network, with_current_names
+from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.schedules import epsilon_greedy
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import load_config
+
+WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A trained network with the settings of its run.
+
+    Attributes:
+        network: in evaluation mode, on `device`.
+        config: every setting of the run that trained it.
+        num_actions: size of the game's minimal action set.
+        device: where the network lives.
+    """
+
+    network: QNetwork
+    config: Config
+    num_actions: int
+    device: torch.device
+
+    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return float32 [batch, num_actions] for uint8 [batch, stack, 84, 84].
+
+        A single observation [stack, 84, 84] gives [num_actions].
+        """
+        batch = observation[None] if observation.ndim == 3 else observation
+        expected = (self.config.frame_stack, 84, 84)
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != expected:
+            raise UserError(
+                f"observation must be uint8 [batch, {', '.join(map(str, expected))}], "
+                f"got {observation.dtype} {list(observation.shape)}"
+            )
+        with torch.inference_mode(), self._autocast():
+            values = self.network.q_values(torch.from_numpy(batch).to(self.device)).cpu().numpy()
+        return values[0] if observation.ndim == 3 else values
+
+    def act(
+        self,
+        observation: NDArray[np.uint8],
+        epsilon: float = 0.0,
+        generator: np.random.Generator | None = None,
+    ) -> NDArray[np.int64]:
+        """Choose an action per observation: int64 [batch] for uint8 [batch, stack, 84, 84].
+
+        Args:
+            observation: as in `q_values`; a single one gives an array of one action.
+            epsilon: chance of a random action.
+            generator: of the random actions; None: a fresh one, different every time.
+        """
+        q_values = np.atleast_2d(self.q_values(observation))
+        if epsilon == 0.0:
+            return np.asarray(q_values.argmax(axis=1), np.int64)
+        return epsilon_greedy(q_values, epsilon, generator or np.random.default_rng())
+
+    def _autocast(self) -> torch.autocast:
+        """Multiply as in training, so that an agent is judged by the numbers it learned with."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def load_run_agent(
+    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
+) -> Agent:
+    """Load the agent of a run folder; only tensors and plain YAML are read, no code.
+
+    Args:
+        path: folder of the run, such as `logs/dqn/SpaceInvaders_1`.
+        which: `best` (best evaluation; the last where none was made), `last`, or the step of a
+            checkpoint.
+        device: where to put the network.
+
+    Raises:
+        UserError: if the folder is no run or the weights do not fit its settings.
+    """
+    run = find_run(Path(path).parent, run=str(path))
+    weights_file = find_weights(run, which)
+    return build_agent(weights_file, load_config(run.config_file), device=device)
+
+
+def find_weights(run: Run, which: Which | int) -> Path:
+    """Return the weights file of a run: best, last, or that of a checkpoint's step.
+
+    Raises:
+        UserError: if the run has no such weights.
+    """
+    if isinstance(which, int):
+        steps = run.checkpoint_steps()
+        if which not in steps:
+            have = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{run.path} has no checkpoint at step {which}; it has {have}")
+        return run.checkpoint(which) / "model.safetensors"
+    if which == "best" and run.best_model_file.exists():
+        return run.best_model_file
+    if not run.model_file.exists():
+        raise UserError(
+            f"{run.path} has no weights yet: it has neither finished nor reached its first "
+            f"checkpoint; train it on with dqn-train --resume {run.quoted_path}"
+        )
+    return run.model_file
+
+
+def weights_bytes(weights: dict[str, Tensor], note: Mapping[str, str | int]) -> bytes:
+    """Return a safetensors file of weights on the CPU.
+
+    Args:
+        weights: by name.
+        note: what they are; it becomes one entry of the header, because safetensors writes several
+            in random order and equal runs shall give equal files.
+    """
+    contiguous = {name: value.contiguous() for name, value in weights.items()}
+    return save_tensors(contiguous, metadata={WEIGHTS_NOTE: json.dumps(note)})
+
+
+def weights_note(file: Path) -> dict[str, Any]:
+    """Return what `weights_bytes` noted in a file: env, algo, protocol, steps; {} where nothing."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            note = json.loads((tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}"))
+    except (OSError, ValueError, RecursionError, SafetensorError):  # reading the tensors will tell
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a run folder (best, else last) or of a safetensors file.
+
+    Raises:
+        UserError: if there are none or they cannot be read.
+    """
+    file = find_weights(find_run(path.parent, run=str(path)), "best") if path.is_dir() else path
+    try:
+        return with_current_names(load_tensors(file.read_bytes()))
+    except FileNotFoundError as error:
+        raise UserError(f"{file} does not exist; expected a run folder or weights") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
+    """Build the network of `config` and fill it from a file, names and shapes checked."""
+    weights = load_weights(weights_file)
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    num_actions = check_shapes(weights_file, shapes, config)
+    network = build_network(NetworkSettings.from_config(config), num_actions=num_actions, seed=0)
+    network.load_state_dict(weights)
+    network.requires_grad_(False).to(device)
+    return Agent(network, config, num_actions=num_actions, device=torch.device(device))
+
+
+def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Config) -> int:
+    """Compare weights with the network of `config`, without the memory of either.
+
+    Args:
+        file: where they lie, to name it in errors.
+        shapes: of the weights, by name.
+        config: whose network they should be.
+
+    Returns:
+        The number of actions that they decide among.
+
+    Raises:
+        UserError: a name is missing or too many, or has another shape.
+    """
+    settings = NetworkSettings.from_config(config)
+    num_actions = count_actions(settings.head, shapes)
+    if not num_actions:
+        raise UserError(f"{file} does not hold the weights of a network like its run's")
+    try:
+        with torch.device("meta"):  # shapes alone
+            network = build_network(settings, num_actions=num_actions, seed=0)
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
+        raise UserError(f"{file}: no network can be so large: {error}") from error
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if expected != dict(shapes):
+        different = sorted(set(expected.items()) ^ set(shapes.items()))[0]
+        raise UserError(f"{file} does not fit the network of its run: {different}")
+    return num_actions

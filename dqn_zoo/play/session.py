@@ -1,0 +1,239 @@
+"""A trained agent at play: whose weights, by which rules, with which seeds."""
+
+import hashlib
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from dqn_zoo.envs.environments import EnvSettings
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.agent import find_weights, weights_note
+from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
+from dqn_zoo.play.film import Film
+from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import Protocol
+
+WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
+"""`default` is the best model, or the final one where no evaluation chose a best; a number is the
+step of a checkpoint."""
+
+
+class Weights(NamedTuple):
+    """Weights of a run.
+
+    Attributes:
+        file: they lie in; a run that still trains may write other weights there.
+        name: what they are in words.
+        steps: of training, where known.
+        sha256: of the file when they were chosen.
+    """
+
+    file: Path
+    name: str
+    steps: int | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What is about to be played.
+
+    Attributes:
+        run: whose agent.
+        weights: which weights.
+        config: the settings of the run, protocol and epsilon as they are played now.
+        seed: the seeds of all games derive from it.
+        num_games: full games; None: as many as `max_steps` allows.
+        max_steps: no game begins once so many steps were played.
+        num_envs: games played at once.
+        num_threads: threads that share them; without a window, a film and `max_steps`.
+        device: where the network lives.
+        has_window: environment 0 is shown, at the speed of the console.
+        is_filmed: environment 0 is recorded.
+    """
+
+    run: Run
+    weights: Weights
+    config: Config
+    seed: int
+    num_games: int | None
+    max_steps: int | None
+    num_envs: int
+    num_threads: int
+    device: str
+    has_window: bool
+    is_filmed: bool
+
+    @property
+    def settings(self) -> EnvSettings:
+        """Return the rules, with the epsilon they are played with, and what the agent sees.
+
+        A window or a film needs the gymnasium backend, whichever the run was trained on.
+        """
+        settings = EnvSettings.from_config(self.config)
+        return replace(settings, backend="gymnasium") if self.is_watched else settings
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether there is a window or a film."""
+        return self.has_window or self.is_filmed
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the rules."""
+        return self.settings.protocol
+
+    def seeds(self) -> list[int]:
+        """Return a seed for every game there can be; a game has at least one step."""
+        num_games = self.num_games if self.num_games is not None else self.max_steps
+        assert num_games is not None
+        return enjoy_seeds(self.seed, num_games)
+
+
+def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
+    """Return the weights of a run that are asked for.
+
+    Raises:
+        UserError: if the run has none of that kind, saying what it has.
+    """
+    if choice == "last_checkpoint":
+        checkpoint, skipped = newest_checkpoint(run.checkpoints)
+        if checkpoint is None:
+            reasons = "; ".join(f"{passed.path.name}: {passed.reason}" for passed in skipped)
+            raise UserError(
+                f"{run.path} has no checkpoint that can be read ({reasons or 'none was written'}): "
+                "play its model, without --load-last-checkpoint"
+            )
+        return read_weights(
+            find_weights(run, checkpoint.step), f"checkpoint of step {checkpoint.step:,}"
+        )
+    if choice == "best" and not run.best_model_file.exists():
+        raise UserError(
+            f"{run.path} has no best model: no evaluation was made; play --load-last instead"
+        )
+    if isinstance(choice, int):
+        return _checkpoint_weights(run, choice)
+    steps = run.checkpoint_steps()
+    wants_best = choice != "last" and run.best_model_file.exists()
+    if steps and not wants_best and not run.model_file.exists():
+        raise UserError(
+            f"{run.path} has no finished model yet: play its checkpoint of step {steps[-1]:,} with "
+            "--load-last-checkpoint"
+        )
+    name = "best model" if wants_best else "last model"
+    return read_weights(find_weights(run, "best" if wants_best else "last"), name)
+
+
+def weights_of_file(run: Run, file: Path) -> Weights:
+    """Return the weights in a file of a run, under the name that `choose_weights` gives them."""
+    names = {run.best_model_file: "best model", run.model_file: "last model"}
+    return read_weights(file, names.get(file, f"checkpoint {file.parent.name}"))
+
+
+def read_weights(file: Path, name: str) -> Weights:
+    """Return the weights in a file, under any name."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    steps = weights_note(file).get("steps")
+    return Weights(file, name, steps if isinstance(steps, int) else None, digest)
+
+
+def play_session(
+    session: Session,
+    q_values: QValues,
+    *,
+    on_game: Callable[[Game], None],
+    on_progress: Callable[[int], None],
+    film: Film | None = None,
+) -> None:
+    """Play the games of a session, in several threads where nobody watches and nothing is counted.
+
+    Args:
+        session: what to play.
+        q_values: of the agent.
+        on_game: called with every game as it ends.
+        on_progress: called several times a second with the steps played so far.
+        film: what the session is recorded by; it is given captions.
+
+    Raises:
+        UserError: if no window can be opened, or the agent does not fit the game.
+    """
+    if not session.is_watched and session.max_steps is None:
+        evaluate(
+            q_values,
+            game=session.config.env,
+            settings=session.settings,
+            seeds=session.seeds(),
+            num_envs=session.num_envs,
+            num_threads=session.num_threads,
+            on_game=on_game,
+            on_progress=on_progress,
+        )
+        return
+    steps_played = 0
+    with closing(watch(session, q_values, film)) as turns:
+        for turn in turns:
+            if film is not None:
+                _caption(film, turn)
+            steps_played += len(turn.games)
+            for game in turn.finished:
+                on_game(game)
+            on_progress(steps_played)
+
+
+def watch(
+    session: Session, q_values: QValues, film: Film | None = None
+) -> Generator[Turn, None, None]:
+    """Play a session in the calling thread and yield after every step; see `evaluation.play`.
+
+    Args:
+        session: what to play.
+        q_values: of the agent.
+        film: gets the frames of environment 0.
+
+    Raises:
+        UserError: as `play_session`.
+    """
+    settings = session.settings
+    if session.has_window:
+        settings = replace(settings, render_mode="human")
+    if film is not None:
+        settings = replace(settings, on_frame=film.on_frame)
+    try:
+        yield from play(
+            q_values,
+            game=session.config.env,
+            settings=settings,
+            seeds=session.seeds(),
+            num_envs=session.num_envs,
+            max_steps=session.max_steps,
+        )
+    except RuntimeError as error:
+        if session.has_window and "SDL" in str(error):
+            raise UserError(f"no window can be opened ({error}): use --no-render") from error
+        raise
+
+
+def _caption(film: Film, turn: Turn) -> None:
+    game = turn.games.get(0)
+    if game is None:
+        film.close()  # environment 0 has played its games
+    else:
+        film.caption(
+            f"game {game.index + 1}   score {game.score:,.0f}   step {game.length_steps:,}"
+        )
+
+
+def _checkpoint_weights(run: Run, step: int) -> Weights:
+    file = find_weights(run, step)
+    try:
+        verify(file.parent)
+    except DamagedError as error:
+        raise UserError(
+            f"{file.parent} is damaged ({error}): play another, {run.path} has "
+            f"{', '.join(map(str, run.checkpoint_steps()))}"
+        ) from error
+    return read_weights(file, f"checkpoint of step {step:,}")

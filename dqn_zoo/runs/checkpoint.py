@@ -1,0 +1,244 @@
+"""A checkpoint: one directory, written under another name, complete before it is renamed.
+
+Every file is flushed to disk; a manifest with sizes and SHA-256 is written last; one rename makes
+the checkpoint exist. Whatever was interrupted before that rename leaves a `.unfinished` directory
+behind, which the next save removes. Nothing here knows what the files mean.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs.run import checkpoint_folders, checkpoint_name
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+KEPT = 2  # checkpoints; the older one is there for the day the newer one cannot be read
+UNFINISHED = ".unfinished"
+
+
+class DamagedError(Exception):
+    """A checkpoint that must not be loaded; the message says what is wrong with it."""
+
+
+class Skipped(NamedTuple):
+    """A checkpoint that was passed over, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint on disk.
+
+    Attributes:
+        path: its directory.
+        step: steps of the run when it was taken.
+        files: size in bytes and SHA-256 of every file.
+    """
+
+    path: Path
+    step: int
+    files: dict[str, dict[str, Any]]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of one file."""
+        return (self.path / name).read_bytes()
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    files: Iterable[tuple[str, bytes | None]],
+    *,
+    previous: Checkpoint | None = None,
+) -> Checkpoint:
+    """Write one checkpoint and keep the newest `KEPT`.
+
+    Args:
+        folder: holds the checkpoints of a run; made if missing.
+        step: steps of the run.
+        files: name and content, one after the other so that they need not be in memory together;
+            a content of None means: unchanged since `previous`, and linked from there.
+        previous: the checkpoint that unchanged files are linked from.
+
+    Raises:
+        OSError: if the disk is full or refuses; everything older is as it was.
+    """
+    folder.mkdir(exist_ok=True)
+    remove_unfinished(folder)
+    target = folder / checkpoint_name(step)
+    unfinished = target.with_suffix(UNFINISHED)
+    unfinished.mkdir()
+    try:
+        entries: dict[str, dict[str, Any]] = {}
+        for name, content in files:
+            if content is None:
+                assert previous is not None, "an unchanged file needs a previous checkpoint"
+                _link(previous.path / name, unfinished / name)
+                entries[name] = previous.files[name]
+            else:
+                _write(unfinished / name, content)
+                entries[name] = {"size": len(content), "sha256": _digest(content)}
+        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": entries}
+        manifest["sha256"] = _digest(_canonical(manifest))
+        _write(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _flush_directory(unfinished)
+        if target.exists():  # the same step again, after a resume: the new one is as good
+            shutil.rmtree(target)
+        unfinished.rename(target)
+        _flush_directory(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _prune(folder, target)
+    return Checkpoint(target, step, entries)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[Skipped]]:
+    """Return the newest checkpoint that verifies, and those that were passed over.
+
+    Raises:
+        UserError: if one was written by a newer version, which would know better.
+    """
+    skipped: list[Skipped] = []
+    for path in reversed(checkpoint_folders(folder)):
+        try:
+            return verify(path), skipped
+        except DamagedError as error:
+            skipped.append(Skipped(path, str(error)))
+    return None, skipped
+
+
+def verify(path: Path) -> Checkpoint:
+    """Read the manifest and compare every file with it.
+
+    Raises:
+        DamagedError: if a file is missing, has another size or another content.
+        UserError: if the checkpoint was written by a newer version.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        recorded = manifest.pop("sha256")
+        version = manifest["format_version"]
+    except FileNotFoundError as error:
+        raise DamagedError(f"{MANIFEST} is missing") from error
+    except (ValueError, KeyError, AttributeError, OSError) as error:
+        raise DamagedError(f"{MANIFEST} cannot be read: {error}") from error
+    if _digest(_canonical(manifest)) != recorded:
+        raise DamagedError(f"{MANIFEST} was changed after it was written")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has checkpoint format {version} and this version reads up to "
+            f"{FORMAT_VERSION}; upgrade dqn_zoo to resume it"
+        )
+    for name, entry in manifest["files"].items():
+        _verify_file(path / name, entry)
+    return Checkpoint(path, manifest["step"], manifest["files"])
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what an interrupted save left behind."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    A link stays, and what it leads to is replaced. A device or a pipe is written to.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = path.resolve()
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        _write(temporary, content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_directory(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether `replace_file` will be able to write a file.
+
+    Raises:
+        OSError: it will not.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if path.exists() and not path.is_file():
+        with path.open("wb"):
+            return
+    path = path.resolve()
+    probe = path.with_name(f"{path.name}.tmp")
+    probe.touch()
+    probe.unlink()
+
+
+def _prune(folder: Path, written: Path) -> None:
+    """Keep what was just written and the `KEPT - 1` before it.
+
+    Newer ones are damaged leftovers: the run was resumed from before them.
+    """
+    directories = checkpoint_folders(folder)
+    position = directories.index(written)
+    for path in directories[: max(0, position + 1 - KEPT)] + directories[position + 1 :]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _verify_file(path: Path, entry: dict[str, Any]) -> None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path.name} is missing") from error
+    except OSError as error:
+        raise DamagedError(f"{path.name} cannot be read: {error}") from error
+    if len(content) != entry["size"]:
+        raise DamagedError(f"{path.name} has {len(content)} bytes, {entry['size']} were written")
+    if _digest(content) != entry["sha256"]:
+        raise DamagedError(f"{path.name} was changed after it was written (SHA-256 differs)")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        _write(target, source.read_bytes())
+
+
+def _flush_directory(path: Path) -> None:
+    """Make a rename or a new name durable; Windows can neither open nor flush a directory."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _canonical(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,106 @@
+"""The learning curve of a run as a picture: training returns and evaluations over steps."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import random_score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def column(path: Path, name: str) -> list[float]:
+    """Return one column of a CSV file; empty cells are NaN."""
+    return columns(path, name)[0]
+
+
+def columns(path: Path, *names: str) -> list[list[float]]:
+    """Return some columns of a CSV file, of one length even while rows are added to it."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return [[float(row[name] or "nan") for row in rows] for name in names]
+
+
+def last_row(file: Path) -> dict[str, str]:
+    """Return the last whole row of a CSV file, read from its end; {} where there is none."""
+    try:
+        with file.open("rb") as stream:
+            header = stream.readline()
+            stream.seek(max(len(header), file.stat().st_size - 4096))
+            lines = stream.read().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    if not lines:
+        return {}
+    names, values = (next(csv.reader([line.decode()])) for line in (header, lines[-1]))
+    return dict(zip(names, values, strict=False))
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, in inches: no window, no state shared with anybody's pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
+    """Draw the curve of a run and return whether it has one to draw.
+
+    Args:
+        run: whose logs.
+        config: its settings.
+        picture: the file, of any kind that matplotlib writes.
+    """
+    if not (run.episodes_file.exists() and run.progress_file.exists()):
+        return False
+    figure = new_figure(8, 4.5)
+    axes = figure.add_subplot()
+    axes.plot(
+        *columns(run.episodes_file, "steps", "return"),
+        ".",
+        color="0.75",
+        markersize=4,
+        label="training games",
+    )
+    axes.plot(
+        *columns(run.progress_file, "steps", "return_mean"),
+        color="tab:blue",
+        label="mean of the last 100 training games",
+    )
+    at, mean, std = (
+        columns(run.evaluations_file, "steps", "mean", "std")
+        if run.evaluations_file.exists()
+        else ([], [], [])
+    )
+    if at:
+        axes.errorbar(
+            at,
+            mean,
+            std,
+            fmt="o",
+            color="tab:orange",
+            capsize=3,
+            label=f"evaluations: mean and deviation of {config.eval_episodes} games",
+        )
+    random = random_score(config.env)
+    if random is not None:
+        axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
+    axes.axvline(config.learning_starts, color="0.3", linestyle=":", linewidth=1)
+    axes.annotate(
+        " learning starts",
+        (config.learning_starts, 0.02),
+        xycoords=axes.get_xaxis_transform(),
+        fontsize=8,
+    )
+    axes.set_xlabel("steps (4 frames each)")
+    axes.set_ylabel("raw score")
+    axes.set_title(f"{config.algo} on {config.env}, protocol {config.protocol}, seed {config.seed}")
+    axes.legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+    return True

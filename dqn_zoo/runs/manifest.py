@@ -1,0 +1,244 @@
+"""The manifest of a run: on what, with what and how it was computed, and every time it was started.
+
+origin: only in a run that was trained elsewhere: where it came from
+format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
+memory_bytes, versions, git, command: as the run was started first
+invocations: one entry per start or resume; `changes` says what differed from the first start,
+    `seconds` where its wall-clock went, `updates` how they were made in the end
+"""
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs.run import RUN_FORMAT, Run
+from dqn_zoo.system.machine import describe_machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How a run computes: beside machine and versions, what its bits depend on.
+
+    Attributes:
+        device: For example `cpu`, or `cuda` and the name of the GPU.
+        num_threads: Threads of PyTorch.
+        precision: `float32` or `bfloat16`.
+    """
+
+    device: str
+    num_threads: int
+    precision: str
+
+
+def write_manifest(
+    run: Run,
+    setup: Setup,
+    *,
+    command: Sequence[str],
+    seed: int,
+    protocol: Mapping[str, Any],
+    until_steps: int,
+    tensorboard: Path | None = None,
+) -> None:
+    """Write the manifest of a new run, with its first invocation.
+
+    Args:
+        run: The run that starts.
+        setup: How it computes.
+        command: The command line, word by word.
+        seed: Seed of the run.
+        protocol: The protocol with all of its values.
+        until_steps: Steps that the run is to reach.
+        tensorboard: Folder of the run's events, where it is not in the run folder.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    manifest = {
+        "format": RUN_FORMAT,
+        "seed": seed,
+        "protocol": dict(protocol),
+        "tensorboard": None if tensorboard is None else str(tensorboard.absolute()),
+        **vars(setup),
+        **describe_machine(),
+        "command": shlex.join(command),
+        "invocations": [_invocation(command, None, until_steps, [])],
+    }
+    _write(run, manifest)
+
+
+def write_origin_manifest(
+    run: Run,
+    *,
+    command: Sequence[str],
+    seed: int | None,
+    protocol: Mapping[str, Any],
+    steps: int | None,
+    origin: Mapping[str, Any],
+) -> None:
+    """Write the manifest of a run that was trained elsewhere and came here as weights.
+
+    Args:
+        run: The folder it was put into.
+        command: The command line that did, word by word.
+        seed: Seed of the training, where known.
+        protocol: The protocol with all of its values.
+        steps: Steps of the training, where known.
+        origin: Where it came from, as in `{"repo": "user/name", "commit": "..."}`.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    arrival = _invocation(command, None, steps or 0, [])
+    manifest = {
+        "format": RUN_FORMAT,
+        "seed": seed,
+        "protocol": dict(protocol),
+        "origin": dict(origin),
+        **describe_machine(),
+        "command": shlex.join(command),
+        "invocations": [arrival | {"ended": _now(), "end_reason": "arrived", "end_step": steps}],
+    }
+    _write(run, manifest)
+
+
+def append_invocation(
+    run: Run, setup: Setup, *, command: Sequence[str], resumed_from_step: int, until_steps: int
+) -> list[str]:
+    """Record that a run is resumed.
+
+    Returns:
+        What differs, now or at an earlier resume, from the machine and the setup the run started
+        with, as in `torch: 2.13.0 before, 2.14.0 now`; where anything does, the run is not
+        bit-exact.
+
+    Raises:
+        UserError: The manifest cannot be read or written.
+    """
+    manifest = read_manifest(run)
+    changes = _differences(manifest, {**vars(setup), **describe_machine()})
+    earlier = [change for entry in manifest["invocations"] for change in entry["changes"]]
+    invocation = _invocation(command, resumed_from_step, until_steps, changes)
+    manifest["invocations"].append(invocation)
+    _write(run, manifest)
+    return changes or [f"an earlier resume had {change}" for change in dict.fromkeys(earlier)]
+
+
+def end_invocation(
+    run: Run, reason: str, *, step: int, seconds: Mapping[str, float], updates: str
+) -> None:
+    """Record how the last invocation ended.
+
+    Args:
+        run: The run that ends.
+        reason: `finished`, or why it stopped: `SIGTERM`, `SIGINT`, `time_limit`.
+        step: The step it has reached.
+        seconds: Where the wall-clock of the invocation went, by section.
+        updates: How they were made: `eager`, `CUDA graph`, or `eager` and why.
+
+    Raises:
+        UserError: The manifest cannot be read or written.
+    """
+    manifest = read_manifest(run)
+    manifest["invocations"][-1] |= {
+        "ended": _now(),
+        "end_reason": reason,
+        "end_step": step,
+        "seconds": {section: round(spent, 3) for section, spent in seconds.items()},
+        "updates": updates,
+    }
+    _write(run, manifest)
+
+
+def read_manifest(run: Run) -> dict[str, Any]:
+    """Return the manifest of a run.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(run.manifest_file.read_text(encoding="utf-8"))
+        manifest["invocations"][-1]["command"]
+    except OSError as error:
+        raise UserError(f"{run.manifest_file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(
+            f"{run.manifest_file} is damaged: restore it from a backup, or start a new run"
+        ) from error
+    return manifest
+
+
+def goal_steps(manifest: Mapping[str, Any]) -> int:
+    """Return the steps that a run is to reach: the largest that any invocation was given."""
+    return max(int(entry["until_steps"]) for entry in manifest["invocations"])
+
+
+def has_finished(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a run has reached its goal, its last evaluation and weights included."""
+    goal = goal_steps(manifest)
+    return any(
+        entry["end_reason"] == "finished" and entry["end_step"] >= goal
+        for entry in manifest["invocations"]
+    )
+
+
+def _invocation(
+    command: Sequence[str], resumed_from_step: int | None, until_steps: int, changes: list[str]
+) -> dict[str, Any]:
+    return {
+        "started": _now(),
+        "command": shlex.join(command),
+        "resumed_from_step": resumed_from_step,
+        "until_steps": until_steps,
+        "changes": changes,
+        "ended": None,
+        "end_reason": None,
+        "end_step": None,
+        "seconds": None,
+        "updates": None,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write(run: Run, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest in one step: a killed process leaves the old one or the new one."""
+    unfinished = run.manifest_file.with_suffix(".tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(run.manifest_file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f"{run.manifest_file} cannot be written: {error.strerror}") from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    def bits(machine: Mapping[str, Any]) -> dict[str, Any]:
+        keys = ("device", "num_threads", "precision", "python", "machine", "cpu", "cores")
+        git = machine.get("git") or {}
+        revision = f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
+        return {
+            **{key: machine.get(key) for key in keys},
+            **machine.get("versions", {}),
+            "git revision": revision,
+        }
+
+    old, new = bits(before), bits(now)
+    return [
+        f"{key}: {old.get(key)} before, {value} now"
+        for key, value in new.items()
+        if old.get(key) != value
+    ]

@@ -1,0 +1,192 @@
+"""Settings that do not go together: what cannot run, and what is probably not meant."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import Config, initial_learning_rate
+
+SCREEN_ROWS, SCREEN_COLUMNS = 210, 160
+
+# Settings of parts that are not always there: the key that chooses the part, and its values.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network_width": ("network", ("impala",)),
+    "network_pool": ("network", ("impala",)),
+    "spectral_norm": ("network", ("impala",)),
+    "compiled_torso": ("network", ("impala",)),
+    "priority_exponent": ("replay", ("prioritized",)),
+    "priority_weight_initial": ("replay", ("prioritized",)),
+    "priority_weight_final": ("replay", ("prioritized",)),
+    "priority_floor": ("replay", ("prioritized",)),
+    "munchausen_alpha": ("bootstrap", ("soft",)),
+    "munchausen_temperature": ("bootstrap", ("soft",)),
+    "munchausen_clip": ("bootstrap", ("soft",)),
+    "num_atoms": ("loss", ("c51",)),
+    "v_min": ("loss", ("c51",)),
+    "v_max": ("loss", ("c51",)),
+    "num_quantiles": ("loss", ("qrdqn", "iqn")),
+    "num_target_quantiles": ("loss", ("iqn",)),
+    "num_acting_quantiles": ("loss", ("iqn",)),
+    "num_cosines": ("loss", ("iqn",)),
+    "huber_kappa": ("loss", ("qrdqn", "iqn")),
+}
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """Return the keys of parts that this config does not use, each with what would use it."""
+    return {
+        key: f"{chooser} {' or '.join(values)}"
+        for key, (chooser, values) in NEEDS.items()
+        if getattr(config, chooser) not in values
+    }
+
+
+class Finding(NamedTuple):
+    """Settings that do not go together: the keys involved and what is wrong with them."""
+
+    keys: tuple[str, ...]
+    text: str
+
+
+def contradictions(config: Config) -> Iterator[Finding]:
+    """Yield the combinations that cannot run."""
+    if config.learning_starts >= config.n_timesteps:
+        yield Finding(
+            ("learning_starts", "n_timesteps"),
+            f"learning_starts must be below n_timesteps, got {config.learning_starts:,} of "
+            f"{config.n_timesteps:,} steps: the run would end before it learns; lower "
+            "learning_starts or raise n_timesteps",
+        )
+    if config.batch_size > config.buffer_size:
+        yield Finding(
+            ("batch_size", "buffer_size"),
+            f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
+            f"{config.buffer_size:,} transitions; raise buffer_size",
+        )
+    if not 0.0 < initial_learning_rate(config) < float("inf"):
+        yield Finding(
+            ("learning_rate",),
+            f"learning_rate must start above 0 and finite, got {config.learning_rate}",
+        )
+    if config.backend == "vector" and config.protocol == "sb3":
+        yield Finding(
+            ("backend", "protocol"),
+            "protocol sb3 plays with the gymnasium backend, got backend vector; "
+            "set backend to auto or gymnasium",
+        )
+    if config.crop is not None:
+        yield from _crop_contradictions(config, config.crop)
+    yield from _distribution_contradictions(config)
+
+
+def check(config: Config) -> None:
+    """Refuse settings that contradict each other.
+
+    Raises:
+        UserError: the first contradiction.
+    """
+    for finding in contradictions(config):
+        raise UserError(finding.text)
+
+
+def warnings(config: Config) -> list[str]:
+    """Return one line for each combination that runs but is probably not meant."""
+    return list(_doubts(config))
+
+
+def _doubts(config: Config) -> Iterator[str]:
+    exploration_end = int(config.exploration_fraction * config.n_timesteps)
+    falls = config.exploration_final_eps < config.exploration_initial_eps
+    if falls and exploration_end <= config.learning_starts:
+        yield (
+            f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, before "
+            f"learning starts at step {config.learning_starts:,}: the whole fall is spent on "
+            "random play; raise exploration_fraction or lower learning_starts"
+        )
+    if config.exploration_final_eps > config.exploration_initial_eps:
+        yield (
+            f"epsilon rises from {config.exploration_initial_eps:g} to "
+            f"{config.exploration_final_eps:g}: exploration_initial_eps is usually the larger"
+        )
+    if config.exploration_final_eps == 0.0 and not falls and not config.noisy_sigma:
+        yield (
+            "nothing explores: epsilon is 0 and there are no noisy layers; raise "
+            "exploration_initial_eps or set noisy_sigma to 0.5"
+        )
+    if config.buffer_size < config.learning_starts:
+        yield (
+            f"buffer_size {config.buffer_size:,} is below learning_starts "
+            f"{config.learning_starts:,}: the first transitions are overwritten before any update"
+        )
+    if config.learning_starts < config.batch_size:
+        yield (
+            f"learning_starts {config.learning_starts:,} is below batch_size "
+            f"{config.batch_size:,}: the first updates repeat a few transitions"
+        )
+    if config.learning_starts + config.target_update_interval > config.n_timesteps:
+        yield (
+            f"target_update_interval {config.target_update_interval:,} leaves no copy to the "
+            f"target network between learning_starts {config.learning_starts:,} and the end of "
+            f"the run at step {config.n_timesteps:,}"
+        )
+    if config.loss == "c51":
+        yield from _support_doubts(config)
+    yield from _unused(config)
+
+
+def _crop_contradictions(config: Config, crop: tuple[int, int, int, int]) -> Iterator[Finding]:
+    top, bottom, left, right = crop
+    if top + bottom >= SCREEN_ROWS or left + right >= SCREEN_COLUMNS:
+        yield Finding(
+            ("crop",),
+            f"crop must leave rows and columns of a screen of {SCREEN_ROWS} x {SCREEN_COLUMNS}, "
+            f"got {list(crop)} ([top, bottom, left, right])",
+        )
+    if config.backend == "vector":
+        yield Finding(
+            ("backend", "crop"),
+            "crop is served by the gymnasium backend, got backend vector; "
+            "set backend to auto or gymnasium",
+        )
+
+
+def _distribution_contradictions(config: Config) -> Iterator[Finding]:
+    if config.loss != "c51":
+        return
+    if config.bootstrap == "soft":
+        yield Finding(
+            ("loss", "bootstrap"),
+            "loss c51 does not go with bootstrap soft: Munchausen's update is defined for values "
+            "and quantiles, not for the probabilities of fixed returns; set loss to iqn, qrdqn, "
+            "squared or huber, or bootstrap to greedy or double",
+        )
+    if config.v_min >= config.v_max:
+        yield Finding(
+            ("v_min", "v_max"),
+            f"v_min must be below v_max, got {config.v_min:g} and {config.v_max:g}",
+        )
+
+
+def _support_doubts(config: Config) -> Iterator[str]:
+    """Doubt a support that cannot hold the returns; what lies beyond counts as its end."""
+    if not config.clip_reward:
+        yield (
+            f"c51 takes every return beyond v_min {config.v_min:g} and v_max {config.v_max:g} for "
+            "these, and clip_reward is false: make them hold the game's returns"
+        )
+    elif config.n_steps > min(config.v_max, -config.v_min):
+        yield (
+            f"n_steps {config.n_steps} rewards alone can leave c51's returns, v_min "
+            f"{config.v_min:g} to v_max {config.v_max:g}: widen them or lower n_steps"
+        )
+
+
+def _unused(config: Config) -> Iterator[str]:
+    """Name what was set for a part that is not there."""
+    unused = [
+        f"{key} (for {part})"
+        for key, part in without_effect(config).items()
+        if getattr(config, key) != Config.model_fields[key].default
+    ]
+    if unused:
+        yield f"without effect here: {', '.join(unused)}"

@@ -1,0 +1,290 @@
+"""RL-Zoo's YAML keys: what each means here, has no effect here, or cannot be done here.
+
+RL-Zoo hands most keys to Stable-Baselines3 and `eval`s text such as "dict(a=1)". Here every key has
+a meaning, a note or a refusal with its reason, and such text is read as literals.
+"""
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.settings.yaml_reader import Entry
+
+
+class Meaning(NamedTuple):
+    """What one RL-Zoo key comes to: settings of ours, or a note that it has no effect."""
+
+    settings: Mapping[str, object] = {}
+    note: str | None = None
+
+
+class Translation(NamedTuple):
+    """Entries with our keys only, and one note for each key without effect."""
+
+    entries: dict[str, Entry]
+    notes: tuple[str, ...]
+
+
+def translate(entries: Mapping[str, Entry]) -> Translation:
+    """Replace RL-Zoo's keys by ours; all other keys pass unchanged.
+
+    Raises:
+        UserError: a key asks for something that does not exist here, or two set the same.
+    """
+    translated: dict[str, Entry] = {}
+    notes = []
+    for key, entry in entries.items():
+        settings, note = _meaning(key, entry)
+        for name, setting in settings.items():
+            if name in translated:
+                first = translated[name].origin
+                raise UserError(f"{_where(key, entry)}: it sets {name}, as {first} does; keep one")
+            translated[name] = Entry(setting, entry.origin)
+        notes += [] if note is None else [f"{key} ({note})"]
+    return Translation(translated, tuple(notes))
+
+
+def _meaning(key: str, entry: Entry) -> Meaning:
+    if key not in _MEANINGS:
+        return Meaning({key: entry.value})
+    try:
+        return _MEANINGS[key](entry.value)
+    except UserError as error:
+        raise UserError(f"{_where(key, entry)}: {error}") from None
+
+
+def _where(key: str, entry: Entry) -> str:
+    """Return origin and key; the origin of a flag ends with the key already."""
+    return entry.origin if entry.origin.endswith(f" {key}") else f"{entry.origin}: {key}"
+
+
+def is_from_rl_zoo(entries: Mapping[str, Entry]) -> bool:
+    """Recognize a block written for RL-Zoo by the keys that only RL-Zoo needs."""
+    return "policy" in entries or "env_wrapper" in entries
+
+
+def count_in_steps(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    """Turn RL-Zoo's train_freq, which counts calls of all environments together, into steps.
+
+    With one environment they are the same. A note says what was changed and why.
+    """
+    n_envs = entries.get("n_envs")
+    train_freq = entries.get("train_freq")
+    calls = 4 if train_freq is None else train_freq.value  # 4 is Stable-Baselines3's default
+    if n_envs is None or not _is_count(n_envs.value) or n_envs.value == 1 or not _is_count(calls):
+        return dict(entries), ()
+    origin = (train_freq or n_envs).origin
+    steps = int(calls * n_envs.value)
+    note = (
+        f"{origin}: train_freq {calls} counts calls of {n_envs.value} environments in RL-Zoo; "
+        f"here it counts steps, so that the same is train_freq {steps}, which this run takes"
+    )
+    return {**entries, "train_freq": Entry(steps, origin)}, (note,)
+
+
+def parse_dict_text(text: str) -> dict[str, Any]:
+    """Read "dict(a=1, b=dict(c=[2]))" as literals; nothing is evaluated.
+
+    Raises:
+        UserError: anything but dict calls with keywords and literal values.
+    """
+    try:
+        return _dict_literal(ast.parse(text.strip(), mode="eval").body)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise UserError(
+            f'expected text such as "dict(key=1)" with literal values, got {text[:60]!r}; '
+            "nothing is evaluated here"
+        ) from None
+
+
+def _dict_literal(node: ast.expr) -> dict[str, Any]:
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
+            return {_name(keyword): _literal(keyword.value) for keyword in keywords}
+        case ast.Dict():
+            return dict(ast.literal_eval(node))
+    raise ValueError
+
+
+def _name(keyword: ast.keyword) -> str:
+    if keyword.arg is None:
+        raise ValueError
+    return keyword.arg
+
+
+def _literal(node: ast.expr) -> object:
+    return _dict_literal(node) if isinstance(node, ast.Call) else ast.literal_eval(node)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
+
+
+def _as_mapping(value: object) -> dict[str, Any]:
+    """Accept a mapping, RL-Zoo's "dict(...)" text, or nothing."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return parse_dict_text(value)
+    if isinstance(value, dict):
+        return dict(value)
+    raise UserError(f'expected a mapping or text such as "dict(key=1)", got {value!r}')
+
+
+def _no_effect(reason: str) -> Callable[[object], Meaning]:
+    return lambda value: Meaning(note=reason)
+
+
+def _absent(reason: str) -> Callable[[object], Meaning]:
+    """Accept only "nothing" for what does not exist here."""
+
+    def read(value: object) -> Meaning:
+        if value is None:
+            return Meaning(note="null")
+        raise UserError(f"{reason}; remove the key")
+
+    return read
+
+
+def _policy(value: object) -> Meaning:
+    if value == "CnnPolicy":
+        return Meaning(note="network sets the torso; CnnPolicy's is nature")
+    raise UserError(f"network sets the torso here, CnnPolicy's is nature; got {value!r}")
+
+
+def _policy_kwargs(value: object) -> Meaning:
+    arguments = _as_mapping(value)
+    settings = {}
+    if "n_quantiles" in arguments:
+        settings["num_quantiles"] = arguments.pop("n_quantiles")
+    optimizer = arguments.pop("optimizer_kwargs", {})
+    if arguments or not isinstance(optimizer, dict) or optimizer.keys() - {"eps"}:
+        raise UserError(
+            "only n_quantiles and the eps of optimizer_kwargs are known: network and its keys set "
+            "the network, optimizer and learning_rate the rest; remove the others"
+        )
+    if optimizer:
+        settings["optimizer_eps"] = optimizer["eps"]
+    return Meaning(settings, None if settings else "empty")
+
+
+def _normalize(value: object) -> Meaning:
+    if value is False or value is None:
+        return Meaning(note="pixels are divided by 255 in the network, rewards are clipped")
+    raise UserError(
+        "running normalization does not exist here: pixels are divided by 255 in the network and "
+        "clip_reward clips rewards; set it to false"
+    )
+
+
+def _replay_buffer_kwargs(value: object) -> Meaning:
+    if _as_mapping(value).keys() <= {"handle_timeout_termination"}:
+        return Meaning(note="a truncated game always keeps its bootstrap")
+    raise UserError("only handle_timeout_termination is known here; remove the other arguments")
+
+
+def _tau(value: object) -> Meaning:
+    if value == 1 and not isinstance(value, bool):
+        return Meaning(note="the target network is always copied whole")
+    raise UserError(
+        "the target network is copied whole every target_update_interval steps (tau 1), "
+        f"got {value!r}"
+    )
+
+
+def _train_freq(value: object) -> Meaning:
+    match value:
+        case [count, "step"]:
+            return Meaning({"train_freq": count})
+        case [_, unit]:
+            raise UserError(f'train_freq counts steps here, got the unit {unit!r}; give "step"')
+    return Meaning({"train_freq": value})
+
+
+def _gradient_steps(value: object) -> Meaning:
+    if value == -1:
+        raise UserError(
+            "-1 (as many updates as steps) does not exist here: give the number, "
+            "which is the value of train_freq"
+        )
+    return Meaning({"gradient_steps": value})
+
+
+def _double_q(value: object) -> Meaning:
+    if not isinstance(value, bool):
+        raise UserError(f"must be true or false, got {value!r}")
+    return Meaning({"bootstrap": "double" if value else "greedy"})
+
+
+def _env_kwargs(value: object) -> Meaning:
+    arguments = _as_mapping(value)
+    settings = {}
+    if "repeat_action_probability" in arguments:
+        settings["action_repeat_probability"] = arguments.pop("repeat_action_probability")
+    # The preprocessing here skips frames itself, from an emulator that does not.
+    harmless = {"frameskip": 1, "full_action_space": False}
+    unknown = {key: given for key, given in arguments.items() if harmless.get(key) != given}
+    if unknown:
+        raise UserError(
+            f"{', '.join(map(str, unknown))} cannot be set: a step is 4 frames and the actions are "
+            "the game's own; action_repeat_probability sets sticky actions"
+        )
+    return Meaning(settings, None if settings else "as the protocol does")
+
+
+def _env_wrapper(value: object) -> Meaning:
+    settings: dict[str, object] = {}
+    for wrapper in value if isinstance(value, list) else [value]:
+        name, arguments = wrapper, None
+        if isinstance(wrapper, dict) and len(wrapper) == 1:
+            [(name, arguments)] = wrapper.items()
+        if name != "stable_baselines3.common.atari_wrappers.AtariWrapper":
+            raise UserError(
+                f"only stable_baselines3.common.atari_wrappers.AtariWrapper is known, got {name!r}"
+            )
+        settings |= _atari_wrapper(_as_mapping(arguments))
+    return Meaning(settings, None if settings else "the protocols wrap the game")
+
+
+def _atari_wrapper(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Map the arguments of Stable-Baselines3's AtariWrapper."""
+    settings = {}
+    for name, value in arguments.items():
+        if name in _ATARI_WRAPPER_SETTINGS:
+            settings[name] = value
+        elif name not in _ATARI_WRAPPER_FIXED:
+            raise UserError(f"AtariWrapper takes no argument {name!r}")
+        elif value != _ATARI_WRAPPER_FIXED[name]:
+            raise UserError(f"{name} is always {_ATARI_WRAPPER_FIXED[name]} here, got {value!r}")
+    return settings
+
+
+_ATARI_WRAPPER_SETTINGS = (
+    "noop_max",
+    "terminal_on_life_loss",
+    "clip_reward",
+    "action_repeat_probability",
+)
+_ATARI_WRAPPER_FIXED = {"frame_skip": 4, "screen_size": 84}
+
+_MEANINGS: dict[str, Callable[[object], Meaning]] = {
+    "policy": _policy,
+    "policy_kwargs": _policy_kwargs,
+    "env_wrapper": _env_wrapper,
+    "env_kwargs": _env_kwargs,
+    "normalize": _normalize,
+    "replay_buffer_kwargs": _replay_buffer_kwargs,
+    "tau": _tau,
+    "train_freq": _train_freq,
+    "gradient_steps": _gradient_steps,
+    "double_q": _double_q,  # of the zoo before Stable-Baselines3, and of this project's first runs
+    "optimize_memory_usage": _no_effect("every frame is stored once anyway"),
+    "monitor_kwargs": _no_effect("episodes.csv has every game"),
+    "stats_window_size": _no_effect("means are over 100 games"),
+    "verbose": _no_effect("--no-progress prints plain lines"),
+    "vec_env_wrapper": _absent("wrappers of vectorized environments do not exist here"),
+    "callback": _absent("callbacks do not exist here"),
+    "replay_buffer_class": _absent("there is one replay memory"),
+    "tensorboard_log": _absent("the folder is given with -tb/--tensorboard-log"),
+}

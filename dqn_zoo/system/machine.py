@@ -1,0 +1,322 @@
+"""The machine under a run: what memory is left, what it can do, and what it is.
+
+Memory is read from the operating system's own files: the limit of a container, which is what ends a
+run there, is in none of the usual libraries.
+"""
+
+import ctypes
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dqn_zoo.errors import UserError
+
+PACKAGES = (
+    "dqn-zoo-atari",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "ale-py",
+    "opencv-python",
+    "safetensors",
+)
+"""Distributions whose versions are recorded; the bits of a run depend on them."""
+
+MAX_DEFAULT_THREADS = 8
+
+
+def memory_available_bytes() -> int | None:
+    """Return how much more memory this process can use, or None where nothing tells.
+
+    The smallest of: what the system has available, what the container (cgroup v1 or v2, every level
+    of it) leaves, what RLIMIT_AS leaves.
+    """
+    limits = [_system_available(), *_container_headrooms(), _address_space_left()]
+    return min((max(limit, 0) for limit in limits if limit is not None), default=None)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory for the next tensors; return whether it does.
+
+    By default glibc gives every large block back to the system when it is freed, and every update
+    frees and takes the same ones: the pages are cleared and mapped anew each time, which takes a
+    third of an update of a small network. Results do not depend on it; other systems ignore it.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    # From malloc.h: what is freed at the end of the heap, what is taken ahead, what is a map of
+    # its own. A replay memory stays a map, so that it takes only the pages that were written.
+    options = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 256 * 2**20}
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(option, value) == 1 for option, value in options.items())
+
+
+def process_memory_bytes() -> int | None:
+    """Return the resident memory of this process; on macOS the highest so far; None on Windows."""
+    pages = _own_pages()
+    if pages is not None:
+        return pages[1]
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def check_memory(
+    needed_bytes: int, per_transition_bytes: float, *, buffer_size: int, available: int | None
+) -> None:
+    """Refuse a run that would not fit, before it starts.
+
+    Memory is handed out when it is first written, so without this check a replay memory that is too
+    large ends the run hours later.
+
+    Args:
+        needed_bytes: What the run will occupy, all of it.
+        per_transition_bytes: The part of them that each transition of `buffer_size` adds.
+        buffer_size: Transitions in the replay memory.
+        available: Bytes from `memory_available_bytes`; None (unknown) refuses nothing.
+
+    Raises:
+        UserError: It does not fit; the message names the largest `buffer_size` that would.
+    """
+    if available is None or needed_bytes <= available:
+        return
+    fixed_bytes = needed_bytes - per_transition_bytes * buffer_size
+    largest = _two_digits(int((available - fixed_bytes) / per_transition_bytes))
+    mend = (
+        f"the largest that fits is {largest:_}: --set buffer_size={largest}"
+        if largest > 0
+        else "not even an empty replay memory fits: free some memory"
+    )
+    needed, free = f"{needed_bytes / 1e9:.1f} GB", f"{available / 1e9:.1f} GB"
+    raise UserError(f"buffer_size needs {needed} and {free} is free; {mend}")
+
+
+def usable_cores() -> int:
+    """Return the processor cores this process may use, a container's quota included."""
+    if sys.platform == "linux":
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas())]))
+
+
+def default_num_threads(device: str, cores: int) -> int:
+    """Return how many threads PyTorch gets beside a device on this many cores.
+
+    On a CPU all of them up to 8: on two cores the second thread made a run 1.4 times as fast, and
+    the network is too small to keep dozens busy. Beside a GPU there is nothing to compute for more
+    than one, and those that wait for work take the cores from the emulators.
+
+    Args:
+        device: `cpu` or `cuda`.
+        cores: usable ones.
+    """
+    return max(1, min(cores, MAX_DEFAULT_THREADS)) if device == "cpu" else 1
+
+
+def choose_device(asked: str) -> str:
+    """Return `cpu` or `cuda` for auto, cpu or cuda.
+
+    Raises:
+        UserError: cuda is asked for and there is none.
+    """
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
+def supports_bfloat16() -> bool:
+    """Return whether this processor multiplies in bfloat16, so that it is faster than float32.
+
+    Asks torch; where torch does not know (it looks at x86 only), the kernel's list of processor
+    flags decides, and where there is none (macOS, Windows on ARM) the answer is no.
+    """
+    import torch
+
+    try:
+        if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+            return True
+    except AttributeError:  # private functions, free to go
+        pass
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the numbers of a run depend on, as JSON; no host name, no path."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": usable_cores(),
+        "memory_bytes": _total_memory(),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "git": _git_revision(Path(__file__).resolve().parents[2]),
+    }
+
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+# limit, usage and, in memory.stat, the file cache that the kernel gives up when memory is short
+CGROUP_MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),  # version 2
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+)
+
+
+def _system_available() -> int | None:
+    if sys.platform == "darwin":
+        return _parse_vm_stat(_output(["vm_stat"]) or "")
+    kilobytes = _number(_fields(PROC / "meminfo").get("MemAvailable"))
+    return None if kilobytes is None else kilobytes * 1024
+
+
+def _parse_vm_stat(text: str) -> int | None:
+    """Bytes that macOS can hand out: free pages and those it can take back without writing."""
+    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    header = lines.get("Mach Virtual Memory Statistics", "")
+    page_bytes = _number(header.partition("page size of ")[2])
+    kinds = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
+    pages = [_number(lines.get(kind, "").strip(" .")) or 0 for kind in kinds]
+    return None if page_bytes is None else sum(pages) * page_bytes
+
+
+def _container_headrooms(proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[int]:
+    for folder in _cgroup_folders("memory", proc, cgroups):
+        for limit_file, usage_file, cache_key in CGROUP_MEMORY_FILES:
+            limit = _number(_text(folder / limit_file))
+            usage = _number(_text(folder / usage_file))
+            if limit is not None and usage is not None:
+                cache = _number(_fields(folder / "memory.stat").get(cache_key)) or 0
+                yield limit - (usage - cache)
+
+
+def _cpu_quotas(proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[float]:
+    """Cores that each level of the container grants, where it limits them."""
+    for folder in _cgroup_folders("cpu", proc, cgroups):
+        version_2 = _text(folder / "cpu.max").split()
+        version_1 = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        for pair in (version_2, version_1):
+            numbers = [_number(word) for word in pair]
+            if len(numbers) == 2 and numbers[0] and numbers[1] and numbers[0] > 0:
+                yield numbers[0] / numbers[1]
+
+
+def _cgroup_folders(controller: str, proc: Path, cgroups: Path) -> Iterator[Path]:
+    """Every level of this process's control group; inside a container only the top may exist."""
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = cgroups / controller if controllers else cgroups
+        folder = top / name.strip("/")
+        yield folder
+        yield from (parent for parent in folder.parents if parent.is_relative_to(top))
+
+
+def _address_space_left() -> int | None:
+    pages = _own_pages()
+    if pages is None or sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit - pages[0]
+
+
+def _own_pages() -> tuple[int, int] | None:
+    """Virtual and resident bytes of this process, where the kernel shows them."""
+    words = _text(PROC / "self/statm").split()
+    if sys.platform == "win32" or len(words) < 2:
+        return None
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return int(words[0]) * page_bytes, int(words[1]) * page_bytes
+
+
+def _total_memory() -> int | None:
+    if sys.platform == "win32":
+        return None
+    return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+
+
+def _cpu_model() -> str:
+    if sys.platform == "darwin":
+        return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.processor()
+    return _fields(PROC / "cpuinfo").get("model name") or platform.processor()
+
+
+def _cpu_flags(proc: Path = PROC) -> set[str]:
+    fields = _fields(proc / "cpuinfo")
+    return set((fields.get("flags") or fields.get("Features") or "").split())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision(root: Path) -> dict[str, Any] | None:
+    """Commit of the checkout the package runs from, and whether tracked files differ from it."""
+    if not (root / ".git").exists():  # an installed package inside somebody else's checkout
+        return None
+    git = ["git", "--no-optional-locks", "-C", str(root)]
+    revision = _output([*git, "rev-parse", "HEAD"])
+    changes = _output([*git, "status", "--porcelain", "--untracked-files=no"])
+    dirty = None if changes is None else bool(changes)
+    return {"revision": revision, "dirty": dirty} if revision else None
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints, or None where it is missing or fails."""
+    # GIT_DIR and its like, set in a hook, would lead git to another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True, env=environment
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """First value of each key in the kernel's `key: value` and `key value` files."""
+    fields: dict[str, str] = {}
+    for line in _text(path).splitlines():
+        key, _, value = line.partition(":" if ":" in line else " ")
+        fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def _number(text: str | None) -> int | None:
+    """The number a text begins with; `max`, which is no number, is None."""
+    match = re.match(r"-?\d+", (text or "").strip())
+    return int(match[0]) if match else None
+
+
+def _two_digits(number: int) -> int:
+    """Round down to two significant digits: easier to read, and a little room besides."""
+    unit = int(10 ** max(len(str(number)) - 2, 0))
+    return number // unit * unit

@@ -1,0 +1,279 @@
+"""What happens between vector steps: target copies, logs, evaluations, checkpoints, the display.
+
+Everything that is due follows from the number of steps alone, and is compared with what was done.
+So a run that was stopped in the middle of its duties does the rest of them when it is resumed.
+"""
+
+import math
+import time
+
+from dqn_zoo.envs.environments import EnvSettings
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
+from dqn_zoo.play.statistics import summarize
+from dqn_zoo.runs.checkpoint import Checkpoint, replace_file, write_checkpoint
+from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.games import FRAMES_PER_STEP
+from dqn_zoo.system import machine
+from dqn_zoo.system.signals import Stop
+from dqn_zoo.system.stopwatch import timed
+from dqn_zoo.training.display import Display, Status
+from dqn_zoo.training.trainer import Trainer
+
+
+class _StoppedInEvaluationError(Exception):
+    """The run was asked to stop while an evaluation was played."""
+
+
+class Housekeeper:
+    """Does what is due between vector steps.
+
+    Args:
+        trainer: the run.
+        run: its folder.
+        log: its logs.
+        display: what the user sees.
+        stop: whether the run was asked to stop.
+        previous: the checkpoint that the run was resumed from.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: Run,
+        log: RunLog,
+        display: Display,
+        stop: Stop,
+        *,
+        previous: Checkpoint | None,
+    ) -> None:
+        self.stopwatch = trainer.stopwatch
+        self._trainer = trainer
+        self._run = run
+        self._log = log
+        self._display = display
+        self._stop = stop
+        self._previous = previous
+        self._saved_at = self._tried_at = previous.step if previous is not None else 0
+        self._last_row = (trainer.elapsed_s, trainer.counters.steps)
+        self._updates_at_row = trainer.counters.updates
+        self._last_evaluation: float | None = None
+        self._loss = self._q_mean = math.nan
+        self._owes_best = False
+
+    def keep_house(self) -> None:
+        """Copy the target network, log, evaluate, save and show: each if it is due."""
+        config, counters = self._trainer.config, self._trainer.counters
+        news = self._trainer.learner.take_news()
+        if news is not None:
+            self._display.message(news)
+        if counters.steps // config.target_update_interval > counters.target_copies:
+            counters.target_copies = counters.steps // config.target_update_interval
+            self._trainer.learner.sync_target()
+        if counters.steps // config.log_interval > counters.log_rows:
+            counters.log_rows = counters.steps // config.log_interval
+            self._log_progress()
+        if self.owes_evaluation():
+            self._evaluate()
+        if (
+            config.save_freq
+            and counters.steps // config.save_freq > self._tried_at // config.save_freq
+        ):
+            self._save()
+        if self._display.due():
+            self._show()
+
+    def owes_evaluation(self) -> bool:
+        """Return whether an evaluation is due: also one that a stop interrupted."""
+        config, counters = self._trainer.config, self._trainer.counters
+        return config.eval_freq > 0 and counters.steps // config.eval_freq > counters.evaluations
+
+    def log_games(self, games: list[FinishedEpisode]) -> None:
+        """Write the training games that ended in this vector step."""
+        trainer = self._trainer
+        for game in games:
+            with self.stopwatch.section("logging"):
+                self._log.episode(game, steps=trainer.counters.steps, seconds=trainer.elapsed_s)
+
+    def save_at_the_end(self) -> None:
+        """Save where the run stops.
+
+        Raises:
+            UserError: if the checkpoint cannot be written; while a run goes on that is a warning.
+        """
+        steps = self._trainer.counters.steps
+        if self._saved_at != steps and self._tried_at != steps:
+            self._save()
+        elif self._owes_best:
+            self._try_to_write_best()
+        self._show()
+        if self._saved_at != steps:
+            raise UserError(
+                f"the last checkpoint of {self._run.path} could not be written; free some room, "
+                f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
+            )
+
+    @timed("logging")
+    def _log_progress(self) -> None:
+        trainer = self._trainer
+        steps, elapsed_s = trainer.counters.steps, trainer.elapsed_s
+        metrics = trainer.learner.take_metrics()
+        self._check_finite(metrics["loss"])
+        self._updates_at_row = trainer.counters.updates
+        self._loss, self._q_mean = metrics["loss"], metrics["q_mean"]
+        row_s, row_steps = self._last_row
+        self._last_row = (elapsed_s, steps)
+        memory_bytes = machine.process_memory_bytes()
+        self._log.progress(
+            metrics
+            | {
+                "steps": steps,
+                "frames": steps * FRAMES_PER_STEP,
+                "time_s": round(elapsed_s, 3),
+                "steps_per_second": round((steps - row_steps) / max(elapsed_s - row_s, 1e-9), 1),
+                "episodes": trainer.statistics.episodes,
+                "return_mean": trainer.statistics.return_mean,
+                "length_mean": trainer.statistics.length_mean,
+                "epsilon": trainer.current_epsilon(),
+                "learning_rate": trainer.learning_rate(steps),
+                "updates": trainer.counters.updates,
+                "replay_size": len(trainer.replay),
+                "memory_mb": None if memory_bytes is None else round(memory_bytes / 1e6, 1),
+            }
+        )
+
+    def _check_finite(self, loss: float) -> None:
+        """Stop a run that has diverged, before its next evaluation or checkpoint.
+
+        Raises:
+            UserError: if updates were made and their mean loss is not a number.
+        """
+        if self._trainer.counters.updates > self._updates_at_row and not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {self._trainer.counters.steps:,}: training has "
+                "diverged; start again with a lower learning_rate or a lower max_grad_norm"
+            )
+
+    @timed("evaluation")
+    def _evaluate(self) -> None:
+        """Play the evaluation that is due; a stop in its midst leaves it to the resumed run."""
+        trainer = self._trainer
+        config, counters = trainer.config, trainer.counters
+        assert config.seed is not None
+        self._check_finite(trainer.learner.mean_loss)
+        settings = EnvSettings.from_config(config)
+        played: list[Game] = []
+        began = time.monotonic()
+
+        def on_progress(_: int) -> None:
+            if self._stop.reason() is not None:
+                raise _StoppedInEvaluationError
+            if self._display.due():
+                self._show(f"evaluating, {len(played)} of {config.eval_episodes} games")
+
+        try:
+            games = evaluate(
+                trainer.learner.q_values,
+                game=config.env,
+                settings=settings,
+                seeds=evaluation_seeds(config.seed, counters.evaluations, config.eval_episodes),
+                num_envs=ENVS_PER_CORE * machine.usable_cores(),
+                num_threads=config.num_threads,
+                on_game=played.append,
+                on_progress=on_progress,
+            )
+        except _StoppedInEvaluationError:
+            return
+        summary = summarize([game.score for game in games])
+        self._last_evaluation = summary.mean
+        # An untrained network that repeats one action can score high in a few games.
+        learns = counters.updates > 0
+        is_best = learns and (trainer.best.score is None or summary.mean > trainer.best.score)
+        if is_best:
+            trainer.note_best(summary.mean)
+            self._try_to_write_best()
+        self._log.evaluation(
+            {
+                "steps": counters.steps,
+                "evaluation": counters.evaluations,
+                "episodes": summary.num_games,
+                "mean": summary.mean,
+                "std": summary.std,
+                "mean_minus_std": summary.mean_minus_std,
+                "min": summary.minimum,
+                "max": summary.maximum,
+                "epsilon": settings.protocol.eval_epsilon,
+                "seconds": round(time.monotonic() - began, 3),
+                "is_best": is_best,
+            }
+        )
+        counters.evaluations = counters.steps // config.eval_freq
+
+    @timed("saving")
+    def _try_to_write_best(self) -> None:
+        try:
+            self._write_best()
+        except OSError as error:
+            self._display.message(
+                f"warning: {self._run.best_model_file} could not be written ({error.strerror}); "
+                "it is tried again with the next checkpoint, which has the best weights, too"
+            )
+
+    def _write_best(self) -> None:
+        self._owes_best = True
+        replace_file(self._run.best_model_file, self._trainer.best_bytes())
+        self._owes_best = False
+
+    @timed("saving")
+    def _save(self) -> None:
+        """Write a checkpoint and the last weights; a failure is a warning until the next is due.
+
+        Raises:
+            UserError: if the run has diverged; its last checkpoint from before stays the newest.
+        """
+        self._check_finite(self._trainer.learner.mean_loss)
+        steps = self._tried_at = self._trainer.counters.steps
+        self._show("saving")
+        previous = self._previous
+        if previous is not None and not previous.path.exists():
+            previous = None  # somebody made room
+        try:
+            files = self._trainer.files(self._log.offsets(), previous)
+            self._previous = write_checkpoint(
+                self._run.checkpoints, steps, files, previous=previous
+            )
+            self._saved_at = steps
+            replace_file(self._run.model_file, self._trainer.weights_bytes())
+            if self._owes_best:
+                self._write_best()
+        except OSError as error:
+            what = "the weights" if self._saved_at == steps else "the checkpoint"
+            if previous is not None and str(error.filename).startswith(str(previous.path)):
+                self._previous = None  # it cannot be linked from: the next one is written whole
+            older = "" if previous is None else f"; the one at step {previous.step:,} is untouched"
+            self._display.message(
+                f"warning: {what} at step {steps:,} could not be written ({error.strerror}){older}"
+            )
+
+    @timed("display")
+    def _show(self, phase: str = "") -> None:
+        trainer = self._trainer
+        steps = trainer.counters.steps
+        self._display.update(
+            Status(
+                steps=steps,
+                frames=steps * FRAMES_PER_STEP,
+                elapsed_s=trainer.elapsed_s,
+                learning=trainer.counters.updates > 0,
+                episodes=trainer.statistics.episodes,
+                return_mean=trainer.statistics.return_mean,
+                epsilon=trainer.current_epsilon(),
+                loss=self._loss,
+                q_mean=self._q_mean,
+                memory_bytes=machine.process_memory_bytes(),
+                last_evaluation=self._last_evaluation,
+                best_evaluation=trainer.best.score,
+                phase=phase,
+            )
+        )

@@ -1,0 +1,121 @@
+"""What is settled before a run starts: device, threads, precision, memory, likely duration."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from dqn_zoo.learning.cuda_graph import WARM_UPS
+from dqn_zoo.networks.network import channels_last
+from dqn_zoo.replay.memory import Batch
+from dqn_zoo.settings.config import Config
+from dqn_zoo.system import machine
+from dqn_zoo.training.trainer import build_learner, replay_shape, updates_owed, uses_cuda_graph
+
+NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
+MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
+
+
+BESIDE_REPLAY_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
+"""Everything of a run but its replay memory, where that lies: 0.43 to 0.5 GB were measured on a
+CPU; on a GPU it is networks, minibatches, a CUDA graph and cuDNN's workspaces."""
+
+
+def complete(config: Config) -> Config:
+    """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
+
+    Raises:
+        UserError: if the device is cuda and there is none.
+    """
+    device = machine.choose_device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        fast = device == "cuda" or machine.supports_bfloat16()
+        precision = "bfloat16" if fast else "float32"
+    save_freq = config.save_freq
+    if save_freq is None:
+        save_freq = _default_save_freq(config.n_timesteps, device)
+    seed = config.seed
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+    threads = config.num_threads or machine.default_num_threads(device, machine.usable_cores())
+    settled = {"device": device, "precision": precision, "save_freq": save_freq}
+    return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
+
+
+def _default_save_freq(n_timesteps: int, device: str) -> int:
+    """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
+    return min(1_000_000, max(100_000, n_timesteps // 10)) if device == "cuda" else 100_000
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a replay memory that does not fit, with the largest that would.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    shape = replay_shape(config)
+    thousand_more = shape._replace(capacity=shape.capacity + 1_000)
+    machine.check_memory(
+        needed_bytes=shape.num_bytes + BESIDE_REPLAY_BYTES[config.device],
+        per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) / 1_000,
+        buffer_size=config.buffer_size,
+        available=_free_memory_bytes(config.device),
+    )
+
+
+def estimate_seconds(config: Config) -> float:
+    """Return roughly how long the run will take, from a few updates on made-up data.
+
+    A network of its own is timed, with the threads of the run; the run's own networks and
+    generators are not touched.
+    """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(config.num_threads or threads_before)
+    try:
+        return _estimate_seconds(config)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _estimate_seconds(config: Config) -> float:
+    learner = build_learner(config, num_actions=MOST_ACTIONS)
+    batch = _made_up_batch(config)
+    observation = batch.observation[: config.n_envs].cpu().numpy()
+    # A recording comes after the warm-up; what counts is its repetition.
+    num_first = WARM_UPS + 1 if uses_cuda_graph(config) else 1
+    update_s = _fastest(lambda: learner.update(batch, 1e-9), num_first=num_first)
+    act_s = _fastest(lambda: learner.noisy_q_values(observation)) / len(observation)
+    learning_steps = max(0, config.n_timesteps - config.learning_starts)
+    updates = updates_owed(config, config.n_timesteps)
+    return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
+
+
+def _made_up_batch(config: Config) -> Batch:
+    """Return black transitions, as many as a batch of the run has or environments play."""
+    size = max(config.batch_size, config.n_envs)
+    device = config.device
+    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8, device=device)
+    pixels = channels_last(pixels)
+    ones = torch.ones(size, device=device)
+    action = torch.zeros(size, dtype=torch.int64, device=device)
+    return Batch(pixels, action, ones, ones, pixels, ones, action)
+
+
+def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:
+    """Return the seconds of the fastest of three runs after the first ones; of slow work, fewer."""
+    seconds: list[float] = []
+    while len(seconds) < num_first + 3 and sum(seconds[num_first - 1 :]) < 2.0:
+        began = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[num_first:] or seconds)
+
+
+def _free_memory_bytes(device: str) -> int | None:
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return machine.memory_available_bytes()

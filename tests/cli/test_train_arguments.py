@@ -1,0 +1,465 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dqn_zoo.cli import enjoy_arguments
+from dqn_zoo.cli.arguments import (
+    REFUSED_ENJOY,
+    REFUSED_TRAIN,
+    parse_duration,
+    parse_setting,
+    parse_whole_number,
+    run_command,
+)
+from dqn_zoo.cli.train_arguments import (
+    LATEST,
+    build_parser,
+    check_resume_flags,
+    explicit_flags,
+    overrides_from,
+)
+from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import Config, build_config
+from dqn_zoo.settings.recipes import dump_config, resolve
+
+# Every flag of rl-baselines3-zoo's train and enjoy, as its argument parsers spell them.
+RL_ZOO_TRAIN = """
+--algo --env -tb --tensorboard-log -i --trained-agent --truncate-last-trajectory -n --n-timesteps
+--num-threads --log-interval --eval-freq --optimization-log-path --eval-episodes --n-eval-envs
+--save-freq --save-replay-buffer -f --log-folder --seed --vec-env --device --n-trials
+--max-total-trials -optimize --optimize-hyperparameters --no-optim-plots --n-jobs --sampler --pruner
+--n-startup-trials --n-evaluations --storage --study-name --trial-id --verbose --gym-packages
+--env-kwargs --eval-env-kwargs -params --hyperparams -conf --conf-file -uuid --uuid --track
+--wandb-project-name --wandb-entity --wandb-group -P --progress -tags --wandb-tags
+"""
+RL_ZOO_ENJOY = """
+--env -f --folder --algo -n --n-timesteps --num-threads --n-envs --exp-id --verbose --no-render
+--deterministic --device --load-best --load-checkpoint --load-last-checkpoint --stochastic
+--norm-reward --seed --reward-log --gym-packages --env-kwargs --custom-objects -P --progress
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Work in an empty folder, so that the packaged recipes are the ones that are read."""
+    monkeypatch.chdir(tmp_path)
+
+
+def parse(*arguments):
+    return build_parser().parse_args(arguments)
+
+
+def error_of(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+# --- RL-Zoo's flags ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "flags", "refused"),
+    [
+        (build_parser, RL_ZOO_TRAIN, REFUSED_TRAIN),
+        (enjoy_arguments.build_parser, RL_ZOO_ENJOY, REFUSED_ENJOY),
+    ],
+)
+def test_every_flag_of_rl_zoo_is_honoured_or_refused_with_its_substitute(build, flags, refused):
+    parser = build()
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for flag in flags.split():
+        assert flag in known
+        if flag in refused:
+            for given in ([flag], [flag, "1"], [flag, "a:1", "b:2"]):
+                assert error_of(parser.parse_args, given) == f"{flag}: {refused[flag]}"
+    assert refused.keys() - flags.split() <= {"--optimize", "--yaml-file"}
+
+
+def test_what_is_refused_stays_out_of_the_help():
+    shown = build_parser().format_help()
+    assert not [flag for flag in REFUSED_TRAIN if re.search(rf"(^|\s){flag}\b", shown)]
+
+
+def test_the_substitutes_that_are_named_are_real():
+    parser = build_parser()
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for sentence in REFUSED_TRAIN.values():
+        assert set(re.findall(r"(?<!\w)--[\w-]+", sentence)) <= known - REFUSED_TRAIN.keys()
+        for setting in re.findall(r"--set (\w+=\S+?)(?:,|$)", sentence):
+            build_config(dict([parse_setting(setting)]))
+
+
+@pytest.mark.parametrize(
+    ("flag", "key", "expected"),
+    [
+        ("--eval-freq", "eval_freq", 0),
+        ("--save-freq", "save_freq", 0),
+        ("--seed", "seed", None),
+        ("--n-timesteps", "n_timesteps", 10_000_000),
+        ("--num-threads", "num_threads", 0),
+        ("--log-interval", "log_interval", 1_000),
+    ],
+)
+def test_minus_one_means_what_it_means_in_rl_zoo(flag, key, expected):
+    overrides = overrides_from(parse(flag, "-1"))
+    assert getattr(resolve(overrides=overrides.values).config, key) == expected
+
+
+@pytest.mark.parametrize("flag", ["--eval-episodes", "--n-envs"])
+def test_minus_one_is_refused_where_it_has_no_meaning(flag):
+    overrides = overrides_from(parse(flag, "-1"))
+    message = error_of(build_config, overrides.values, overrides.flags)
+    assert message.startswith(f"{flag}: ")
+    assert message.endswith("must be a whole number of at least 1, got -1")
+
+
+# --- Values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1000000", 1_000_000),
+        ("1_000_000", 1_000_000),
+        ("1e6", 1_000_000),
+        ("1.5e6", 1_500_000),
+        ("2.50e1", 25),
+        ("3.0", 3),
+        ("0", 0),
+        ("-1", -1),
+    ],
+)
+def test_whole_numbers_are_read_in_every_usual_spelling(text, number):
+    assert parse_whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-6", "1,000", "ten", "", "1e", "nan", "0x10", "1.25e1"])
+def test_what_is_no_whole_number_is_refused(text):
+    assert "expected a whole number such as 1000000" in error_of(parse_whole_number, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90m", 5400.0),
+        ("1h30m", 5400.0),
+        ("1h30m15s", 5415.0),
+        ("45s", 45.0),
+        ("3600", 3600.0),
+        ("1.5h", 5400.0),
+        ("2d", 172_800.0),
+        ("5min", 300.0),
+        ("1H", 3600.0),
+    ],
+)
+def test_durations_are_read_in_every_usual_spelling(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0m", "-5m", "30m1h", "soon", "1:30", "1h30", "2d12", "5 weeks"]
+)
+def test_what_is_no_duration_is_refused(text):
+    assert "expected a time above 0 such as 90m" in error_of(parse_duration, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("learning_rate=1e-4", ("learning_rate", 1e-4)),
+        ("learning_rate:lin_1e-4", ("learning_rate", "lin_1e-4")),
+        ("crop=[0, 0, 8, 8]", ("crop", [0, 0, 8, 8])),
+        ("dueling: true", ("dueling", True)),
+        ("eval_epsilon=null", ("eval_epsilon", None)),
+        ("algo:'x'", ("algo", "x")),
+        ("policy_kwargs:dict(a=1)", ("policy_kwargs", "dict(a=1)")),
+    ],
+)
+def test_settings_are_read_with_an_equals_sign_or_a_colon(text, setting):
+    assert parse_setting(text) == setting
+
+
+@pytest.mark.parametrize("text", ["gamma", "gamma=", "=1", "", "gam ma=1"])
+def test_what_is_no_setting_is_refused(text):
+    assert "expected key=value or key:value" in error_of(parse_setting, text)
+
+
+def test_a_setting_that_is_no_yaml_is_refused():
+    assert "is not a value in YAML" in error_of(parse_setting, "crop=[1, 2")
+
+
+# --- From flags to settings --------------------------------------------------------------------
+
+
+def test_flags_become_settings_that_remember_their_flag():
+    given = (
+        "-n 2e6 --protocol sb3 --n-envs 3 --seed 4 --device cpu --num-threads 5 --log-interval 6 "
+        "--eval-freq 7 --eval-episodes 8 --save-freq 9 --backend gymnasium --precision bfloat16 "
+        "--cuda-graph never "
+        "-params gamma:0.5 batch_size=10 --set n_steps=11 --set train_freq:12"
+    )
+    arguments = parse(*given.split())
+    overrides = overrides_from(arguments)
+    assert overrides.values == {
+        "n_timesteps": 2_000_000,
+        "protocol": "sb3",
+        "n_envs": 3,
+        "seed": 4,
+        "device": "cpu",
+        "num_threads": 5,
+        "log_interval": 6,
+        "eval_freq": 7,
+        "eval_episodes": 8,
+        "save_freq": 9,
+        "backend": "gymnasium",
+        "precision": "bfloat16",
+        "cuda_graph": "never",
+        "gamma": 0.5,
+        "batch_size": 10,
+        "n_steps": 11,
+        "train_freq": 12,
+    }
+    assert overrides.flags["n_timesteps"] == "--n-timesteps"
+    assert overrides.flags["gamma"] == "--hyperparams gamma"
+    assert overrides.flags["n_steps"] == "--set n_steps"
+    config = resolve(overrides=overrides.values, flags=overrides.flags).config
+    assert {key: getattr(config, key) for key in overrides.values} == overrides.values
+
+
+def test_a_mistake_in_a_setting_names_the_flag_and_the_nearest_key():
+    overrides = overrides_from(parse("--set", "gama=0.5"))
+    message = error_of(lambda: resolve(overrides=overrides.values, flags=overrides.flags))
+    assert message == "--set gama: unknown key 'gama'; did you mean gamma?"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ("-n 5 --set n_timesteps=6", "--n-timesteps and --set n_timesteps"),
+        ("-params gamma:1 --set gamma=0.5", "--hyperparams gamma and --set gamma"),
+        ("--set gamma=1 --set gamma=1", "--set gamma and --set gamma"),
+    ],
+)
+def test_a_key_given_twice_is_refused(arguments, flags):
+    assert f"is given twice, by {flags}; keep one" in error_of(
+        overrides_from, parse(*arguments.split())
+    )
+
+
+def test_the_flags_that_were_given_are_known_even_at_their_default():
+    assert explicit_flags(parse()) == frozenset()
+    given = parse("-f", "logs", "--no-progress", "--seed", "0", "--resume")
+    assert explicit_flags(given) == {"--log-folder", "--progress", "--seed", "--resume"}
+    assert given.resume == LATEST
+
+
+def test_defaults_hold_where_nothing_was_given():
+    arguments = parse()
+    assert str(arguments.log_folder) == "logs"
+    assert arguments.print_config is False
+    assert (arguments.resume, arguments.progress, arguments.env) == (None, None, None)
+    assert overrides_from(arguments) == ({}, {})
+
+
+@pytest.mark.parametrize("spelling", ["-c", "-conf", "--conf-file"])
+def test_the_conf_file_has_all_the_spellings_in_use(spelling):
+    assert str(parse(spelling, "my.yml").conf_file) == "my.yml"
+
+
+@pytest.mark.parametrize("spelling", ["-params", "--hyperparams", "--hyperparameters"])
+def test_hyperparameters_have_all_the_spellings_in_use(spelling):
+    assert parse(spelling, "a:1", "b:2").hyperparams == [("a", 1), ("b", 2)]
+
+
+# --- Resuming ----------------------------------------------------------------------------------
+
+
+def test_resume_goes_with_what_cannot_change_the_run():
+    flags = "--resume x -n 5 --time-limit 1h --no-progress --device cpu --num-threads 2 -f y"
+    check_resume_flags(parse(*flags.split(), "--exp-id", "3"))
+    check_resume_flags(parse("--resume"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--env Pong",
+        "--algo dqn",
+        "--seed 1",
+        "--set gamma=1",
+        "-c x.yml",
+        "-i x",
+        "-tb x",
+        "--print-config",
+        "--eval-freq 0",
+        "--protocol zoo",
+    ],
+)
+def test_resume_refuses_what_would_change_the_run(flags):
+    message = error_of(check_resume_flags, parse("--resume", "x", *flags.split()))
+    assert "cannot go with --resume, which keeps the settings of the run" in message
+    check_resume_flags(parse(*flags.split()))
+
+
+def test_a_run_number_without_resume_is_refused():
+    assert "--exp-id chooses the run of --resume" in error_of(
+        check_resume_flags, parse("--exp-id", "1")
+    )
+
+
+# --- Streams that nobody reads -----------------------------------------------------------------
+
+
+def shell(command):
+    line = f"exec {sys.executable} -m dqn_zoo.cli.{command}"
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", ["enjoy --list", "train --env Pong --print-config"])
+def test_a_closed_stdout_is_no_error(command):
+    ended = shell(f"{command} >&-")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_mistake_keeps_its_exit_code_with_every_stream_closed():
+    ended = shell("train --env NoSuchGame >&- 2>&-")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
+
+
+def test_a_reader_who_leaves_does_not_make_a_success_of_it():
+    unread, pipe = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Pong", "--print-config"]
+    with open(pipe, "wb") as stdout:
+        ended = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+# --- Errors and help ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--n-timestep 5", "unknown flag --n-timestep; did you mean --n-timesteps?"),
+        ("--resme=x", "unknown flag --resme; did you mean --resume?"),
+        ("--zzz", "unknown flag --zzz; see --help"),
+        ("Pong", "unexpected argument 'Pong'"),
+        ("-n", "-n/--n-timesteps: expected one argument"),
+        ("-n 1.5", "-n/--n-timesteps: expected a whole number such as 1000000"),
+        ("--time-limit never", "--time-limit: expected a time above 0"),
+        ("--device tpu", "--device: invalid choice: 'tpu'"),
+        ("--set gamma", "--set: expected key=value or key:value, got 'gamma'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_that_says_what_was_expected(arguments, message):
+    assert error_of(build_parser().parse_args, arguments.split()).startswith(message)
+
+
+def test_a_users_mistake_is_one_line_on_stderr_and_exit_code_2(capsys):
+    def command():
+        raise UserError("first\n  second")
+
+    assert run_command(command) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "error: first second\n")
+
+
+def test_a_file_that_cannot_be_used_is_a_users_mistake(tmp_path, capsys):
+    assert run_command(lambda: (tmp_path / "missing").read_bytes()) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'missing'}: No such file or directory\n"
+
+
+def test_what_a_message_quotes_is_not_obeyed_by_the_terminal(capsys):
+    def command():
+        raise UserError("the file says \x1b]0;x\x07 größer")
+
+    assert run_command(command) == 2
+    assert capsys.readouterr().err == "error: the file says \\x1b]0;x\\x07 größer\n"
+
+
+def test_the_exit_code_is_that_of_the_command_and_130_after_ctrl_c():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert run_command(lambda: None) == 0
+    assert run_command(lambda: 3) == 3
+    assert run_command(interrupted) == 130
+
+
+def test_a_bug_of_ours_keeps_its_traceback():
+    def buggy():
+        raise ValueError("ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        run_command(buggy)
+
+
+def test_the_help_shows_every_default_as_the_recipe_has_it():
+    config = resolve().config
+    for action in build_parser()._actions:
+        if action.help == "==SUPPRESS==" or action.dest == "help":
+            continue
+        default = re.search(r"\(default: ([^)]*)\)", action.help)
+        assert default, f"{action.option_strings} shows no default"
+        if action.dest not in Config.model_fields or getattr(config, action.dest) is None:
+            continue
+        value = getattr(config, action.dest)
+        shown = f"{value:,}" if isinstance(value, int) else value
+        assert shown in re.split(r",? |; ", default[1])
+
+
+def test_the_examples_in_the_docs_work():
+    docs = (Path(__file__).parents[2] / "docs" / "hyperparameters.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    Path("mine.yml").write_text(example)
+    earlier = Path("logs/dqn/Pong_1/config.yml")
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text(dump_config(resolve(env="Pong", conf_file=Path("mine.yml")).config))
+    commands = re.findall(r"^(?:\$ )?dqn-train (--env .*?)(?: +#.*)?$", docs, re.MULTILINE)
+    assert len(commands) == 5
+    for command in [*commands, "--env MsPacman -c mine.yml"]:
+        arguments = parse(*command.split())
+        overrides = overrides_from(arguments)
+        resolve(
+            env=arguments.env,
+            algo=arguments.algo,
+            conf_file=arguments.conf_file,
+            overrides=overrides.values,
+            flags=overrides.flags,
+        )
+
+
+def test_the_choices_of_flags_are_those_of_the_settings():
+    schema = Config.model_json_schema()["properties"]
+    for action in build_parser()._actions:
+        if action.dest in schema:
+            assert list(action.choices or ()) == schema[action.dest].get("enum", [])
+
+
+def test_the_parser_is_there_without_the_heavy_imports():
+    code = (
+        "import sys; from dqn_zoo.cli.train_arguments import build_parser; "
+        "build_parser().format_help(); "
+        "print([m for m in ('torch', 'numpy', 'pydantic', 'gymnasium', 'ale_py', 'cv2', 'yaml') "
+        "if m in sys.modules])"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert time.perf_counter() - started < 5  # seconds; 0.05 alone, much more on a loaded machine
+
+
+def test_recipes_and_games_are_read_without_the_heavy_imports():
+    code = (
+        "import sys, dqn_zoo.recipes; dqn_zoo.recipes.resolve(); "
+        "print([m for m in ('torch', 'numpy', 'gymnasium', 'ale_py', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,216 @@
+"""What bad input gets: one line that says what was expected, exit code 2, nothing half made."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dqn_zoo.cli.train import _hint_on_limit, _preview, main
+from dqn_zoo.runs.run import RUN_FORMAT
+from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.training.preparation import complete
+
+SMALL = [
+    "--set=n_timesteps=120",
+    "--set=learning_starts=60",
+    "--set=buffer_size=100",
+    "--set=batch_size=4",
+    "--set=exploration_fraction=1",
+    "--set=eval_freq=0",
+    "--num-threads=1",
+    "--no-progress",
+]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Return a function that runs dqn-train in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+BAD_YAML = "atari:\n  gamma: [0.9\n"
+TWICE = "atari:\n  gamma: 0.9\n  gamma: 0.95\n"
+UNKNOWN_KEY = "atari:\n  gamma: 0.9\n  learning_rat: 0.1\n"
+NAN = "atari:\n  gamma: .nan\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--env", "SpaceInvader"], "did you mean SpaceInvaders"),
+        (["--env", "Chess"], "Chess"),
+        (["--algo", "dqnn"], "did you mean dqn"),
+        (["--set", "learning_rat=0.1"], "learning_rate"),
+        (["--set", "gamma=2"], "gamma"),
+        (["--set", "gamma=nan"], "gamma"),
+        (["--set", "buffer_size=-5"], "buffer_size"),
+        (["--set", "dueling=maybe"], "dueling"),
+        (["--set", "batch_size"], "key=value"),
+        (["-n", "0"], "n_timesteps"),
+        (["-n", "many"], "whole number"),
+        (["-n", "100", "--set", "learning_starts=100"], "learning_starts"),
+        (["--set", "buffer_size=1e12"], "the largest that fits"),
+        (["--device", "tpu"], "cuda"),
+        (["--time-limit", "soon"], "90m"),
+        (["--evalfreq", "5"], "did you mean --eval-freq"),
+        (["--optimize"], "dqn-tune searches hyperparameters"),
+        (["-c", "missing.yml"], "missing.yml"),
+        (["-c", "bad.yml"], "bad.yml"),
+        (["-c", "twice.yml"], "twice.yml"),
+        (["-c", "unknown.yml"], "line 3"),
+        (["-c", "nan.yml"], "line 2"),
+        (["--resume", "logs/dqn/SpaceInvaders_7"], "SpaceInvaders_7"),
+        (["--resume", "empty"], "is empty"),
+        (["--resume", "newer"], "update dqn_zoo"),
+        (["--resume", "newer", "--set", "gamma=0.5"], "keeps the settings"),
+        (["-i", "nothing.safetensors"], "does not exist"),
+        (["-f", "file-not-folder"], "-f FOLDER"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line_exit_code_2_and_no_run_folder(call, tmp_path, arguments, expected):
+    for name, text in {
+        "bad.yml": BAD_YAML,
+        "twice.yml": TWICE,
+        "unknown.yml": UNKNOWN_KEY,
+        "nan.yml": NAN,
+        "file-not-folder": "",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "config.yml").write_text("env: Pong\n")
+    (tmp_path / "newer" / "manifest.json").write_text(json.dumps({"format": RUN_FORMAT + 1}))
+    code, _, error = call(*arguments)
+    assert code == 2, error
+    assert len(error.strip().splitlines()) == 1, error
+    assert expected in error
+    assert not (tmp_path / "logs").exists()
+
+
+def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
+    code, output, _ = call("--env", "pong", "--seed", "3", *SMALL)
+    assert code == 0
+    for expected in (
+        "dqn on Pong, protocol zoo",
+        "120 (480 frames)",
+        "15 updates of 4, from step 60",
+        "will take",
+        "seed 3",
+        "loss huber, bootstrap greedy, n = 1, network nature, replay uniform",
+        "finished logs/dqn/Pong_1 at step 120",
+        "dqn-enjoy --run logs/dqn/Pong_1",
+    ):
+        assert expected in output
+    assert "where the time went" not in output
+
+
+def profile_in(output: str) -> tuple[dict[str, float], float]:
+    """Return the rows of the table that --profile prints, and its total."""
+    table = output.split("where the time went:\n")[1]
+    seconds = {
+        name: float(spent) for name, spent in re.findall(r"^  (.+?) +([\d.]+) s .*%$", table, re.M)
+    }
+    return seconds, seconds.pop("total")
+
+
+def test_the_profile_adds_up_to_the_wall_clock_of_the_command_also_of_a_resumed_run(call):
+    settings = [flag for flag in SMALL if "n_timesteps" not in flag and "eval_freq" not in flag]
+    logged = ["--eval-freq", "60", "--eval-episodes", "1", "--log-interval", "20"]
+    first = ["--env", "Pong", "-n", "120", "--set=max_frames=200", *logged, *settings]
+    for arguments, restores in ((first, False), (["--resume", "-n", "240", "--no-progress"], True)):
+        began = time.perf_counter()
+        code, output, error = call(*arguments, "--profile")
+        wall_clock = time.perf_counter() - began
+        assert code == 0, error
+        seconds, total = profile_in(output)
+        assert ("restoring" in seconds) is restores
+        assert "sampling" in seconds  # a few milliseconds
+        assert min(seconds[name] for name in ("acting", "update", "evaluation")) > 0
+        assert sum(seconds.values()) == pytest.approx(total, abs=0.1)
+        assert total == pytest.approx(wall_clock, rel=0.05, abs=0.1)
+    run = json.loads(Path("logs/dqn/Pong_1/manifest.json").read_text())
+    recorded = run["invocations"][-1]["seconds"]
+    assert recorded == pytest.approx(seconds, abs=0.05)
+
+
+@pytest.mark.parametrize(("n_timesteps", "hints"), [(20_000_000, True), (120, False)])
+def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, hints):
+    changes = {"n_timesteps": n_timesteps, "learning_starts": 60, "device": "cpu"}
+    resolved = resolve(env="Pong", overrides=changes)
+    preview = "\n".join(_preview(resolved, complete(resolved.config)))
+    assert ("dqn-train --env Pong --algo laptop" in preview) is hints
+
+
+@pytest.mark.parametrize(("limit_s", "hints"), [(None, False), (45.0, True), (1e9, False)])
+def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_the_steps_that_fit(limit_s, hints):
+    changes = {"n_timesteps": 2_000_000, "learning_starts": 60, "device": "cpu"}
+    resolved = resolve(env="Pong", overrides=changes)
+    preview = "\n".join(_preview(resolved, complete(resolved.config), limit_s))
+    assert ("steps fit in 45 s;" in preview) is hints
+    assert ("or -n " in preview) is hints
+    laptop = resolve(env="Pong", algo="laptop", overrides={"n_timesteps": 600_000}).config
+    hint = _hint_on_limit(laptop, time_limit_s=1_800, seconds=2_650)
+    assert "about 410,000 steps fit in 30 min; " in hint
+    assert " -n 410_000 " in hint
+    hint = _hint_on_limit(laptop, time_limit_s=30, seconds=2_650)  # learning starts at 10,000
+    assert hint.endswith("about 6,800 steps fit in 30 s; --resume does the rest")
+
+
+def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):
+    code, printed, _ = call("--algo", "double-dqn", "--print-config", "--set", "gamma=0.97")
+    assert code == 0
+    assert "gamma: 0.97" in printed
+    (tmp_path / "mine.yml").write_text(printed)
+    code, again, _ = call("-c", "mine.yml", "--print-config")
+    assert code == 0
+
+    def values(text: str) -> list[str]:
+        return [line.split("#")[0].rstrip() for line in text.splitlines()]
+
+    assert values(again) == values(printed)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path):
+    folder = ["-f", str(tmp_path)]
+    long = [flag for flag in SMALL if "n_timesteps" not in flag] + ["-n", "1e6"]
+    arguments = [sys.executable, "-m", "dqn_zoo.cli.train"]
+    process = subprocess.Popen(
+        [*arguments, "--env", "Pong", *folder, *long],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    run = tmp_path / "dqn" / "Pong_1"
+    deadline = time.monotonic() + 60
+    while not (run / "progress.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        second = subprocess.run(
+            [*arguments, "--resume", str(run)], capture_output=True, text=True, check=False
+        )
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert second.returncode == 2
+    assert f"process {process.pid}" in second.stderr
+    assert process.returncode == 143
+
+
+def test_help_answers_in_under_half_a_second_without_pytorch():
+    arguments = [sys.executable, "-X", "importtime", "-m", "dqn_zoo.cli.train", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "numpy", "gymnasium", "ale_py", "cv2", "matplotlib"}
+    assert "--n-timesteps" in done.stdout

@@ -1,0 +1,235 @@
+"""Learning curves: read from our runs and from Stable-Baselines3's, binned, drawn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dqn_zoo.cli.plot import main
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.curves import Curve, find_curves, overlay, read_curve
+from dqn_zoo.settings.recipes import dump_config, resolve
+
+
+def make_run(folder: Path, *, game="Pong", algo="dqn", number=1, scores=(1.0, 3.0), seed=7) -> Path:
+    """Leave the logs of a run that played a game every 100 steps, 10 steps a second."""
+    run = folder / algo / f"{game}_{number}"
+    run.mkdir(parents=True)
+    config = resolve(env=game, algo="dqn").config
+    config = config.model_copy(update={"algo": algo, "seed": seed})
+    (run / "config.yml").write_text(dump_config(config))
+    (run / "manifest.json").write_text("{}")
+    steps = [100 * (count + 1) for count in range(len(scores))]
+    rows = "".join(f"{step},0,{score}\n" for step, score in zip(steps, scores, strict=True))
+    (run / "episodes.csv").write_text("steps,env,return\n" + rows)
+    rows = "".join(f"{step},{step / 10}\n" for step in (0, 2 * steps[-1]))
+    (run / "progress.csv").write_text("steps,time_s\n" + rows)
+    (run / "evaluations.csv").write_text("steps,mean\n150,5.5\n")
+    return run
+
+
+def make_sb3_run(folder: Path) -> Path:
+    """Leave what RL-Zoo leaves of a run in two environments."""
+    run = folder / "dqn" / "PongNoFrameskip-v4_1"
+    run.mkdir(parents=True)
+    head = "#" + json.dumps({"t_start": 1.0, "env_id": "PongNoFrameskip-v4"}) + "\nr,l,t\n"
+    (run / "0.monitor.csv").write_text(head + "-21.0,400,2.0\n-19.0,800,9.0\n")
+    (run / "1.monitor.csv").write_text(head + "-20.0,1200,5.0\n")
+    np.savez(
+        run / "evaluations.npz",
+        timesteps=np.array([100, 200]),
+        results=np.array([[-21.0, -19.0], [1.0, 3.0]]),
+        ep_lengths=np.array([[5, 5], [5, 5]]),
+    )
+    return run
+
+
+def test_a_curve_of_ours_has_steps_time_and_scores(tmp_path):
+    run = make_run(tmp_path)
+    curve = read_curve(run, "training")
+    assert (curve.game, curve.group, curve.seed) == ("Pong", "dqn", 7)
+    assert curve.steps.tolist() == [100, 200]
+    assert curve.seconds.tolist() == [10, 20]
+    assert curve.scores.tolist() == [1, 3]
+    assert curve.along("frames").tolist() == [400, 800]
+    assert curve.along("time").tolist() == pytest.approx([1 / 6, 1 / 3])
+    evaluated = read_curve(run, "evaluation", by="gamma")
+    assert (evaluated.group, evaluated.steps.tolist()) == ("gamma 0.99", [150])
+    assert evaluated.scores.tolist() == [5.5]
+
+
+def test_a_curve_of_stable_baselines3_counts_frames_and_merges_environments(tmp_path):
+    run = make_sb3_run(tmp_path)
+    curve = read_curve(run, "training")
+    assert (curve.game, curve.group, curve.seed) == ("Pong", "dqn (sb3)", None)
+    assert curve.scores.tolist() == [-21, -20, -19]  # by the time they ended
+    assert curve.steps.tolist() == [100, 400, 600]  # 400, 1,600 and 2,400 frames
+    assert curve.seconds.tolist() == [2, 5, 9]
+    evaluated = read_curve(run, "evaluation")
+    assert evaluated.steps.tolist() == [100, 200]
+    assert evaluated.scores.tolist() == [-20, 2]
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was read",))
+
+
+def test_a_pickle_in_evaluations_is_not_read(tmp_path):
+    run = make_sb3_run(tmp_path)
+    np.savez(run / "evaluations.npz", timesteps=np.array([Bomb()], object), results=np.ones((1, 1)))
+    with pytest.raises(UserError, match=r"cannot be read: .*allow_pickle=False; leave it out"):
+        read_curve(run, "evaluation")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "#{}\nr,l\n1,2\n",
+        "#{}\nr,l,t\na,b,c\n",
+        "#{",
+        "#[]\nr,l,t\n",
+        '#{"env_id": 5}\nr,l,t\n',
+        "#" + "[" * 100_000 + "\nr,l,t\n",
+        "#{}\nr,l,t\n" + "1" * 200_000 + ",1,1\n",
+    ],
+    ids=range(8),
+)
+def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
+    run = make_sb3_run(tmp_path)
+    (run / "0.monitor.csv").write_text(content)
+    with pytest.raises(UserError) as raised:
+        read_curve(run, "training")
+    assert str(run) in str(raised.value)
+    assert "leave it out" in str(raised.value)
+
+
+@pytest.mark.parametrize("torn", ["-21.0", "-21.0,3", "-21.0,3,"])
+def test_a_last_game_that_was_cut_off_is_left_out(tmp_path, torn):
+    run = make_sb3_run(tmp_path)
+    with (run / "1.monitor.csv").open("a") as file:
+        file.write(torn)
+    curve = read_curve(run, "training")
+    assert curve.scores.tolist() == [-21, -20, -19]
+    assert curve.seconds.tolist() == [2, 5, 9]
+
+
+def test_an_empty_evaluations_file_names_its_folder(tmp_path):
+    run = make_sb3_run(tmp_path)
+    (run / "evaluations.npz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be read: .*; leave it out"):
+        read_curve(run, "evaluation")
+
+
+def test_a_run_that_has_not_logged_yet_is_no_curve_yet(tmp_path):
+    run = make_run(tmp_path)
+    (run / "progress.csv").write_text("steps,time_s\n")
+    assert read_curve(run, "training") is None
+
+
+def test_a_run_that_is_named_twice_or_was_pushed_is_one_run(tmp_path):
+    run = make_run(tmp_path)
+    shutil.copytree(run, run / "hub" / "dqn-Pong")
+    (run / "hub" / "dqn-Pong" / "manifest.json").unlink()
+    found = find_curves([tmp_path, run.parent, run], "training")
+    assert [curve.source for curve in found] == [run]
+
+
+def test_a_monitor_without_games_is_no_curve_yet(tmp_path):
+    run = make_sb3_run(tmp_path)
+    for file in run.glob("*.monitor.csv"):
+        file.write_text('#{"t_start": 1.0}\nr,l,t\n')
+    assert read_curve(run, "training") is None
+
+
+def test_runs_are_found_below_a_folder_in_one_order(tmp_path):
+    make_run(tmp_path, number=2, seed=2)
+    make_run(tmp_path, number=1, seed=1)
+    make_sb3_run(tmp_path / "theirs")
+    found = find_curves([tmp_path], "training")
+    assert [curve.seed for curve in found] == [1, 2, None]
+    assert len(find_curves([found[0].source, found[1].source], "training")) == 2
+    (empty := tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no run: expected progress\.csv"):
+        find_curves([empty], "training")
+    found[0].source.joinpath("evaluations.csv").unlink()
+    with pytest.raises(UserError, match="Pong_1 has no evaluation scores yet"):
+        find_curves([found[0].source], "evaluation")
+    with pytest.raises(UserError, match="no key 'colour': group by another with --by"):
+        find_curves([tmp_path], "training", by="colour")
+
+
+def curve_of(group: str, points: dict[float, float]) -> Curve:
+    steps = np.array(list(points), np.float64)
+    return Curve(
+        source=Path(), game="Pong", group=group, seed=1, steps=steps, seconds=steps,
+        scores=np.array(list(points.values())),
+    )  # fmt: skip
+
+
+def test_points_are_binned_by_where_they_lie_and_means_weigh_games_alike():
+    curve = curve_of("dqn", {1: 1.0, 10: 3.0, 11: 5.0, 40: 7.0})
+    [band] = overlay([curve], "steps", num_points=4, smoothing=1)
+    assert band.at.tolist() == [10, 20, 30, 40]
+    assert band.runs[0].tolist() == [2, 5, 6, 7]  # no game ended at 20 to 30: in between
+    [band] = overlay([curve], "steps", num_points=4, smoothing=2)
+    # (1 + 3), (1 + 3 + 5), 5, 7, each by the number of its games
+    assert band.runs[0].tolist() == [2, 3, 5, 7]
+    assert band.mean.tolist() == band.low.tolist() == band.high.tolist() == [2, 3, 5, 7]
+
+
+def test_seeds_of_a_group_make_a_band_and_groups_stay_apart():
+    curves = [
+        curve_of("a", {10: 0.0, 20: 1.0}),
+        curve_of("b", {10: 9.0, 20: 9.0}),
+        curve_of("a", {10: 4.0}),
+    ]
+    first, second = overlay(curves, "steps", num_points=2, smoothing=1)
+    assert (first.group, second.group) == ("a", "b")
+    assert first.mean.tolist() == [2.0, 1.0]  # where one run alone has points it stands alone
+    assert (first.low[0], first.high[0]) == (0.0, 4.0)
+    assert second.mean.tolist() == [9.0, 9.0]
+
+
+def test_runs_whose_points_lie_apart_are_averaged_all_the_same():
+    curves = [curve_of("a", {10: 0.0, 30: 2.0}), curve_of("a", {20: 5.0, 40: 7.0})]
+    [band] = overlay(curves, "steps", num_points=4, smoothing=1)
+    # 0, 1, 2 and 5, 6, 7: two runs wherever both are under way
+    assert band.mean.tolist() == [0.0, 3.0, 4.0, 7.0]
+    assert (band.low[1], band.high[1]) == (1.0, 5.0)
+
+
+def test_the_command_draws_png_and_svg_and_prints_where_runs_ended(tmp_path, capsys):
+    for number in (1, 2):
+        make_run(tmp_path, number=number, seed=number, scores=range(20))
+        make_run(tmp_path, game="Breakout", algo="double", number=number, scores=range(20))
+    make_sb3_run(tmp_path / "theirs")
+    png, svg = tmp_path / "a.png", tmp_path / "a.svg"
+    assert main([str(tmp_path), "-o", str(png), "--mark", "15"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].split() == ["Breakout", "double", "7", "2,000", "18.5"]
+    assert printed[-1] == f"picture: {png}"
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert main([str(tmp_path), "-o", str(svg), "--x", "time"]) == 0
+    labels = ["Breakout", "Pong", "minutes", "random play"]
+    labels += ["double (2 runs)", "dqn (2 runs)", "dqn (sb3) (1 run)"]
+    for label in labels:
+        assert f"<!-- {label} -->" in svg.read_text()
+
+
+def test_curves_without_time_are_not_drawn_over_it(tmp_path, capsys):
+    make_sb3_run(tmp_path)
+    picture = tmp_path / "a.png"
+    flags = ["--what", "evaluation", "--x", "time", "-o", str(picture)]
+    assert main([str(tmp_path), *flags]) == 2
+    assert "says nothing of time: leave it out, or draw over --x steps" in capsys.readouterr().err
+    assert not picture.exists()
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path, capsys):
+    make_run(tmp_path)
+    assert main([str(tmp_path), "-o", str(tmp_path / "a.txt")]) == 2
+    assert "--output: expected a name that ends in .png, .svg, .pdf" in capsys.readouterr().err

@@ -1,0 +1,209 @@
+"""The page of a report: complete in itself, and read in a real browser."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dqn_zoo.cli.report import main
+from dqn_zoo.experiments.plan import Sweep, Variant, make_plan
+from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.training.loop import TrainOptions, train
+
+TINY = {
+    "n_timesteps": 600, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,
+    "network": "small", "max_frames": 200, "eval_freq": 200, "eval_episodes": 1,
+    "log_interval": 100, "device": "cpu", "num_threads": 1,
+}  # fmt: skip
+NASTY = "</script><img src=x onerror=alert(1)>"
+PLAYED = {
+    "mean_reward": 12.5, "std_reward": 3.5, "n_eval_episodes": 30, "epsilon": 0.01,
+    "confidence_95": [11.25, 13.75], "weights": {"name": NASTY},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    """A sweep of two variants and two seeds on Breakout, one of them with a film."""
+    folder = tmp_path_factory.mktemp("report") / "sweep"
+    variants = [Variant("dqn", "dqn", {}), Variant("double", "dqn", {"bootstrap": "double"})]
+    plan = make_plan(games=["Breakout"], num_seeds=2, variants=variants, settings=TINY, episodes=2)
+    Sweep.new(folder, plan, {}).write()
+    sweep = Sweep.open(folder)
+    for job in plan.jobs():
+        options = TrainOptions(progress=False)
+        train(sweep.config(job), log_folder=sweep.runs, exp_id=job.seed, options=options)
+        for which in ("last", "best"):
+            sweep.results_file(job, which).write_text(json.dumps(PLAYED))
+    videos = sweep.run(job).path / "videos"
+    videos.mkdir()
+    (videos / "play.mp4").write_bytes(b"not a film, but as large as one" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(sweep) -> Path:
+    file = sweep.parent / "report.html"
+    assert main([str(sweep), "-o", str(file), "--title", f"Two of them {NASTY}"]) == 0
+    return file
+
+
+def test_foreign_results_do_not_stop_the_page(sweep, tmp_path):
+    copy = tmp_path / "sweep"
+    shutil.copytree(sweep, copy)
+    run = copy / "runs" / "dqn" / "Breakout_1"
+    nothing = {"mean_reward": 3.0, "std_reward": float("nan"), "n_eval_episodes": 2}
+    (run / "results.json").write_text(json.dumps(nothing))  # as RL-Zoo's, and NaN in it
+    page = tmp_path / "report.html"
+    assert main([str(run), str(copy / "runs" / "dqn"), "-o", str(page)]) == 0
+    rows = data_of(page)["results"]
+    assert len(rows) == 2  # a run that is named twice is one run
+    (played,) = (each for each in rows[0]["played"] if each["mean"] == 3.0)
+    assert played == {
+        "weights": "weights", "games": 2, "mean": 3.0, "std": None, "interval": None,
+        "epsilon": None,
+    }  # fmt: skip
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+
+
+def test_the_page_holds_everything_and_nothing_in_it_can_end_its_data(page):
+    data = data_of(page)
+    assert [(panel["game"], panel["kind"]) for panel in data["curves"]] == [
+        ("Breakout", "training"),
+        ("Breakout", "evaluation"),
+    ]
+    groups = {band["group"]: band for band in data["curves"][0]["steps"]}
+    assert groups.keys() == {"dqn", "double"}
+    assert len(groups["dqn"]["runs"]) == 2
+    assert [row["seed"] for row in data["results"]] == [1, 2, 1, 2]
+    assert data["results"][0]["steps"] == 600
+    assert data["results"][0]["played"][0]["interval"] == [11.25, 13.75]
+    assert data["settings"]["differing"] == ["algo", "bootstrap"]
+    assert [len(column["runs"]) for column in data["settings"]["columns"]] == [2, 2]
+    assert data["settings"]["shared"]["n_timesteps"] == 600
+    assert len(data["films"]) == 1
+    assert data["aggregates"][0]["human_normalised"].keys() == {"dqn", "double"}
+    text = page.read_text()
+    assert "<img" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text.split('id="data"')[0])
+    assert "huggingface" not in text
+
+
+def test_a_film_that_would_make_the_page_too_large_stays_out(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("dqn_zoo.experiments.report.MOST_FILM_BYTES", 1_000)
+    file = tmp_path / "report.html"
+    assert main([str(sweep), "-o", str(file)]) == 0
+    assert data_of(file)["films"] == []
+
+
+def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):
+    config = resolve(env="Pong", overrides=TINY | {"n_timesteps": 120, "eval_freq": 0}).config
+    run = train(config, log_folder=tmp_path, options=TrainOptions(progress=False)).run
+    run.episodes_file.unlink()
+    file = tmp_path / "report.html"
+    assert main([str(run.path), "-o", str(file)]) == 0
+    data = data_of(file)
+    assert data["curves"] == []
+    assert data["settings"]["differing"] == []
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"mean_reward": 1}'])
+def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, capsys, damage):
+    file = tmp_path / "report.html"
+    assert main([str(tmp_path), "-o", str(file)]) == 2
+    assert "holds no run of dqn-train: expected a config.yml in it" in capsys.readouterr().err
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep / "runs" / "dqn" / "Breakout_1", copy / "dqn" / "Breakout_1")
+    broken = copy / "dqn" / "Breakout_1" / "results-last.json"
+    broken.write_text(damage)
+    assert main([str(copy), "-o", str(file)]) == 2
+    assert f"{broken} is damaged: remove it, or play again" in capsys.readouterr().err
+    assert not file.exists()
+
+
+@pytest.fixture
+def opened(page):
+    """The page in a real browser, and all that it logs and asks for."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    flags += " disable-component-update disable-sync"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=[f"--{flag}" for flag in flags.split()]
+        )
+        tab = browser.new_page(viewport={"width": 1100, "height": 900})
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda message: tab.said.append(message.text))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(page.as_uri())
+        yield tab
+        browser.close()
+
+
+@pytest.mark.browser
+def test_the_page_opens_offline_and_shows_the_numbers(opened, page):
+    assert opened.title().startswith("Two of them </script>")
+    assert opened.said == []
+    assert [url for url in opened.asked if not url.startswith("data:video")] == [page.as_uri()]
+    assert opened.locator("img").count() == 0
+    assert opened.locator("svg").count() == 2
+    assert opened.evaluate(
+        "[...document.querySelectorAll('svg text')].every(text => text.getBBox().x"
+        " + text.getBBox().width <= text.ownerSVGElement.viewBox.baseVal.width)"
+    )
+    rows = opened.locator("#results tbody tr").all_inner_texts()
+    assert len(rows) == 4
+    assert "12.5 +/- 3.5 in 30, 11.3 to 13.8" in rows[0]
+    assert opened.locator("#settings td").all_inner_texts()[1:3] == ["double", "double"]
+    assert "IQM" in opened.locator("#aggregates").inner_text()
+    assert opened.locator("video").count() == 1
+
+
+@pytest.mark.browser
+def test_curves_are_read_by_mouse_and_keyboard_and_toggled(opened):
+    picture = opened.locator("svg").first
+    says = opened.locator(".says").first
+    picture.hover(position={"x": 300, "y": 100})
+    by_mouse = says.inner_text()
+    assert re.match(r"[\d.]+ steps: double [\d.,-]+ \(.*\); dqn ", by_mouse)
+    picture.focus()
+    opened.keyboard.press("Home")
+    assert says.inner_text().startswith("5 steps: ")
+    opened.keyboard.press("End")
+    assert says.inner_text().startswith("600 steps: ")
+    toggle = opened.get_by_role("button", name="double")
+    toggle.focus()
+    opened.keyboard.press("Enter")
+    assert toggle.get_attribute("aria-pressed") == "false"
+    opened.locator("svg").first.focus()
+    opened.keyboard.press("End")
+    assert "double" not in opened.locator(".says").first.inner_text()
+    opened.select_option("#axis", "time")
+    opened.locator("svg").first.focus()
+    opened.keyboard.press("End")
+    assert " min: dqn" in opened.locator(".says").first.inner_text()
+    assert opened.said == []
+
+
+@pytest.mark.browser
+def test_the_page_fits_a_phone(opened):
+    opened.set_viewport_size({"width": 390, "height": 800})
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    if os.environ.get("SCREENSHOTS"):
+        folder = Path(os.environ["SCREENSHOTS"])
+        opened.screenshot(path=folder / "report-phone.png", full_page=True)
+        opened.set_viewport_size({"width": 1200, "height": 900})
+        opened.screenshot(path=folder / "report.png", full_page=True)
+        opened.emulate_media(color_scheme="dark")
+        opened.screenshot(path=folder / "report-dark.png", full_page=True)

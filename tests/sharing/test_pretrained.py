@@ -1,0 +1,174 @@
+"""Agents that come with the package: how they get there, and how dqn-enjoy offers them."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ship_agent
+from safetensors.numpy import load_file
+from support.run_makers import make_run, weights_of
+
+from dqn_zoo import load_agent
+from dqn_zoo.cli import push
+from dqn_zoo.cli.enjoy import main
+from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing import pretrained
+from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
+
+PLAY = ["--num-threads", "1", "--no-render", "--episodes", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    run = make_run(tmp_path_factory.mktemp("trained"), network="small", max_frames=500)
+    run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
+    return run
+
+
+@pytest.fixture(scope="module")
+def shipped(trained, tmp_path_factory) -> Path:
+    """A package with one agent, put there by the script."""
+    folder = tmp_path_factory.mktemp("package")
+    argv, sys.argv = sys.argv, ["ship_agent", str(trained.path), "--to", str(folder)]
+    sys.argv += ["--episodes", "3"]
+    try:
+        assert ship_agent.main() == 0
+    finally:
+        sys.argv = argv
+    return folder
+
+
+@pytest.fixture
+def package(shipped, monkeypatch) -> Path:
+    monkeypatch.setattr(pretrained, "PRETRAINED", shipped)
+    return shipped
+
+
+def test_weights_are_halved_and_the_score_is_that_of_the_halved_ones(package, trained):
+    folder = package / "Breakout"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "model.safetensors", "results.json"}  # fmt: skip
+    halved, whole = load_file(folder / "model.safetensors"), load_file(trained.model_file)
+    for name, value in whole.items():
+        assert halved[name].dtype == np.float16
+        np.testing.assert_allclose(halved[name], value, atol=1e-4, rtol=1e-3)
+    results = json.loads((folder / "results.json").read_text())
+    described = json.loads((folder / "config.json").read_text())
+    assert results["weights"]["sha256"] == described["files"]["model.safetensors"]["sha256"]
+    assert results["n_eval_episodes"] == 3
+    [agent] = list_pretrained()
+    score = f"{results['mean_reward']:.2f} +/- {results['std_reward']:.2f}"
+    assert agent[1:] == ("Breakout", "dqn", 3_000, score, 3, "zoo, epsilon 0.01")
+
+
+def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
+    package, tmp_path, capsys
+):
+    logs = tmp_path / "logs"
+    assert main(["--env", "Breakout", "-f", str(logs), *PLAY]) == 0
+    printed = capsys.readouterr().out
+    assert f"no run of Breakout in {logs}: an agent that comes with dqn_zoo, recipe dqn" in printed
+    assert "in 3 games, protocol zoo, epsilon 0.01" in printed
+    assert "played         2 games of Breakout" in printed
+    run = find_run(logs)
+    assert read_manifest(run)["origin"]["pretrained"] == "Breakout"
+    assert main(["--env", "Breakout", "-f", str(logs), *PLAY]) == 0
+    assert "comes with dqn_zoo" not in capsys.readouterr().out
+    assert main(["--env", "Breakout", "--pretrained", "-f", str(logs), *PLAY]) == 0
+    assert "an agent that comes with dqn_zoo" in capsys.readouterr().out
+    assert [path.name for path in (logs / "pretrained").iterdir()] == ["Breakout_1"]
+    assert not (logs / "dqn").exists()  # the number 1 there is for the user's own
+
+
+def test_an_agent_of_the_package_is_not_pushed_as_ones_own(package, tmp_path, capsys):
+    [agent] = list_pretrained()
+    run = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    for flags in (["--env", "Breakout"], ["--run", str(run.path)]):
+        assert push.main([*flags, "--dry-run", "-f", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert f"{run.path} came with dqn_zoo, it is not yours to publish: train an" in error
+    assert not (run.path / "hub").exists()
+
+
+def test_an_agent_that_was_watched_does_not_become_the_latest_run(package, tmp_path):
+    own = make_run(tmp_path)
+    [agent] = list_pretrained()
+    fetched = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    os.utime(own.manifest_file, (0, 0))
+    assert find_run(tmp_path).path == find_run(tmp_path, game="Breakout").path == own.path
+    assert find_run(tmp_path, run="Breakout_1").path == own.path
+    assert find_run(tmp_path, run="pretrained/Breakout_1").path == fetched.path
+
+
+def test_it_is_an_agent_like_any_other(package, tmp_path):
+    [agent] = list_pretrained()
+    run = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    observation = np.random.default_rng(1).integers(0, 256, (2, 4, 84, 84), dtype=np.uint8)
+    assert load_agent(run.path).q_values(observation).shape == (2, 4)
+
+
+def test_the_list_names_score_recipe_and_protocol(package, capsys):
+    assert main(["--list"]) == 0
+    header, row, last = capsys.readouterr().out.splitlines()
+    [agent] = list_pretrained()
+    assert header.split() == ["game", "recipe", "steps", "score", "games", "protocol"]
+    assert row.split() == ["Breakout", "dqn", "3,000", *agent.score.split(), "3", "zoo,",
+                           "epsilon", "0.01"]  # fmt: skip
+    assert last == "watch one: dqn-enjoy --pretrained --env GAME"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--env", "Pong", "--pretrained"],
+            "no agent for Pong comes with dqn_zoo; there are: Brea",
+        ),
+        (["--env", "Pong"], "no run of Pong in "),
+        (["--env", "Breakout", "--algo", "c51"], "no run of Breakout by c51 in "),
+        (["--pretrained"], "--pretrained needs --env GAME"),
+        (["--env", "Breakout", "--pretrained", "--algo", "dqn"], "leave out --algo"),
+        (["--hub", "ann/dqn", "--pretrained"], "leave out --pretrained"),
+    ],
+)
+def test_what_is_not_there_is_one_line(package, tmp_path, capsys, flags, said):
+    assert main([*flags, "-f", str(tmp_path / "logs"), *PLAY]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_damaged_installation_is_refused_and_nothing_is_left(
+    shipped, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "package" / "Breakout"
+    folder.mkdir(parents=True)
+    for path in (shipped / "Breakout").iterdir():
+        content = bytearray(path.read_bytes())
+        if path.name == "model.safetensors":
+            content[-1] ^= 1
+        (folder / path.name).write_bytes(content)
+    monkeypatch.setattr(pretrained, "PRETRAINED", folder.parent)
+    assert main(["--env", "Breakout", "-f", str(tmp_path / "logs"), *PLAY]) == 2
+    assert "SHA-256 differs" in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()
+
+
+# --- The real ones
+
+
+def test_the_agents_of_this_package_are_small_whole_and_well_measured(tmp_path):
+    agents = list_pretrained()
+    assert "SpaceInvaders" in [agent.game for agent in agents]
+    for agent in agents:
+        assert agent.folder.name == agent.game
+        assert agent.num_games >= 100
+        assert sum(path.stat().st_size for path in agent.folder.iterdir()) <= 4 * 2**20
+        run = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+        observation = np.zeros((1, 4, 84, 84), np.uint8)
+        assert np.isfinite(load_agent(run.path).q_values(observation)).all()

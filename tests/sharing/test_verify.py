@@ -1,0 +1,178 @@
+"""dqn-verify: a score that holds, one that was made up, a card that says something else."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from support.hub_commands import Computer
+from support.hub_standin import Files, running_hub
+from support.run_makers import make_run, weights_of
+from test_pull import described
+
+from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.recipes import load_config
+
+REPO = "ann/dqn-Breakout"
+FAST = ("--num-threads", "1")
+# An interval of 95 % misses one time in twenty: what a verdict is asked of has fixed games.
+GAMES = (*FAST, "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory) -> tuple[Run, Files]:
+    """A run whose games depend on their seeds, and its published files."""
+    computer = Computer(tmp_path_factory.mktemp("author"), hub=None)
+    run = make_run(computer.logs, network="small", max_frames=600, eval_epsilon=0.9)
+    run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
+    ended = computer.run("push", *FAST, "--episodes", "6", "--no-render", "--dry-run")
+    assert ended.code == 0, ended.output
+    folder = run.path / "hub" / "dqn-Breakout"
+    return run, {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def computer(tmp_path):
+    with running_hub() as hub:
+        yield Computer(tmp_path, hub)
+
+
+def with_results(files: Files, change: Callable[[dict], None], *, card: bool = True) -> Files:
+    """Change results.json, and the card with it, so that only play can find it out."""
+    results = json.loads(files["results.json"])
+    change(results)
+    score = f"{results['mean_reward']:.2f} +/- {results['std_reward']:.2f}"
+    readme = re.sub(r"value: .*", f"value: {score}", files["README.md"].decode())
+    changed = files | ({"README.md": readme.encode()} if card else {})
+    return described(changed | {"results.json": json.dumps(results).encode()})
+
+
+def numbers(output: str, line: str) -> list[float]:
+    (found,) = (text for text in output.splitlines() if text.startswith(line))
+    return [float(number) for number in re.findall(r"[-+]?\d+(?:\.\d+)?", found)]
+
+
+def test_a_true_score_holds_in_other_games(computer, master):
+    _, files = master
+    computer.hub.add(REPO, files)
+    ended = computer.run("verify", REPO, *GAMES)
+    assert ended.code == 0, ended.output
+    results = json.loads(files["results.json"])
+    claimed, now = numbers(ended.output, "claimed"), numbers(ended.output, "now")
+    assert claimed[:3] == [round(results["mean_reward"], 2), round(results["std_reward"], 2), 6]
+    assert now[2] == 6
+    low, high = numbers(ended.output, "interval")[:2]
+    assert low < 0 < high
+    assert (low + high) / 2 == pytest.approx(now[0] - claimed[0], abs=0.1)
+    assert ended.last_line == "the score holds: the interval contains 0"
+
+
+def test_the_games_of_a_verdict_are_fresh_each_time(computer, master):
+    computer.hub.add(REPO, master[1])
+    outputs = [computer.run("verify", REPO, *FAST).output for _ in range(2)]
+    seeds = [re.findall(r"from seed (\d+)", output) for output in outputs]
+    assert [len(found) for found in seeds] == [1, 1]
+    claimed = str(json.loads(master[1]["results.json"])["seed"])
+    assert len({seeds[0][0], seeds[1][0], claimed}) == 3
+
+
+def test_a_made_up_score_does_not_hold(computer, master):
+    def boast(results: dict) -> None:
+        results["mean_reward"] += 10
+
+    computer.hub.add(REPO, with_results(master[1], boast))
+    ended = computer.run("verify", REPO, *GAMES)
+    assert (ended.code, ended.last_line) == (
+        1,
+        "the score does not hold: the interval does not contain 0",
+    )
+
+
+def test_a_card_that_says_more_than_its_results_does_not_hold(computer, master):
+    files = dict(master[1])
+    files["README.md"] = re.sub(rb"value: .*", b"value: 30.00 +/- 1.00", files["README.md"])
+    computer.hub.add(REPO, files)
+    ended = computer.run("verify", REPO, *FAST)
+    assert ended.code == 1
+    assert "the card says 30.00 +/- 1.00, which is not what its own results.json" in ended.output
+
+
+def test_the_card_is_compared_although_somebody_played_since(computer, master):
+    computer.hub.add(REPO, master[1])
+    assert computer.run("enjoy", "--hub", REPO, "--episodes", "2", *FAST, "--no-render").code == 0
+    ended = computer.run("verify", REPO, *GAMES, "--episodes", "3")
+    assert ended.code == 0, ended.output
+    assert numbers(ended.output, "claimed")[2] == 6
+    assert numbers(ended.output, "now")[2] == 3
+
+
+def test_what_a_card_says_is_not_obeyed_by_the_terminal(computer, master):
+    def forge(results: dict) -> None:
+        results["seed"] = "1\nnow         999.00 +/- 1.00 in 100 games\x1b]0;x\x07"
+
+    computer.hub.add(REPO, with_results(master[1], forge))
+    ended = computer.run("verify", REPO, *GAMES)
+    assert ended.code == 0, ended.output
+    assert "999" not in ended.output
+    assert "\x1b" not in ended.output
+
+
+def test_the_rules_of_the_card_are_played_not_those_of_the_settings(computer, master):
+    def deterministic(results: dict) -> None:
+        results["epsilon"] = results["protocol"]["eval_epsilon"] = 0.0
+
+    computer.hub.add(REPO, with_results(master[1], deterministic))
+    assert "epsilon 0, 6 games" in computer.run("verify", REPO, *FAST).output
+
+
+def test_a_run_of_ones_own_is_verified_by_its_name(computer, master):
+    run, files = master
+    (computer.logs / "dqn").mkdir(parents=True)
+    copy = Run(computer.logs / "dqn" / "Breakout_1")
+    copy.path.mkdir()
+    for file in (run.config_file, run.manifest_file, run.model_file):
+        (copy.path / file.name).write_bytes(file.read_bytes())
+    ended = computer.run("verify", "Breakout_1", *FAST)
+    assert (ended.code, "has no results.json to verify" in ended.output) == (2, True)
+    copy.results_file.write_bytes(files["results.json"])
+    assert computer.run("verify", "dqn/Breakout_1", *GAMES).code == 0
+    copy.model_file.write_bytes(weights_of(5, 4_000, load_config(copy.config_file)))
+    ended = computer.run("verify", "Breakout_1", *FAST)
+    assert (ended.code, "weights that it does not have any more" in ended.output) == (2, True)
+
+
+def one_game(results: dict) -> None:
+    results["n_eval_episodes"] = 1
+
+
+def other_rules(results: dict) -> None:
+    results["protocol"]["frame_skip"] = 2
+
+
+def no_rules(results: dict) -> None:
+    results["protocol"] = {"name": "easy"}
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "said"),
+    [
+        (lambda results: None, ("--seed", "0"), "--seed 0 plays the very games of the card"),
+        (lambda results: None, ("--episodes", "1"), "at least 2"),
+        (one_game, (), "is of one game; a comparison needs two"),
+        (other_rules, (), "names rules that cannot be played here"),
+        (no_rules, (), "names no rules that can be played"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(change, flags, said, computer, master):
+    computer.hub.add(REPO, with_results(master[1], change))
+    ended = computer.run("verify", REPO, *FAST, *flags)
+    assert ended.code == 2
+    assert said in ended.last_line
+    assert "Traceback" not in ended.output
+
+
+def test_the_weights_of_the_claim_are_named_by_their_content(master):
+    run, files = master
+    results = json.loads(files["results.json"])
+    assert results["weights"]["sha256"] == hashlib.sha256(run.model_file.read_bytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""Commands of the package in processes of their own that start in milliseconds.
+
+A server imports PyTorch once and forks; each child then runs `main` with its arguments, its output
+in a file. What depends on a fresh interpreter (import times, the entry points) is tested through
+`subprocess` instead.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    # Not huggingface_hub: it reads its variables when it is imported.
+    [
+        "dqn_zoo.training.loop",
+        "dqn_zoo.play.evaluation",
+        "dqn_zoo.play.film",
+        "httpx2",
+        "matplotlib.pyplot",
+    ]
+)
+RETRIES_FASTER = 100
+
+
+def _shorten_retries() -> None:
+    """Let the Hub's client wait a hundredth of its time before it asks once more."""
+    from huggingface_hub.utils import _http
+
+    def sleep(duration_s: float) -> None:
+        time.sleep(duration_s / RETRIES_FASTER)
+
+    _http.time = SimpleNamespace(sleep=sleep)  # type: ignore[attr-defined]
+
+
+def _run(module: str, arguments: list[str], output: str, environment: dict[str, str]) -> None:
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
+    os.environ.update(environment)
+    if "HF_ENDPOINT" in environment:
+        _shorten_retries()
+    # What a shell hands on: Ctrl-C and SIGTERM do what Python does by default.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.argv = [module, *arguments]
+    sys.exit(importlib.import_module(module).main(arguments))
+
+
+class Child:
+    """A running command, for instance `Child("dqn_zoo.cli.train", ["--help"])`."""
+
+    def __init__(
+        self, module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        descriptor, name = tempfile.mkstemp(prefix="child-", suffix=".txt")
+        os.close(descriptor)
+        self._output = Path(name)
+        self._process = _CONTEXT.Process(
+            target=_run, args=(module, list(arguments), name, dict(environment or {}))
+        )
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, -9 after SIGKILL, None while the command runs."""
+        return self._process.exitcode
+
+    def output(self) -> str:
+        """Return what was printed so far, both streams."""
+        return self._output.read_text()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless the command has ended."""
+        if self.returncode is None:
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
+
+    def wait(self, timeout_s: float) -> str:
+        """Wait for the end, return what was printed; kill and fail after `timeout_s`."""
+        self._process.join(timeout_s)
+        ended = self.returncode is not None
+        if not ended:
+            self._process.kill()
+            self._process.join()
+        printed = self.output()
+        self._output.unlink()
+        assert ended, f"not ended after {timeout_s} s; printed: {printed}"
+        return printed

@@ -1,0 +1,474 @@
+"""The loop: exact counts, phases that do not disturb each other, stops, full disks."""
+
+import contextlib
+import csv
+import errno
+import json
+import math
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs import checkpoint
+from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
+from dqn_zoo.runs.metrics import RunLog
+from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.system.machine import usable_cores
+from dqn_zoo.system.signals import Stop
+from dqn_zoo.training import duties, preparation
+from dqn_zoo.training.display import Heading, make_display
+from dqn_zoo.training.duties import Housekeeper
+from dqn_zoo.training.loop import TrainOptions, resume, train
+from dqn_zoo.training.preparation import complete, estimate_seconds
+from dqn_zoo.training.trainer import Trainer, replay_shape
+
+QUIET = TrainOptions(progress=False)
+SMALL = {
+    "n_timesteps": 240,
+    "learning_starts": 96,
+    "buffer_size": 200,
+    "batch_size": 4,
+    "target_update_interval": 40,
+    "log_interval": 40,
+    "eval_freq": 0,
+    "seed": 5,
+    "num_threads": 1,
+    "device": "cpu",
+}
+
+
+def config_of(**changes):
+    return resolve(env="Breakout", overrides=SMALL | changes).config
+
+
+def advance(trainer: Trainer, steps: int) -> None:
+    """Train on for so many steps, without duties."""
+    goal = trainer.counters.steps + steps
+    while trainer.counters.steps < goal:
+        trainer.envs.send(trainer.choose_actions())
+        trainer.learn(trainer.updates_due())
+        trainer.store(trainer.envs.recv())
+
+
+def as_the_first_runs_wrote_it(name: str, content: bytes) -> bytes:
+    """Give weights their former names and take away what the state did not have."""
+    if name == "state.json":
+        state = json.loads(content)
+        del state["learner"]["generator"], state["replay"]["sampler"]
+        return json.dumps(state).encode()
+    if not name.endswith(".safetensors"):
+        return content
+    former = {
+        "head.layers.stream.hidden.": "torso.layers.7.",
+        "head.layers.stream.output.": "head.",
+    }
+    weights = {}
+    for key, value in load(content).items():
+        for new, old in former.items():
+            key = key.replace(new, old)
+        weights[key] = value
+    return save(weights)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("n_envs", [1, 3, 8])
+@pytest.mark.parametrize(("train_freq", "gradient_steps"), [(4, 1), (5, 2), (16, 3)])
+def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, gradient_steps):
+    changes = {"n_envs": n_envs, "train_freq": train_freq, "gradient_steps": gradient_steps}
+    trainer = Trainer(complete(config_of(**changes)))
+    made = []
+    trainer.learn = made.append  # what is due is the question; the updates themselves are slow
+    trainer.start()
+    while trainer.counters.steps < 240:
+        due = trainer.updates_due()
+        trainer.learn(due)
+        trainer.counters.updates += due
+        trainer.store(trainer.envs.step(trainer.choose_actions()))
+    trainer.learn(trainer.updates_due())
+    trainer.close()
+    assert sum(made) == (240 - 96) // train_freq * gradient_steps
+
+
+def test_a_checkpoint_of_the_first_runs_continues_with_the_same_bits(tmp_path):
+    config = complete(config_of(network="nature"))
+    whole = Trainer(config)
+    whole.start()
+    advance(whole, 140)
+    files = whole.files({}, None)
+    former = [(name, as_the_first_runs_wrote_it(name, content)) for name, content in files]
+    assert b"torso.layers.7.weight" in dict(former)["model.safetensors"]
+    resumed = Trainer(config)
+    resumed.restore(write_checkpoint(tmp_path, 140, former))
+    for trainer in (whole, resumed):
+        advance(trainer, 40)
+        trainer.learner.sync_target()
+        advance(trainer, 40)
+        trainer.close()
+    assert whole.counters.updates > 20
+    assert resumed.weights_bytes() == whole.weights_bytes()
+
+
+def test_no_update_is_lost_while_the_memory_is_still_empty():
+    trainer = Trainer(complete(config_of(learning_starts=0, n_steps=5, train_freq=1)))
+    trainer.start()
+    due = []
+    for _ in range(6):
+        due.append(trainer.updates_due())
+        trainer.store(trainer.envs.step(trainer.choose_actions()))
+    trainer.close()
+    assert due == [0, 0, 0, 0, 0, 5]
+
+
+def test_the_weights_do_not_move_before_learning_starts(tmp_path):
+    config = config_of(n_timesteps=100, learning_starts=97, exploration_fraction=1.0)
+    fresh = Trainer(complete(config))
+    fresh.close()
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    trained = outcome.run.model_file.read_bytes()
+    fresh.counters.steps = 100
+    assert trained == fresh.weights_bytes()
+
+
+def test_evaluations_change_nothing_in_the_training(tmp_path):
+    frequent = train(
+        config_of(eval_freq=80, eval_episodes=2, max_frames=400), log_folder=tmp_path, options=QUIET
+    )
+    never = train(config_of(max_frames=400), log_folder=tmp_path, options=QUIET)
+    assert len(rows(frequent.run.evaluations_file)) == 3
+    assert rows(never.run.evaluations_file) == []
+    assert frequent.run.model_file.read_bytes() == never.run.model_file.read_bytes()
+    assert frequent.run.best_model_file.exists()
+    assert not never.run.best_model_file.exists()
+
+
+def test_the_best_model_is_the_one_of_the_best_evaluation(tmp_path):
+    outcome = train(
+        config_of(eval_freq=40, eval_episodes=2, max_frames=400, learning_rate=0.05),
+        log_folder=tmp_path,
+        options=QUIET,
+    )
+    evaluations = rows(outcome.run.evaluations_file)
+    means = [float(row["mean"]) for row in evaluations]
+    marked = [int(row["steps"]) for row in evaluations if row["is_best"] in ("True", "1")]
+    best = marked[-1]
+    assert marked[0] == 120, "no evaluation before learning starts, at step 96, can be the best"
+    assert best == int(evaluations[means.index(max(means[2:]), 2)]["steps"])
+    header = outcome.run.best_model_file.read_bytes()[:400]
+    assert f'\\"steps\\": {best}'.encode() in header
+
+
+def test_progress_rows_count_steps_frames_updates_and_epsilon(tmp_path):
+    outcome = train(
+        config_of(exploration_fraction=0.5, exploration_final_eps=0.1),
+        log_folder=tmp_path,
+        options=QUIET,
+    )
+    table = rows(outcome.run.progress_file)
+    assert [int(row["steps"]) for row in table] == [40, 80, 120, 160, 200, 240]
+    assert [int(row["frames"]) for row in table] == [160, 320, 480, 640, 800, 960]
+    # The updates of a step are made during the next one.
+    assert [int(row["updates"]) for row in table] == [0, 0, 5, 15, 25, 35]
+    assert [float(row["epsilon"]) for row in table] == [1.0, 1.0, 0.1, 0.1, 0.1, 0.1]
+    assert [row["loss"] != "" for row in table] == [False, False, True, True, True, True]
+
+
+def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    second = train(
+        config_of(n_timesteps=100, learning_starts=99, exploration_fraction=1.0),
+        log_folder=tmp_path,
+        trained_agent=first.run.path,
+        options=QUIET,
+    )
+    assert second.run.path.name == "Breakout_2"
+    tail = 1_000_000  # bytes of weights, behind the header with the step
+    assert second.run.model_file.read_bytes()[-tail:] == first.run.model_file.read_bytes()[-tail:]
+
+
+def forget_the_end(run):
+    """Make a run look as if it had been killed: no invocation says how it ended."""
+    manifest = json.loads(run.manifest_file.read_text())
+    manifest["invocations"][-1] |= {"ended": None, "end_reason": None, "end_step": None}
+    run.manifest_file.write_text(json.dumps(manifest))
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_last_weights_can_be_resumed(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    weights = outcome.run.model_file.read_bytes()
+    forget_the_end(outcome.run)
+    outcome.run.model_file.unlink()
+    again = resume(outcome.run, load_config(outcome.run.config_file), options=QUIET)
+    assert again.reason == "finished"
+    assert outcome.run.model_file.read_bytes() == weights
+
+
+def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
+    config = config_of(eval_freq=240, eval_episodes=1, max_frames=400)
+    whole = train(config, log_folder=tmp_path, options=QUIET)
+    asked = 0
+
+    def stop_when_asked_late(self):
+        nonlocal asked
+        asked += 1
+        return "SIGTERM" if asked > 242 else None  # once per step, then in the evaluation
+
+    monkeypatch.setattr("dqn_zoo.system.signals.Stop.reason", stop_when_asked_late)
+    stopped = train(config, log_folder=tmp_path, options=QUIET)
+    monkeypatch.undo()
+    assert (stopped.steps, stopped.reason) == (240, "SIGTERM")
+    assert rows(stopped.run.evaluations_file) == []
+    again = resume(stopped.run, config, options=QUIET)
+    assert again.reason == "finished"
+    assert len(rows(stopped.run.evaluations_file)) == 1
+    for name in ("model.safetensors", "best_model.safetensors"):
+        assert (stopped.run.path / name).read_bytes() == (whole.run.path / name).read_bytes()
+
+
+def test_a_larger_n_is_remembered_and_a_smaller_one_refused(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = load_config(outcome.run.config_file)
+    with pytest.raises(UserError, match="only a larger -n"):
+        resume(outcome.run, config, options=TrainOptions(until_steps=100, progress=False))
+    with pytest.raises(UserError, match="give a larger -n"):
+        resume(outcome.run, config, options=QUIET)
+    further = TrainOptions(until_steps=100_000, time_limit_s=4.0, progress=False)
+    stopped = resume(outcome.run, config, options=further)
+    assert stopped.reason == "time_limit"
+    again = resume(outcome.run, config, options=TrainOptions(time_limit_s=4.0, progress=False))
+    assert again.reason == "time_limit"
+    assert again.steps > stopped.steps > 240
+
+
+def test_checkpoints_that_were_removed_during_a_run_are_written_anew(tmp_path):
+    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = load_config(outcome.run.config_file)
+    trainer = Trainer(complete(config))
+    checkpoint, _ = newest_checkpoint(outcome.run.checkpoints)
+    trainer.restore(checkpoint)
+    log = RunLog(outcome.run, tensorboard_folder=None, warn=print)
+    display = make_display(False, Heading(name="run", n_timesteps=240))
+    keeper = Housekeeper(trainer, outcome.run, log, display, Stop(None), previous=checkpoint)
+    shutil.rmtree(outcome.run.checkpoints)
+    trainer.counters.steps += 1
+    keeper.save_at_the_end()
+    trainer.close()
+    log.close()
+    verified, _ = newest_checkpoint(outcome.run.checkpoints)
+    assert verified.step == 241
+
+
+def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    config = config_of(n_timesteps=200, learning_starts=150, max_frames=300)
+    whole = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    killed = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    forget_the_end(killed.run)
+    shutil.rmtree(killed.run.checkpoints)
+    again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
+    assert again.steps == 200
+    assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()
+
+
+def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path):
+    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+    pong = resolve(env="Pong", overrides=SMALL).config
+    with pytest.raises(UserError, match="do not fit"):
+        train(pong, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+    assert [path.name for path in (tmp_path / "dqn").iterdir()] == ["Breakout_1"]
+
+
+def test_a_run_that_diverges_is_stopped_with_a_hint(tmp_path):
+    config = config_of(learning_rate=1e30, loss="squared", train_freq=1)
+    with pytest.raises(UserError, match=r"diverged.*lower learning_rate"):
+        train(config, log_folder=tmp_path, options=QUIET)
+
+
+def test_cuda_without_a_gpu_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UserError, match="--device cpu"):
+        complete(config_of(device="cuda"))
+
+
+def test_what_is_left_open_is_settled_before_the_start():
+    config = complete(config_of(seed=None, num_threads=0, device="auto", precision="auto"))
+    assert config.seed is not None
+    assert config.num_threads >= 1
+    assert config.device in ("cpu", "cuda")
+    assert config.precision in ("float32", "bfloat16")
+    assert config.save_freq >= 100_000
+    assert complete(config_of(seed=None)).seed != config.seed
+
+
+@pytest.mark.parametrize(
+    ("n_timesteps", "device", "save_freq"),
+    [
+        (50_000_000, "cpu", 100_000),
+        (600_000, "cuda", 100_000),
+        (4_000_000, "cuda", 400_000),
+        (50_000_000, "cuda", 1_000_000),
+    ],
+)
+def test_checkpoints_are_rarer_where_steps_are_fast_and_the_run_is_long(
+    n_timesteps, device, save_freq, monkeypatch
+):
+    monkeypatch.setattr("dqn_zoo.system.machine.choose_device", lambda _: device)
+    assert complete(config_of(n_timesteps=n_timesteps, save_freq=None)).save_freq == save_freq
+
+
+def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
+    config = complete(config_of(buffer_size=1_000_000))
+    needed = replay_shape(config).num_bytes + preparation.BESIDE_REPLAY_BYTES["cpu"]
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
+        with (
+            contextlib.nullcontext()
+            if fits
+            else pytest.raises(UserError, match="buffer_size needs 7")
+        ):
+            preparation.check_memory(config)
+
+
+def test_the_estimate_grows_with_the_run():
+    short, long = (
+        estimate_seconds(complete(config_of(n_timesteps=steps))) for steps in (1_000, 1_000_000)
+    )
+    assert long > 50 * short > 0
+
+
+WAITING = """
+import time
+from dqn_zoo.system.signals import stop_requests
+with stop_requests(None) as stop:
+    print("ready", flush=True)
+    while stop.reason() is None:
+        time.sleep(0.01)
+    print(stop.reason(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_interrupt_quits_at_once():
+    process = subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    process.stdout.close()
+
+
+def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
+    settings = [f"--set={key}={value}" for key, value in (SMALL | {"save_freq": 40}).items()]
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Breakout", "--no-progress"]
+    subprocess.run([*command, "-f", str(tmp_path), *settings], check=True, capture_output=True)
+    run = tmp_path / "dqn" / "Breakout_1"
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    resume = [sys.executable, "-m", "dqn_zoo.cli.train", "--resume", str(run), "--no-progress"]
+    full = subprocess.run(
+        [*resume, "-n", "320"], preexec_fn=no_room, capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 2
+    assert "the one at step 240 is untouched" in full.stdout
+    assert "could not be written" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == before
+    after = subprocess.run([*resume, "-n", "320"], capture_output=True, text=True, check=True)
+    assert "resumed" in after.stdout
+    assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
+
+
+@pytest.mark.parametrize("eval_freq", [0, 240])
+def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatch, eval_freq):
+    config = config_of(  # no row notices it
+        log_interval=10_000, save_freq=120, n_timesteps=300, eval_freq=eval_freq
+    )
+    real = Trainer.learn
+
+    def learn(trainer, num_updates):
+        real(trainer, num_updates)
+        if trainer.counters.steps > 200 and num_updates:
+            trainer.learner._sums[0] = math.nan
+
+    monkeypatch.setattr(Trainer, "learn", learn)
+    with pytest.raises(UserError, match="training has diverged; start again with a lower"):
+        train(config, log_folder=tmp_path, options=QUIET)
+    [folder] = (tmp_path / "dqn").iterdir()
+    assert [path.name for path in (folder / "checkpoints").glob("step_*[0-9]")] == [
+        "step_000000120"
+    ]
+    assert not (folder / "best_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("is_saved_again", [True, False])
+def test_best_weights_that_could_not_be_written_are_written_later(
+    tmp_path, monkeypatch, is_saved_again
+):
+    real, failures = duties.replace_file, []
+
+    def replace_file(path, content):
+        if path.name == "best_model.safetensors" and not failures:
+            failures.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, content)
+
+    monkeypatch.setattr(duties, "replace_file", replace_file)
+    config = config_of(n_timesteps=240, eval_freq=240, save_freq=60 if is_saved_again else 0)
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    assert failures
+    [*_, newest] = sorted(outcome.run.checkpoints.glob("step_*[0-9]"))
+    assert outcome.run.best_model_file.read_bytes() == (newest / "best.safetensors").read_bytes()
+
+
+def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, monkeypatch):
+    real, failures = checkpoint._write, []
+
+    def write(path, content):
+        if "step_000000180" in str(path) and path.name == "rows.z":
+            failures.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, content)
+
+    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr("dqn_zoo.replay.memory.CHUNK_FRAMES", 16)
+    config = config_of(n_timesteps=240, eval_freq=0, save_freq=60, buffer_size=1_000)
+    outcome = train(config, log_folder=tmp_path, options=QUIET)
+    assert failures
+    first = outcome.run.checkpoint(240) / "frames_00000.z"
+    assert first.stat().st_nlink > 1  # with the checkpoint of step 120
+
+
+def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkeypatch):
+    trainer = Trainer(complete(config_of(buffer_size=1_000)))
+    trainer.start()
+    monkeypatch.setattr("dqn_zoo.replay.memory.CHUNK_FRAMES", 4)
+    advance(trainer, 480)
+    compressed = []
+    real = zlib.compress
+    monkeypatch.setattr(
+        "dqn_zoo.training.trainer.zlib.compress",
+        lambda content, level: compressed.append(None) or real(content, level),
+    )
+    files = trainer._frame_files(None)
+    next(files)
+    time.sleep(0.2)
+    files.close()
+    assert 0 < len(compressed) <= min(usable_cores(), 8) + 1
