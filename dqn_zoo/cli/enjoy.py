@@ -170,7 +170,7 @@ def _report(
     """
     from dqn_zoo.play.results import larger_sample, results, summary_lines
     from dqn_zoo.play.statistics import summarize
-    from dqn_zoo.runs.checkpoint import replace_file
+    from dqn_zoo.system.files import replace_file
 
     if not games:
         print("interrupted: no game was finished")
@@ -215,7 +215,7 @@ def _wants_window(arguments: argparse.Namespace) -> bool:
 
 def _check_writable(output: Path) -> None:
     """Find out before the games whether the results can be written after them."""
-    from dqn_zoo.runs.checkpoint import check_writable
+    from dqn_zoo.system.files import check_writable
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

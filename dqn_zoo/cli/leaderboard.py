@@ -160,7 +160,7 @@ def _progress() -> "Iterator[Callable[[int], None]]":
 
 def _check_files(*files: Path | None) -> None:
     """Find out before the Hub is asked whether the files can be written after it."""
-    from dqn_zoo.runs.checkpoint import check_writable
+    from dqn_zoo.system.files import check_writable
 
     asked = [file.absolute() for file in files if file is not None]
     if len(set(asked)) < len(asked):
@@ -173,7 +173,7 @@ def _check_files(*files: Path | None) -> None:
 
 
 def _write(what: str, file: Path | None, make: "Callable[[], str]") -> None:
-    from dqn_zoo.runs.checkpoint import replace_file
+    from dqn_zoo.system.files import replace_file
 
     if file is None:
         return

@@ -346,20 +346,20 @@ def test_soft_without_the_bonus_tends_to_greedy_at_low_temperatures(loss):
 # --- Distributions
 
 
-def fixed_categorical(rows: list[list[float]], support: Tensor) -> QNetwork:
-    """Return a network with given probabilities for each action, whatever it sees."""
+def fixed_categorical(rows: list[list[float]]) -> QNetwork:
+    """Return a network with given probabilities of -1, 0 and 1 per action, whatever it sees."""
     probabilities = torch.tensor(rows)
     layer = nn.Linear(6, probabilities.numel())
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(probabilities.log().flatten())
     layers = nn.Sequential(layer, nn.Unflatten(1, tuple(probabilities.shape)))
-    return QNetwork(nn.Flatten(), CategoricalHead(layers, support))
+    settings = HeadSettings(kind=CategoricalHead, num_atoms=3, v_min=-1.0, v_max=1.0)
+    return QNetwork(nn.Flatten(), CategoricalHead(layers, settings, feature_size=6))
 
 
 def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
-    support = torch.tensor([-1.0, 0.0, 1.0])
-    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]], support)
+    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
     loss = CategoricalLoss(bootstrap=GreedyBootstrap())
     batch = table_batch(reward=[2.97, -2.97], discount=[0.97, 0.97])  # three clipped rewards
     output = judge(loss, online, online, batch, torch.rand)
@@ -368,10 +368,9 @@ def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
 
 
 def test_a_well_predicted_random_outcome_has_no_priority_but_a_cross_entropy():
-    support = torch.tensor([-1.0, 0.0, 1.0])
-    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.6, 0.3, 0.1]], support)
+    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.6, 0.3, 0.1]])
     # The best next action, 0 (mean -0.1), becomes what action 1 has: nothing moves but the action.
-    target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]], support)
+    target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]])
     batch = table_batch(reward=[0.0, 0.0], discount=[1.0, 1.0])
     output = judge(CategoricalLoss(bootstrap=GreedyBootstrap()), online, target, batch, torch.rand)
     assert output.priority.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
