@@ -18,7 +18,7 @@ from support.tiny import (
 from torch import Tensor, nn
 
 from dqn_zoo.learning.bootstraps import BOOTSTRAPS, DoubleBootstrap, GreedyBootstrap, SoftBootstrap
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import (
     LOSSES,
     CategoricalLoss,
@@ -27,6 +27,7 @@ from dqn_zoo.learning.losses import (
     TDLoss,
     build_loss,
 )
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import squared
 from dqn_zoo.networks.heads import (
     CategoricalHead,
@@ -153,11 +154,11 @@ def test_an_update_has_the_weighted_gradient_of_a_reference_computed_row_by_row(
     weighted = sum(w * each for w, each in zip(batch.weight, losses, strict=True)) / len(losses)
     weighted.backward()
     for (name, own), other in zip(
-        learner.online.named_parameters(), twin.parameters(), strict=True
+        learner.online.weights.named_parameters(), twin.parameters(), strict=True
     ):
         torch.testing.assert_close(own.grad, other.grad, atol=1e-5, rtol=1e-4, msg=name)
     torch.testing.assert_close(priorities, expected_priorities, atol=1e-5, rtol=1e-4)
-    metrics = learner.take_metrics()
+    metrics = learner.online.take_metrics()
     assert metrics["loss"] == pytest.approx(weighted.item(), rel=1e-4)
     assert metrics["q_mean"] == pytest.approx(values.mean().item(), rel=1e-4)
 

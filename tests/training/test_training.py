@@ -374,7 +374,7 @@ def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatc
         before = algorithm.updates
         real(algorithm)
         if algorithm.steps > 200 and algorithm.updates > before:
-            algorithm.learner._sums[0] = math.nan
+            algorithm.learner.online._sums[0] = math.nan
 
     monkeypatch.setattr(ReplayQ, "learn", learn)
     with pytest.raises(UserError, match="training has diverged; start again with a lower"):
