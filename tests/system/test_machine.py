@@ -305,7 +305,7 @@ def test_a_full_disk_keeps_the_old_manifest(run: Run) -> None:
     before = run.manifest_file.read_bytes()
     code = (
         "import resource, signal\nfrom pathlib import Path\n"
-        "from dqn_zoo.runs.manifest import end_invocation\nfrom dqn_zoo.runs import Run\n"
+        "from dqn_zoo.runs.manifest import end_invocation\nfrom dqn_zoo.runs.run import Run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))\n"
         f"run = Run(Path({str(run.path)!r}))\n"
