@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO
 from dqn_zoo.errors import UserError
 
 LOCK_NAME = ".lock"
+LOCKED_BYTE = b" "  # on Windows nobody else can read what is locked; the note follows it
 
 
 class LockedError(UserError):
@@ -50,46 +50,32 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
             )
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
             file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            file.write(LOCKED_BYTE + note.encode())
             file.flush()
         yield
 
 
+def _try_lock(file: BinaryIO) -> bool:
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError as error:
+        # Some network file systems have no locks; refusing to train there helps nobody.
+        warnings.warn(
+            f"{file.name} cannot be locked ({error.strerror}): "
+            "make sure that no other process writes there",
+            stacklevel=4,
+        )
+        return True
+
+
 def _holder(path: Path) -> str:
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            file.seek(len(LOCKED_BYTE))
+            note = json.loads(file.read())
         return f"process {note['pid']} on {note['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> bool:
-        """Lock one byte far behind the note, so that the other process can still read the note."""
-        file.seek(1 << 30)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            file.seek(0)
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            # Some network file systems have no locks; refusing to train there helps nobody.
-            warnings.warn(
-                f"{file.name} cannot be locked ({error.strerror}): "
-                "make sure that no other process writes there",
-                stacklevel=4,
-            )
-        return True
