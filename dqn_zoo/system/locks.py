@@ -6,13 +6,14 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from dqn_zoo.errors import UserError
 
 LOCK_NAME = ".lock"
 LOCKED_BYTE = b" "  # on Windows nobody else can read what is locked; the note follows it
+NOTE_BYTES = 127  # longer than any: a note covers the one before, in one write
 
 
 class LockedError(UserError):
@@ -37,26 +38,24 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     try:
-        file = path.open("a+b")
+        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): make it writable, or name another "
             "folder with -f FOLDER"
         ) from error
     with file:
-        if not _try_lock(file):
+        if not _try_lock(file, path):
             raise LockedError(
                 f"{what} is being written by {_holder(path)}: wait for it, stop it, or {otherwise}"
             )
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
-            file.truncate(0)
             note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-            file.write(LOCKED_BYTE + note.encode())
-            file.flush()
+            file.write(LOCKED_BYTE + note.encode().ljust(NOTE_BYTES))
         yield
 
 
-def _try_lock(file: BinaryIO) -> bool:
+def _try_lock(file: FileIO, path: Path) -> bool:
     from filelock import lock_descriptor
 
     try:
@@ -64,7 +63,7 @@ def _try_lock(file: BinaryIO) -> bool:
     except OSError as error:
         # Some network file systems have no locks; refusing to train there helps nobody.
         warnings.warn(
-            f"{file.name} cannot be locked ({error.strerror}): "
+            f"{path} cannot be locked ({error.strerror}): "
             "make sure that no other process writes there",
             stacklevel=4,
         )
