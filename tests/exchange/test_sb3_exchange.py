@@ -332,7 +332,7 @@ def test_weights_that_are_not_those_of_the_network_are_refused(
     [
         (("q_net.", "quantile_net."), "an agent of QR-DQN"),
         (("features_extractor.", "features_extractor.mlp."), "no network that sees pixels"),
-        (("q_net.q_net.0.", "action_net."), "another algorithm than DQN"),
+        (("q_net.q_net.0.", "action_net."), "an algorithm other than DQN"),
         (("q_net_target.", "unused."), "'q_net_target.features_extractor.cnn.0.bias' is missing"),
     ],
 )
@@ -792,7 +792,7 @@ def test_zips_of_other_policies_of_sb3_are_refused_by_name(tmp_path: Path) -> No
     with pytest.raises(UserError, match="does not divide pixels by 255"):
         read_sb3_zip(file)
     library.PPO("CnnPolicy", sb3_env(), n_steps=8).save(file)
-    with pytest.raises(UserError, match="another algorithm than DQN"):
+    with pytest.raises(UserError, match="an algorithm other than DQN"):
         read_sb3_zip(file)
 
 
