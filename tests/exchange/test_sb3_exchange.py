@@ -256,11 +256,11 @@ def test_files_that_are_no_zip_or_were_cut_off_are_refused(
     good: Members, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = zipped(good)
-    refused(b"", "no zip, or was cut off")
-    refused(b"PK\3\4 and no more", "no zip, or was cut off")
-    refused(os.urandom(5000), "no zip, or was cut off")
+    refused(b"", "not a zip, or was cut off")
+    refused(b"PK\3\4 and no more", "not a zip, or was cut off")
+    refused(os.urandom(5000), "not a zip, or was cut off")
     for length in (100, len(whole) // 2, len(whole) - 1):
-        refused(whole[:length], "no zip, or was cut off")
+        refused(whole[:length], "not a zip, or was cut off")
     refused(whole[len(whole) // 2 :], "damaged")
     refused(zipped(good | {"policy.pth": good["policy.pth"][:-1000]}), "cut off")
     for path in (tmp_path / "none.zip", tmp_path):
