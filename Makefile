@@ -4,6 +4,7 @@
 # make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format
 # make dist      sdist and wheel, the wheel tried out in an environment of its own
+# make docs      the docs as a site, in build/site; a warning is an error
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
 
@@ -17,7 +18,7 @@ ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: install train test extras cluster check lint dist bench clean
+.PHONY: install train test extras cluster check lint docs dist bench clean
 
 install: $(VENV)/installed
 
@@ -57,10 +58,14 @@ dist: install
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python scripts/try_wheel.py dist/*.whl $(TORCH_INDEX) -c constraints.txt
 
+docs: install
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[docs]'
+	PYTHONPATH=scripts $(BIN)/zensical build --clean --strict
+
 bench: install
 	$(BIN)/python scripts/benchmark_replay.py --sizes 50_000
 	$(BIN)/python scripts/benchmark_envs.py --num-envs 1 8 $(PEERS)
 	$(BIN)/python scripts/benchmark_training.py --repetitions 2 --seconds 5 $(PEERS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .cache *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -68,7 +68,7 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
         sweep = Sweep.open(arguments.folder)
         if plan not in (None, sweep.plan):
             raise UserError(
-                f"{arguments.folder} holds another plan: go on with it by {sweep.command}, or name "
+                f"{arguments.folder} holds another plan: continue it with {sweep.command}, or name "
                 "another folder with -f"
             )
         return sweep
@@ -185,8 +185,8 @@ def _run_all(
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]
     if failed:
         print(
-            f"{len(failed)} of {len(statuses)} jobs failed; what they printed lies in "
-            f"{sweep.folder / 'logs'}; {sweep.command} tries them again",
+            f"{len(failed)} of {len(statuses)} jobs failed; their output is in "
+            f"{sweep.folder / 'logs'}; {sweep.command} retries them",
             file=sys.stderr,
         )
     return 1 if failed else 0

@@ -120,7 +120,7 @@ def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
         step = max(values, default=0)
         how = f"stopped at step {step:,} with {values.get(step, float('nan')):,.1f}"
     elif CUT_OFF in trial.user_attrs:
-        how = "cut off and saved; the same command goes on with it"
+        how = "cut off and saved; the same command continues it"
     else:
         how = f"failed: {trial.user_attrs.get(FAILURE, 'no reason is known')}"
     settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())

@@ -60,7 +60,7 @@ def finals(
     if sweep.plan != plan:
         raise UserError(
             f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
-            "those of now"
+            "the current ones"
         )
     return sweep
 

@@ -78,7 +78,7 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
             f"{wanted * largest / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             "set a smaller buffer_size"
             + (", or fewer --jobs" if wanted > 1 else "")
-            + ", or wait for what ends just now"
+            + ", or wait until more is free"
         )
     if asked is not None:
         return asked
