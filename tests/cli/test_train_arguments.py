@@ -458,7 +458,7 @@ def test_the_parser_is_there_without_the_heavy_imports():
 
 def test_recipes_and_games_are_read_without_the_heavy_imports():
     code = (
-        "import sys, dqn_zoo.recipes; dqn_zoo.recipes.resolve(); "
+        "import sys, dqn_zoo.settings.recipes as r; r.resolve(); "
         "print([m for m in ('torch', 'numpy', 'gymnasium', 'ale_py', 'cv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -179,9 +179,12 @@ def test_noisy_networks_explore_without_epsilon():
 
 
 def test_keys_of_parts_that_are_not_there_are_without_effect():
-    assert set(NEEDS) == set(without_effect(Config()))
+    parallel = without_effect(Config(algorithm="parallel", network="impala"))
+    assert set(NEEDS) == set(without_effect(Config())) | set(parallel)
+    assert parallel["buffer_size"] == "algorithm replay"
     everything = Config(network="impala", replay="prioritized", bootstrap="soft", loss="iqn")
-    assert list(without_effect(everything)) == ["num_atoms", "v_min", "v_max"]
+    of_pqn = ["rollout_steps", "td_lambda", "num_epochs", "num_minibatches", "channel_norm"]
+    assert list(without_effect(everything)) == [*of_pqn, "num_atoms", "v_min", "v_max"]
 
 
 def test_every_key_says_what_it_accepts_and_what_it_means():
