@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dqn_zoo.envs.environments import make_envs
+    from dqn_zoo.envs.making import make_envs
     from dqn_zoo.errors import UserError
     from dqn_zoo.play.agent import Agent
     from dqn_zoo.play.evaluation import evaluate
@@ -31,7 +31,7 @@ _HOMES = {
     "UserError": "errors",
     "evaluate": "play.evaluation",
     "load_agent": "sharing.pull",
-    "make_envs": "envs.environments",
+    "make_envs": "envs.making",
     "resolve": "settings.recipes",
     "resume": "training.starting",
     "train": "training.starting",

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from benchmarking import Benchmark, Contender, Measurement
 from peers import environment as peers
 
-from dqn_zoo.envs.environments import EnvSettings, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.system.machine import usable_cores
 
 Step = Callable[[npt.NDArray[np.int64]], object]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from benchmarking import Benchmark, Contender, Measurement
 
-from dqn_zoo.algorithms.replay_q import replay_shape
+from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.replay.memory import Replay
 from dqn_zoo.replay.samplers import SAMPLERS, build_sampler
 from dqn_zoo.replay.transitions import Transition

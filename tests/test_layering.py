@@ -95,8 +95,7 @@ def test_config_knows_nothing_of_the_project_but_its_errors():
 def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from typing import get_args
 
-    from dqn_zoo.learning.bootstraps import BOOTSTRAPS
-    from dqn_zoo.learning.losses import LOSSES
+    from dqn_zoo.learning.losses import BOOTSTRAPS, LOSSES
     from dqn_zoo.learning.optimizers import OPTIMIZERS
     from dqn_zoo.networks.network import TORSOS
     from dqn_zoo.replay.samplers import SAMPLERS

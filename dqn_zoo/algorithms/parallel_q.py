@@ -28,12 +28,13 @@ from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
-from dqn_zoo.networks.network import QNetwork, build_network, channels_last
+from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.replay.memory import FRAME_BYTES
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.system.devices import channels_last
 from dqn_zoo.system.stopwatch import Stopwatch
 
 ROLLOUT_FILE = "rollout.z"

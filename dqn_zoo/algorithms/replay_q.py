@@ -5,9 +5,7 @@ stepped by the training loop; what each step and each update does is here.
 """
 
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,31 +15,20 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from dqn_zoo.algorithms.algorithm import (
-    MOST_ACTIONS,
-    Files,
-    Timer,
-    epsilon_schedule,
-    rate_schedule,
-)
+from dqn_zoo.algorithms import replay_plan
+from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
 from dqn_zoo.envs.environments import EnvStep
-from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
-from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import build_loss, network_settings
-from dqn_zoo.learning.online_network import OptimizerSettings
-from dqn_zoo.networks.network import QNetwork, build_network, channels_last, weights_on_cpu
-from dqn_zoo.replay.memory import Batch, Replay, ReplayShape
+from dqn_zoo.networks.network import QNetwork, weights_on_cpu
+from dqn_zoo.replay.frame_files import compressed_frames, restore_frames
+from dqn_zoo.replay.memory import Batch, Replay
 from dqn_zoo.replay.samplers import Draw, build_sampler
-from dqn_zoo.replay.transitions import TransitionAccumulator, TransitionRule
+from dqn_zoo.replay.transitions import TransitionAccumulator
 from dqn_zoo.schedules import epsilon_greedy
-from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
+from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import protocol_from_config
-from dqn_zoo.system.machine import usable_cores
+from dqn_zoo.system.devices import channels_last
 from dqn_zoo.system.stopwatch import Stopwatch
 
-FRAMES_FILE = "frames_{:05d}.z"
-MOST_COMPRESSORS = 8
 MOST_AT_ONCE = 16  # updates in one CUDA graph
 
 
@@ -64,12 +51,13 @@ class ReplayQ:
         self._config = config
         self._num_actions = num_actions
         self._stopwatch = stopwatch
-        self.learner = build_learner(config, num_actions=num_actions)
-        self._recorded = record_updates(config, self.learner)
+        self.learner = replay_plan.build_learner(config, num_actions=num_actions)
+        self._recorded = replay_plan.record_updates(config, self.learner)
         device = self.learner.online.device
-        self.replay = Replay(replay_shape(config), build_sampler(config, device), device)
+        shape, rule = replay_plan.replay_shape(config), replay_plan.transition_rule(config)
+        self.replay = Replay(shape, build_sampler(config, device), device)
         self.accumulator = TransitionAccumulator(
-            config.n_envs, config.frame_stack, _transition_rule(config), self.replay.frames.append
+            config.n_envs, config.frame_stack, rule, self.replay.frames.append
         )
         self._exploration = stream_generator(config.seed, "exploration")
         self._replay_draws = stream_generator(config.seed, "replay")
@@ -110,7 +98,7 @@ class ReplayQ:
         if target_copies > self._target_copies:
             self._target_copies = target_copies
             self.learner.sync_target()
-        due = self.updates_owed(config, self.steps) - self.updates
+        due = replay_plan.updates_owed(config, self.steps) - self.updates
         if due == 0 or len(self.replay) == 0:
             return
         size, rate = config.batch_size, self._learning_rate(self.steps)
@@ -220,29 +208,7 @@ class ReplayQ:
         yield "optimizer.pt", self.learner.online.optimizer_bytes()
         yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
         written_before = 0 if previous is None else previous["replay"]["frames_written"]
-        yield from self._frame_files(written_before)
-
-    def _frame_files(self, written_before: int) -> Iterator[tuple[str, bytes | None]]:
-        frames = self.replay.frames
-
-        def compressed(number: int, changed: bool) -> bytes | None:
-            return zlib.compress(frames.read_chunk(number), 1) if changed else None
-
-        # zlib releases the interpreter lock. Few chunks are under way, since a slow disk would let
-        # them pile up in memory; those that are not wanted any more are not compressed.
-        workers = min(usable_cores(), MOST_COMPRESSORS)
-        pool = ThreadPoolExecutor(workers)
-        under_way: deque[tuple[int, Future[bytes | None]]] = deque()
-        try:
-            for number, changed in frames.chunks(written_before):
-                under_way.append((number, pool.submit(compressed, number, changed)))
-                if len(under_way) > workers:
-                    first, content = under_way.popleft()
-                    yield FRAMES_FILE.format(first), content.result()
-            for first, content in under_way:
-                yield FRAMES_FILE.format(first), content.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from compressed_frames(self.replay.frames, written_before)
 
     def restore(self, state: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
         """Continue from what `state` and `files` gave."""
@@ -256,9 +222,7 @@ class ReplayQ:
             optimizer=read("optimizer.pt"),
         )
         self.replay.restore(state["replay"], load_tensors(zlib.decompress(read("rows.z"))))
-        for number, _ in self.replay.frames.chunks(0):
-            pixels = zlib.decompress(read(FRAMES_FILE.format(number)))
-            self.replay.frames.write_chunk(number, pixels)
+        restore_frames(self.replay.frames, read)
         self.accumulator.restore(state["accumulator"])
         restore_generator(self._exploration, state["exploration"])
         restore_generator(self._replay_draws, state["replay_draws"])
@@ -272,112 +236,24 @@ class ReplayQ:
                 "another version of ale-py or another machine type?"
             )
 
-    # --- Before a run
+    # --- Before a run: see `replay_plan.py`
 
     @staticmethod
     def memory_bytes(config: Config) -> int:
         """Return the size of the full replay memory."""
-        return replay_shape(config).num_bytes
+        return replay_plan.memory_bytes(config)
 
     @staticmethod
     def updates_owed(config: Config, steps: int) -> int:
         """Return the updates that so many steps call for; any number of environments agrees."""
-        learning_steps = max(0, steps - config.learning_starts)
-        return learning_steps // config.train_freq * config.gradient_steps
+        return replay_plan.updates_owed(config, steps)
 
     @staticmethod
     def describe(config: Config) -> dict[str, str]:
         """Return what is learned, from what, and what it takes."""
-        updates = ReplayQ.updates_owed(config, config.n_timesteps)
-        recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
-        compiled = ", compiled" if compiles_torso(config) else ""
-        return {
-            "algorithm": f"loss {config.loss}, bootstrap {config.bootstrap}, n = {config.n_steps}",
-            "learning": f"{updates:,} updates of {config.batch_size}, from step "
-            f"{config.learning_starts:,}{recorded}{compiled}",
-            "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
-            f"{replay_shape(config).num_bytes / 1e9:.2f} GB",
-        }
+        return replay_plan.describe(config)
 
     @staticmethod
     def estimate_seconds(config: Config, timer: Timer) -> float:
-        """Time a network of its own on made-up data; the run's own is not touched."""
-        learner = build_learner(config, num_actions=MOST_ACTIONS)
-        recorded = record_updates(config, learner)
-        update = learner.update if recorded is None else recorded.update
-        batch = _made_up_batch(config)
-        observation = batch.observation[: config.n_envs].cpu().numpy()
-        # A recording comes after the warm-up; what counts is its repetition.
-        num_first = 1 if recorded is None else WARM_UPS + 1
-        update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
-        act_s = timer(lambda: learner.online.noisy_q_values(observation)) / len(observation)
-        learning_steps = max(0, config.n_timesteps - config.learning_starts)
-        updates = ReplayQ.updates_owed(config, config.n_timesteps)
-        return learning_steps * act_s + updates * update_s
-
-
-def build_learner(config: Config, *, num_actions: int) -> Learner:
-    """Build the networks and the optimizer of a run, on its device."""
-    assert config.seed is not None
-    if config.device == "cuda":
-        # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
-        torch.backends.cudnn.benchmark = True
-        # What PyTorch does in convolutions anyway: multiply float32 with 10 bits of mantissa.
-        torch.backends.cuda.matmul.allow_tf32 = True
-    seed = stream_seed(config.seed, "network")
-    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
-    return Learner(
-        network.to(config.device),
-        build_loss(config),
-        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
-        seed=stream_seed(config.seed, "learner"),
-        bfloat16=config.precision == "bfloat16",
-        compiled_torso=compiles_torso(config),
-    )
-
-
-def record_updates(config: Config, learner: Learner) -> RecordedUpdates | None:
-    """Return what records the updates of a learner, where the run wants that."""
-    return RecordedUpdates(learner, CudaRecorder()) if uses_cuda_graph(config) else None
-
-
-def uses_cuda_graph(config: Config) -> bool:
-    """Return whether a run with this (complete) config tries to record its updates."""
-    return config.device == "cuda" and config.cuda_graph == "auto"
-
-
-def compiles_torso(config: Config) -> bool:
-    """Return whether the updates of a run with this (complete) config compile the torso."""
-    return (
-        config.device == "cuda" and config.network == "impala" and config.compiled_torso == "auto"
-    )
-
-
-def replay_shape(config: Config) -> ReplayShape:
-    """Return what decides the size of the memory."""
-    return ReplayShape(
-        config.buffer_size,
-        config.n_envs,
-        config.n_steps,
-        config.frame_stack,
-        prioritized=config.replay == "prioritized",
-    )
-
-
-def _transition_rule(config: Config) -> TransitionRule:
-    return TransitionRule(
-        n_steps=config.n_steps,
-        gamma=config.gamma,
-        clip_reward=config.clip_reward,
-        terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
-    )
-
-
-def _made_up_batch(config: Config) -> Batch:
-    """Return black transitions, as many as a minibatch of the run has or environments play."""
-    size = max(config.batch_size, config.n_envs)
-    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8)
-    pixels = channels_last(pixels.to(config.device))
-    ones = torch.ones(size, device=config.device)
-    action = torch.zeros(size, dtype=torch.int64, device=config.device)
-    return Batch(pixels, action, ones, ones, pixels, ones, action)
+        """Time a network of its own on made-up data."""
+        return replay_plan.estimate_seconds(config, timer)

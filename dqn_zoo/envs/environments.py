@@ -10,9 +10,7 @@ real transition. Rewards are raw, a lost life is only reported, and FIRE is pres
 protocol says so; everything else about learning happens further down the line.
 """
 
-import os
 from collections.abc import Callable
-from enum import Enum
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 from zlib import crc32
@@ -32,11 +30,9 @@ from dqn_zoo.envs.backend import (
 )
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.exact_resume import History
+from dqn_zoo.envs.guard import Guard, Phase
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game
-from dqn_zoo.system.machine import usable_cores
-
-__all__ = ["EnvSettings", "EnvStep", "Environments", "ReseedPlan", "make_envs"]
+from dqn_zoo.settings.games import GameName
 
 
 class EnvStep(NamedTuple):
@@ -62,84 +58,6 @@ class EnvStep(NamedTuple):
     truncated: Mask
     life_lost: Mask
     restarted: Mask
-
-
-def make_envs(
-    game: str,
-    num_envs: int = 1,
-    *,
-    settings: EnvSettings | None = None,
-    seed: int = 0,
-    reseed: ReseedPlan | None = None,
-    num_threads: int = 0,
-) -> "Environments":
-    """Build environments; they have to be reset or restored before anything else.
-
-    Args:
-        game: any name that `parse_game` takes.
-        num_envs: environments stepped together.
-        settings: default: the protocol that the name implies, else `zoo`.
-        seed: of the default plan.
-        reseed: default: `ReseedPlan.for_training(seed)`.
-        num_threads: of the emulator (vector backend), they change the speed and nothing else; 0:
-            one per environment, up to the number of cores.
-
-    Raises:
-        UserError: an unknown game, settings that do not go together, or a build of ale-py
-            without the vector environment.
-    """
-    name = parse_game(game)
-    if settings is None:
-        settings = EnvSettings(protocol=PROTOCOLS[name.implied_protocol or "zoo"])
-    if num_envs < 1 or num_threads < 0 or settings.frame_stack < 1:
-        raise UserError(
-            "num_envs and frame_stack start at 1 and num_threads at 0; "
-            f"got {num_envs}, {settings.frame_stack} and {num_threads}"
-        )
-    backend = _make_backend(name.rom, num_envs, settings, num_threads)
-    plan = ReseedPlan.for_training(seed) if reseed is None else reseed
-    return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
-
-
-def _make_backend(rom: str, num_envs: int, settings: EnvSettings, num_threads: int) -> Backend:
-    """The backend that serves the settings; the other one is not imported."""
-    if settings.choose_backend() == "vector":
-        try:
-            from dqn_zoo.envs.vector_backend import VectorBackend
-        except ImportError as error:
-            raise UserError(
-                f"this build of ale-py has no vector environment ({error}); use "
-                "--backend gymnasium, or install ale-py from a wheel"
-            ) from error
-
-        return VectorBackend(
-            rom,
-            num_envs,
-            protocol=settings.protocol,
-            frame_stack=settings.frame_stack,
-            num_threads=num_threads or min(usable_cores(), num_envs),
-        )
-    from dqn_zoo.envs.gymnasium_backend import GymnasiumBackend
-
-    return GymnasiumBackend(
-        rom,
-        num_envs,
-        protocol=settings.protocol,
-        frame_stack=settings.frame_stack,
-        crop=settings.crop,
-        on_frame=settings.on_frame,
-        render_mode=settings.render_mode,
-    )
-
-
-class _Phase(Enum):
-    """Where the environments stand; the value completes "cannot ...: "."""
-
-    NEW = "reset() or restore() comes first"
-    READY = "no step is on its way, and a reset comes only once"
-    IN_FLIGHT = "a step is on its way, recv() comes first"
-    BROKEN = "an earlier call failed half-way, build new environments"
-    CLOSED = "the environments are closed"
 
 
 class Environments:
@@ -175,8 +93,7 @@ class Environments:
 
         self._backend = backend
         self._history = History(num_envs, reseed)
-        self._phase = _Phase.NEW
-        self._process = os.getpid()
+        self._guard = Guard(num_envs, self.num_actions)
         # In the protocol sb3 the backend presses FIRE itself, between the steps of the agent.
         self._fires = (
             settings.protocol.fire
@@ -195,9 +112,9 @@ class Environments:
         Returns:
             uint8 [num_envs, stack, 84, 84].
         """
-        self._enter("reset", _Phase.NEW)
+        self._guard.enter("reset", Phase.NEW)
         self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._history.seeds())
-        self._phase = _Phase.READY
+        self._guard.phase = Phase.READY
         return self._observation
 
     def send(self, action: npt.NDArray[np.integer[Any]]) -> None:
@@ -210,12 +127,12 @@ class Environments:
             ValueError: another shape, type or range.
             RuntimeError: reset() or recv() has to come first.
         """
-        self._check_phase("send", _Phase.READY)
-        self._executed = self._checked(action)
+        self._guard.check("send", Phase.READY)
+        self._executed = self._guard.checked(action)
         self._executed[self._must_fire] = self._fire
-        self._phase = _Phase.BROKEN
+        self._guard.phase = Phase.BROKEN
         self._backend.send(self._executed)
-        self._phase = _Phase.IN_FLIGHT
+        self._guard.phase = Phase.IN_FLIGHT
 
     def recv(self) -> EnvStep:
         """Wait for the step that `send` began.
@@ -223,11 +140,11 @@ class Environments:
         Raises:
             RuntimeError: no step is on its way.
         """
-        self._enter("recv", _Phase.IN_FLIGHT)
+        self._guard.enter("recv", Phase.IN_FLIGHT)
         step = self._backend.recv()
         seeds = self._history.note(self._executed, step.terminated | step.truncated)
         result = self._complete(step, seeds)
-        self._phase = _Phase.READY
+        self._guard.phase = Phase.READY
         return result
 
     def step(self, action: npt.NDArray[np.integer[Any]]) -> EnvStep:
@@ -241,7 +158,7 @@ class Environments:
         Raises:
             RuntimeError: a step is on its way, or nothing was reset yet.
         """
-        self._check_phase("state", _Phase.READY)
+        self._guard.check("state", Phase.READY)
         return {
             "settings": self._fingerprint(),
             "environments": self._history.state(),
@@ -266,27 +183,27 @@ class Environments:
             UserError: the state is of other environments, or the replay gave something else.
             ValueError: the state is damaged.
         """
-        self._check_phase("restore", _Phase.NEW)
+        self._guard.check("restore", Phase.NEW)
         if state["settings"] != self._fingerprint():
             raise UserError(
                 f"the saved environments were {state['settings']}, these are "
                 f"{self._fingerprint()}: resume with the settings of the run"
             )
         self._history.restore(state["environments"], num_actions=self.num_actions)
-        self._phase = _Phase.BROKEN
+        self._guard.phase = Phase.BROKEN
         self._history.replay(self._start_games, self._step_again, on_progress)
         if self._digest() != state["check"]:
             raise UserError(
                 "the replayed games differ from the saved ones: the state is damaged, or ale-py or "
                 "the machine is another; resume where it was saved"
             )
-        self._phase = _Phase.READY
+        self._guard.phase = Phase.READY
         return self._observation
 
     def close(self) -> None:
         """Free the emulators and close the windows; a second call does nothing."""
-        if self._phase is not _Phase.CLOSED:
-            self._phase = _Phase.CLOSED
+        if self._guard.phase is not Phase.CLOSED:
+            self._guard.phase = Phase.CLOSED
             self._backend.close()
 
     def __enter__(self) -> Self:
@@ -336,26 +253,3 @@ class Environments:
         """Return what a replay is checked by: lives, and a checksum of every stack."""
         stacks = [crc32(stack.tobytes()) for stack in self._observation]
         return {"lives": self._lives.tolist(), "stack_crc32": stacks}
-
-    def _check_phase(self, call: str, expected: _Phase) -> None:
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"cannot {call}: emulators do not survive a fork, build environments in the child"
-            )
-        if self._phase is not expected:
-            raise RuntimeError(f"cannot {call}: {self._phase.value}")
-
-    def _enter(self, call: str, expected: _Phase) -> None:
-        """Begin a call that changes the emulators; until it succeeds they count as broken."""
-        self._check_phase(call, expected)
-        self._phase = _Phase.BROKEN
-
-    def _checked(self, action: npt.NDArray[np.integer[Any]]) -> Actions:
-        """Return a copy as int64; one action out of range would hang the emulator for ever."""
-        if not isinstance(action, np.ndarray) or action.dtype.kind not in "iu":
-            raise ValueError(f"actions are a numpy array of integers, got {action!r}")
-        if action.shape != (self.num_envs,):
-            raise ValueError(f"actions have shape ({self.num_envs},), got {action.shape}")
-        if action.min() < 0 or action.max() >= self.num_actions:
-            raise ValueError(f"actions are 0 .. {self.num_actions - 1}, got {action.tolist()}")
-        return action.astype(np.int64)

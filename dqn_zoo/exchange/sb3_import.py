@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dqn_zoo.envs.environments import EnvSettings, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
 from dqn_zoo.play.agent import weights_bytes

@@ -55,7 +55,7 @@ class Learner:
 
         Args:
             batch: a minibatch, or several of one size, one behind the other. Observations with the
-                channels last, see `networks.channels_last`, are the fastest.
+                channels last, see `devices.channels_last`, are the fastest.
             learning_rate: a tensor is read anew by every repetition of a recorded update.
             num_updates: how many minibatches. Their next observations go through the target
                 network's torso together; noise comes behind it, so that one pass serves them all.

@@ -1,7 +1,8 @@
-"""Losses: small frozen dataclasses that wire networks to the equations of `value_learning`.
+"""Bootstraps and losses: small frozen dataclasses that wire networks to `value_learning`.
 
-The bootstrap (`bootstraps.py`) says what the next observation is worth; a loss says what of that
-worth is learned and how an error counts. Any loss takes any bootstrap, but for C51 and soft.
+A bootstrap says what the next observation is worth; a loss says what of that worth is learned, how
+an error counts, and which head it needs. Any loss takes any bootstrap, but for C51 and soft. Both
+are one file, because adding or reading one takes the other.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from dqn_zoo.learning import value_learning
-from dqn_zoo.learning.bootstraps import Backup, Bootstrap, build_bootstrap
+from dqn_zoo.learning import distributions, value_learning
 from dqn_zoo.networks.heads import (
     CategoricalHead,
     Head,
@@ -23,6 +23,106 @@ from dqn_zoo.networks.heads import (
 from dqn_zoo.networks.network import NetworkSettings, QNetwork
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.config import Config
+
+# --- Bootstraps: what the next observation is worth
+
+
+class Backup(NamedTuple):
+    """How next values become targets: reward + discount * (sum_a policy(a) value(a) + bonus).
+
+    Attributes:
+        policy: float32 [batch, num_actions], over the next actions.
+        reward: float32 [batch], that of the batch and what the bootstrap adds to it.
+        bonus: float32 [batch], what it adds to the next value.
+    """
+
+    policy: Tensor
+    reward: Tensor
+    bonus: Tensor
+
+
+class Bootstrap(Protocol):
+    """Anything that says how the next observation is valued."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup.
+
+        Args:
+            next_q_target: float32 [batch, num_actions], target network on the next observation.
+            online: network that learns.
+            target: its older copy.
+            batch: transitions.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyBootstrap:
+    """The target network's best action (DQN)."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of `value_learning.greedy_policy`."""
+        policy = value_learning.greedy_policy(next_q_target)
+        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleBootstrap:
+    """The online network's best action, valued by the target network (Double DQN)."""
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of `value_learning.greedy_policy` of the online network."""
+        policy = value_learning.greedy_policy(online.q_values(batch.next_observation))
+        return Backup(policy, batch.reward, torch.zeros_like(batch.reward))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftBootstrap:
+    """A softmax policy with its entropy, and Munchausen's bonus for the action taken.
+
+    Vieillard et al. (2020), equation 1, https://arxiv.org/abs/2007.14430: both policies are those
+    of the target network, as in the paper; the code of Clark et al. (2024) takes the online one's
+    for the bonus. With n steps the bonus is that of the first action alone.
+
+    Attributes:
+        alpha: share of the bonus; 0 leaves soft DQN.
+        temperature: of the softmax.
+        clip: lowest value of temperature * log policy in the bonus.
+    """
+
+    alpha: float
+    temperature: float
+    clip: float
+
+    def __call__(
+        self, next_q_target: Tensor, online: QNetwork, target: QNetwork, batch: Batch
+    ) -> Backup:
+        """Return the backup of the softmax policy."""
+        next_log_policy = value_learning.log_softmax_policy(next_q_target, self.temperature)
+        log_policy = value_learning.log_softmax_policy(
+            target.q_values(batch.observation), self.temperature
+        )
+        munchausen = value_learning.munchausen_bonus(
+            log_policy,
+            batch.action,
+            alpha=self.alpha,
+            temperature=self.temperature,
+            clip=self.clip,
+        )
+        return Backup(
+            policy=next_log_policy.exp(),
+            reward=batch.reward + munchausen,
+            bonus=self.temperature * value_learning.entropy(next_log_policy),
+        )
+
+
+# --- Losses
 
 
 class LossOutput(NamedTuple):
@@ -160,7 +260,7 @@ class CategoricalLoss:
             next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
             support = target_head.support.expand(len(batch.action), -1)
             atoms = value_learning.td_target(backup.reward, batch.discount, support)
-            projected = value_learning.categorical_projection(
+            projected = distributions.categorical_projection(
                 atoms, next_probabilities, target_head.support
             )
         log_probabilities = value_learning.select(
@@ -168,8 +268,8 @@ class CategoricalLoss:
         )
         detached = log_probabilities.detach()
         return LossOutput(
-            per_example=value_learning.cross_entropy(projected, log_probabilities),
-            priority=value_learning.kl_divergence(projected, detached).clamp(min=0.0),
+            per_example=distributions.cross_entropy(projected, log_probabilities),
+            priority=distributions.kl_divergence(projected, detached).clamp(min=0.0),
             q_mean=online_head.mean(detached).mean(),
         )
 
@@ -277,7 +377,7 @@ def _quantile_targets(backup: Backup, batch: Batch, next_quantiles: Tensor) -> T
 def _quantile_output(
     quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa: float
 ) -> LossOutput:
-    per_example = value_learning.quantile_huber(quantiles, targets, fractions, kappa)
+    per_example = distributions.quantile_huber(quantiles, targets, fractions, kappa)
     return LossOutput(
         per_example=per_example,
         priority=per_example.detach(),
@@ -298,6 +398,19 @@ def _head(network: QNetwork, kind: type[HeadT]) -> HeadT:
 # --- From names to objects
 
 
+def build_bootstrap(config: Config) -> Bootstrap:
+    """Build the bootstrap of a run."""
+    return BOOTSTRAPS[config.bootstrap](config)
+
+
+def _soft(config: Config) -> Bootstrap:
+    return SoftBootstrap(
+        alpha=config.munchausen_alpha,
+        temperature=config.munchausen_temperature,
+        clip=config.munchausen_clip,
+    )
+
+
 def build_loss(config: Config) -> Loss:
     """Build the loss of a run with its bootstrap."""
     return LOSSES[config.loss].from_config(config)
@@ -307,6 +420,12 @@ def network_settings(config: Config) -> NetworkSettings:
     """Return the network of a run: what its settings describe, with the head of its loss."""
     return NetworkSettings.from_config(config, LOSSES[config.loss].head)
 
+
+BOOTSTRAPS: dict[str, Callable[[Config], Bootstrap]] = {
+    "greedy": lambda config: GreedyBootstrap(),
+    "double": lambda config: DoubleBootstrap(),
+    "soft": _soft,
+}
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "huber": value_learning.huber,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn_zoo.networks.heads import Stream
-from dqn_zoo.networks.network import QNetwork, with_compiled_torso
+from dqn_zoo.networks.network import QNetwork
 
 
 class Cast(NamedTuple):
@@ -81,3 +81,17 @@ def _bfloat16_layers(network: QNetwork) -> list[nn.Module]:
         for module in network.modules()
         if type(module) in (nn.Conv2d, nn.Linear) and not any(module is out for out in outputs)
     ]
+
+
+def with_compiled_torso(network: QNetwork) -> QNetwork:
+    """Return a network of the same layers whose torso PyTorch compiles at its first use.
+
+    Fused kernels spare a GPU the way to its memory and back between a convolution and the next.
+    Where compiling fails, PyTorch says why and computes as ever.
+    """
+    import torch._dynamo  # takes seconds
+
+    torch._dynamo.config.suppress_errors = True
+    # Without `dynamic` the second size of a minibatch would make slower kernels for every size.
+    torso: nn.Module = torch.compile(network.torso, dynamic=False)  # type: ignore[assignment]
+    return QNetwork(torso, network.head)

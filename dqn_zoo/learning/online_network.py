@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dqn_zoo.learning.mixed_precision import WorkingNetwork
 from dqn_zoo.learning.optimizers import OPTIMIZERS
-from dqn_zoo.networks.network import QNetwork, channels_last
-from dqn_zoo.system.devices import upload
+from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.system.devices import channels_last, upload
 
 METRICS = ("loss", "q_mean", "grad_norm")
 

@@ -2,20 +2,20 @@
 
 The division of the pixels by 255 happens here, so that memory, copies and replay stay in uint8.
 Weights and frames of the convolutions lie in memory with the channels last; frames that come so
-already, from `channels_last`, are passed through faster.
+already, from `devices.channels_last`, are passed through faster.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format, parametrizations
 
-from dqn_zoo.networks.heads import Head, HeadSettings, NoisyLinear, Stream, build_head
+from dqn_zoo.networks.heads import Head, HeadSettings, Stream, build_head
+from dqn_zoo.networks.noisy import NoisyLinear
 from dqn_zoo.settings.config import Config
 
 
@@ -110,41 +110,6 @@ class QNetwork(nn.Module):
         """Compute with the means of the noisy layers from now on."""
         for layer in self._noisy_layers:
             layer.remove_noise()
-
-
-def with_compiled_torso(network: QNetwork) -> QNetwork:
-    """Return a network of the same layers whose torso PyTorch compiles at its first use.
-
-    Fused kernels spare a GPU the way to its memory and back between a convolution and the next.
-    Where compiling fails, PyTorch says why and computes as ever.
-    """
-    import torch._dynamo  # takes seconds
-
-    torch._dynamo.config.suppress_errors = True
-    # Without `dynamic` the second size of a minibatch would make slower kernels for every size.
-    return QNetwork(cast(nn.Module, torch.compile(network.torso, dynamic=False)), network.head)
-
-
-def channels_last(observation: Tensor) -> Tensor:
-    """Return the same pixels, laid out as the convolutions take them.
-
-    Bytes are cheaper to rearrange than floats, and need it once for two networks; OpenCV takes a
-    seventh of the time that PyTorch takes on a CPU.
-
-    Args:
-        observation: uint8 [batch, stack, 84, 84] of any layout; not changed.
-
-    Returns:
-        uint8 [batch, stack, 84, 84], strided as `torch.channels_last`.
-    """
-    if observation.device.type != "cpu":
-        return observation.contiguous(memory_format=torch.channels_last)
-    import cv2
-
-    batch, stack, height, width = observation.shape
-    planes = observation.flatten(2).numpy()
-    pixels = cv2.merge([planes[:, frame] for frame in range(stack)])  # [batch, pixels, stack]
-    return torch.from_numpy(pixels).view(batch, height, width, stack).permute(0, 3, 1, 2)
 
 
 class Torso(nn.Module):

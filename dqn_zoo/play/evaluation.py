@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dqn_zoo.envs.environments import Environments, EnvSettings, ReseedPlan, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.environments import Environments
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import STREAMS

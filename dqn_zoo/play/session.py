@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from dqn_zoo.envs.environments import EnvSettings
+from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import find_weights, weights_note
 from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play

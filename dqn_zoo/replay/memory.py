@@ -4,7 +4,6 @@
 ends, stacks and n-step returns were settled when the row was written, so sampling needs no masks.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from dqn_zoo.system.devices import upload
 
 FRAME_SHAPE = (84, 84)
 FRAME_BYTES = 84 * 84
-CHUNK_FRAMES = 8_192  # frames in one file of a checkpoint: 58 MB before compression
 
 
 class Batch(NamedTuple):
@@ -89,71 +87,41 @@ class ReplayShape(NamedTuple):
 
 
 class FrameStore:
-    """A ring of frames; the id of a frame is its place, and place 0 is a black frame for ever."""
+    """A ring of frames; the id of a frame is its place, and place 0 is a black frame for ever.
+
+    Attributes:
+        ring_size: frames kept.
+        frames_written: frames ever stored; the next one lies at 1 + frames_written % ring_size.
+        pixels: uint8 [1 + ring_size, 84 * 84].
+    """
 
     def __init__(self, ring_size: int, device: torch.device) -> None:
         self.frames_written = 0
-        self._ring_size = ring_size
+        self.ring_size = ring_size
         if device.type == "cpu":
             # numpy's zeros take memory only where they are written to; torch's take it at once.
-            self._frames = torch.from_numpy(np.zeros((ring_size + 1, FRAME_BYTES), np.uint8))
+            self.pixels = torch.from_numpy(np.zeros((ring_size + 1, FRAME_BYTES), np.uint8))
         else:
-            self._frames = torch.zeros(
+            self.pixels = torch.zeros(
                 (ring_size + 1, FRAME_BYTES), dtype=torch.uint8, device=device
             )
 
     def append(self, frames: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Store uint8 [rows, 84, 84] over the oldest and return their ids, int32 [rows]."""
-        position = (self.frames_written + np.arange(len(frames))) % self._ring_size
-        flat = upload(frames.reshape(len(frames), FRAME_BYTES), self._frames.device)
+        position = (self.frames_written + np.arange(len(frames))) % self.ring_size
+        flat = upload(frames.reshape(len(frames), FRAME_BYTES), self.pixels.device)
         start = int(position[0]) if len(frames) else 0
-        before_end = min(len(frames), self._ring_size - start)
+        before_end = min(len(frames), self.ring_size - start)
         # Two slices, because writing at a list of ids costs a thread hand-over for every frame.
-        self._frames[1 + start : 1 + start + before_end].copy_(flat[:before_end])
-        self._frames[1 : 1 + len(frames) - before_end].copy_(flat[before_end:])
+        self.pixels[1 + start : 1 + start + before_end].copy_(flat[:before_end])
+        self.pixels[1 : 1 + len(frames) - before_end].copy_(flat[before_end:])
         self.frames_written += len(frames)
         return (1 + position).astype(np.int32)
 
     def gather(self, ids: Tensor) -> Tensor:
         """Return uint8 [rows, stack, 84, 84] for ids [rows, stack]."""
-        flat = self._frames.index_select(0, ids.reshape(-1))
+        flat = self.pixels.index_select(0, ids.reshape(-1))
         return flat.view(*ids.shape, *FRAME_SHAPE)
-
-    def chunks(self, written_before: int) -> Iterator[tuple[int, bool]]:
-        """Yield (number, changed) of every chunk in use.
-
-        Args:
-            written_before: value of `frames_written` at the previous checkpoint; chunks that were
-                not written to since then are not marked as changed.
-        """
-        if self.frames_written == 0:
-            return
-        first, last = written_before, self.frames_written - 1
-        wrapped = self.frames_written - written_before >= self._ring_size
-        low, high = (1 + place % self._ring_size for place in (first, last))
-        in_use = min(self.frames_written, self._ring_size)
-        for number in range(in_use // CHUNK_FRAMES + 1):
-            start, stop = number * CHUNK_FRAMES, (number + 1) * CHUNK_FRAMES
-            if first > last:
-                changed = False
-            elif wrapped:
-                changed = True
-            elif low <= high:
-                changed = start <= high and stop > low
-            else:  # the writer passed the end of the ring
-                changed = stop > low or start <= high
-            yield number, changed
-
-    def read_chunk(self, number: int) -> memoryview:
-        """Return the pixels of one chunk; on a CPU they are not copied."""
-        start = number * CHUNK_FRAMES
-        return self._frames[start : start + CHUNK_FRAMES].cpu().numpy().data.cast("B")
-
-    def write_chunk(self, number: int, pixels: bytes) -> None:
-        """Put back what `read_chunk` returned."""
-        flat = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(-1, FRAME_BYTES)
-        start = number * CHUNK_FRAMES
-        self._frames[start : start + len(flat)] = flat.to(self._frames.device)
 
 
 class Replay:
@@ -278,7 +246,7 @@ class Replay:
         return columns | self._sampler.columns(used)
 
     def restore(self, state: dict[str, Any], rows: dict[str, Tensor]) -> None:
-        """Continue from `state` and `rows`; the frames come through `FrameStore.write_chunk`."""
+        """Continue from `state` and `rows`; the frames come through `frame_files.py`."""
         self._oldest, self._newest = state["oldest"], state["newest"]
         self.frames.frames_written = state["frames_written"]
         for name, values in self._rows.items():

@@ -1,4 +1,4 @@
-"""From numpy to the learner's device."""
+"""From numpy to the learner's device, in the layout that it computes in."""
 
 import numpy as np
 import torch
@@ -22,3 +22,25 @@ def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
     if device.type == "cpu" or array.size == 0:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def channels_last(observation: Tensor) -> Tensor:
+    """Return the same pixels, laid out as the convolutions take them.
+
+    Bytes are cheaper to rearrange than floats, and need it once for two networks; OpenCV takes a
+    seventh of the time that PyTorch takes on a CPU.
+
+    Args:
+        observation: uint8 [batch, stack, 84, 84] of any layout; not changed.
+
+    Returns:
+        uint8 [batch, stack, 84, 84], strided as `torch.channels_last`.
+    """
+    if observation.device.type != "cpu":
+        return observation.contiguous(memory_format=torch.channels_last)
+    import cv2
+
+    batch, stack, height, width = observation.shape
+    planes = observation.flatten(2).numpy()
+    pixels = cv2.merge([planes[:, frame] for frame in range(stack)])  # [batch, pixels, stack]
+    return torch.from_numpy(pixels).view(batch, height, width, stack).permute(0, 3, 1, 2)

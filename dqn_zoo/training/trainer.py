@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from dqn_zoo.algorithms.choice import algorithm_of
-from dqn_zoo.envs.environments import EnvSettings, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.networks.network import weights_on_cpu
 from dqn_zoo.play.agent import weights_bytes

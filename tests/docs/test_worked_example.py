@@ -16,9 +16,8 @@ from support.tiny import (
 )
 
 from dqn_zoo.learning import losses
-from dqn_zoo.learning.bootstraps import GreedyBootstrap
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import Loss
+from dqn_zoo.learning.losses import GreedyBootstrap, Loss
 from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import HeadSettings, build_head, count_actions
 from dqn_zoo.settings.config import Config

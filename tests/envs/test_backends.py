@@ -13,7 +13,9 @@ import pytest
 from ale_py.env import AtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
-from dqn_zoo.envs.environments import Environments, EnvSettings, ReseedPlan, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.environments import Environments
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.envs.wrappers import RESTART_FRAME, Sb3Restarts
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.games import GAMES, PROTOCOLS

@@ -11,7 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from dqn_zoo.envs.environments import Environments, EnvSettings, EnvStep, ReseedPlan, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.environments import Environments, EnvStep
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import PROTOCOLS

@@ -25,7 +25,7 @@ from dqn_zoo.cli.enjoy import main as enjoy
 from dqn_zoo.cli.export_sb3 import main as export_command
 from dqn_zoo.cli.import_sb3 import main as import_command
 from dqn_zoo.envs.env_settings import EnvSettings
-from dqn_zoo.envs.environments import make_envs
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_export import export_sb3
 from dqn_zoo.exchange.sb3_import import import_sb3

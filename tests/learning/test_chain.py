@@ -18,9 +18,8 @@ from support.tiny import (
     soft_values,
 )
 
-from dqn_zoo.learning.bootstraps import Backup
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import Loss, build_loss
+from dqn_zoo.learning.losses import Backup, Loss, build_loss
 from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import greedy_policy
 from dqn_zoo.networks.network import QNetwork

@@ -11,7 +11,8 @@ from safetensors.torch import load
 from support import network_makers, tiny
 from support.tape import TapeRecorder
 
-from dqn_zoo.algorithms.replay_q import MOST_AT_ONCE, ReplayQ, uses_cuda_graph
+from dqn_zoo.algorithms.replay_plan import uses_cuda_graph
+from dqn_zoo.algorithms.replay_q import MOST_AT_ONCE, ReplayQ
 from dqn_zoo.learning.cuda_graph import (
     CHECKED_REPETITIONS,
     MOST_RECORDINGS,
@@ -322,8 +323,8 @@ def test_a_run_with_recorded_updates_ends_with_the_bits_of_an_eager_one(
     quiet = TrainOptions(progress=False)
     eager = train(config_of(), log_folder=tmp_path, options=quiet)
     assert "CUDA graph" not in capsys.readouterr().out
-    monkeypatch.setattr("dqn_zoo.algorithms.replay_q.uses_cuda_graph", lambda config: True)
-    monkeypatch.setattr("dqn_zoo.algorithms.replay_q.CudaRecorder", TapeRecorder)
+    monkeypatch.setattr("dqn_zoo.algorithms.replay_plan.uses_cuda_graph", lambda config: True)
+    monkeypatch.setattr("dqn_zoo.algorithms.replay_plan.CudaRecorder", TapeRecorder)
     asked = itertools.count(1)  # once per vector step of 3
     with monkeypatch.context() as patch:
         patch.setattr(Stop, "reason", lambda stop: "SIGTERM" if next(asked) > 43 else None)

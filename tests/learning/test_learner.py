@@ -11,9 +11,15 @@ from safetensors.torch import load, save
 from support.tiny import judge, random_batch, small_config, small_network
 from torch import nn
 
-from dqn_zoo.learning.bootstraps import GreedyBootstrap
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss, build_loss, network_settings
+from dqn_zoo.learning.losses import (
+    LOSSES,
+    GreedyBootstrap,
+    Loss,
+    TDLoss,
+    build_loss,
+    network_settings,
+)
 from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import huber, squared
 from dqn_zoo.networks.heads import HeadSettings, ScalarHead

@@ -17,13 +17,16 @@ from support.tiny import (
 )
 from torch import Tensor, nn
 
-from dqn_zoo.learning.bootstraps import BOOTSTRAPS, DoubleBootstrap, GreedyBootstrap, SoftBootstrap
 from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import (
+    BOOTSTRAPS,
     LOSSES,
     CategoricalLoss,
+    DoubleBootstrap,
+    GreedyBootstrap,
     ImplicitQuantileLoss,
     QuantileLoss,
+    SoftBootstrap,
     TDLoss,
     build_loss,
 )

@@ -7,7 +7,7 @@ import torch
 from support.tiny import slow_projection, slow_quantile_huber
 from torch import Tensor
 
-from dqn_zoo.learning import value_learning
+from dqn_zoo.learning import distributions, value_learning
 
 # The best target action is 1 (value 7), the best online action is 2: its target value is 4.
 Q_TARGET = torch.tensor([[5.0, 7.0, 4.0], [-1.0, -9.0, -3.0]])
@@ -159,7 +159,7 @@ def test_categorical_projection_shares_every_atom_out_to_its_neighbours():
     # row a terminal reward halfway between two atoms, whatever follows.
     atoms = torch.tensor([[0.5, 0.1, 7.0, -3.0], [0.25, 0.25, 0.25, 0.25]])
     probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.15, 0.05]])
-    projected = value_learning.categorical_projection(atoms, probabilities, support)
+    projected = distributions.categorical_projection(atoms, probabilities, support)
     expected = torch.tensor([[0.4, 0.16, 0.14, 0.3], [0.0, 0.5, 0.5, 0.0]])
     torch.testing.assert_close(projected, expected)
 
@@ -167,7 +167,7 @@ def test_categorical_projection_shares_every_atom_out_to_its_neighbours():
 def test_categorical_projection_keeps_what_is_on_its_atoms():
     support = torch.linspace(-10.0, 10.0, 51)
     probabilities = torch.rand(1, 51, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    projected = value_learning.categorical_projection(support[None], probabilities, support)
+    projected = distributions.categorical_projection(support[None], probabilities, support)
     torch.testing.assert_close(projected, probabilities, atol=1e-6, rtol=0.0)
 
 
@@ -180,7 +180,7 @@ def test_categorical_projection_equals_algorithm_1(lowest, highest, number, gamm
     discount = torch.where(torch.arange(20) % 5 == 0, 0.0, gamma)
     atoms = reward.unsqueeze(1) + discount.unsqueeze(1) * support
     probabilities = (3 * torch.randn(20, number, generator=generator)).softmax(dim=1)
-    projected = value_learning.categorical_projection(atoms, probabilities, support)
+    projected = distributions.categorical_projection(atoms, probabilities, support)
     for row in range(20):
         slow = slow_projection(atoms[row].tolist(), probabilities[row].tolist(), support.tolist())
         assert projected[row].tolist() == pytest.approx(slow, abs=2e-6)
@@ -191,7 +191,7 @@ def test_categorical_projection_equals_algorithm_1(lowest, highest, number, gamm
 def test_cross_entropy_weighs_log_probabilities_by_the_target():
     target = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     log_probabilities = torch.tensor([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]]).log()
-    loss = value_learning.cross_entropy(target, log_probabilities)
+    loss = distributions.cross_entropy(target, log_probabilities)
     by_hand = [0.5 * math.log(4) + 0.5 * math.log(2), -math.log(0.7)]
     assert loss.tolist() == pytest.approx(by_hand)
 
@@ -199,7 +199,7 @@ def test_cross_entropy_weighs_log_probabilities_by_the_target():
 def test_kl_divergence_is_that_of_the_target_from_the_prediction():
     target = torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
     log_probabilities = torch.tensor([[0.25, 0.5, 0.25], [0.1, 0.2, 0.7]]).log()
-    divergence = value_learning.kl_divergence(target, log_probabilities)
+    divergence = distributions.kl_divergence(target, log_probabilities)
     # The zero in the target adds nothing; the other direction would be infinite there.
     assert divergence.tolist() == pytest.approx([0.5 * math.log(2), 0.0], abs=1e-6)
 
@@ -210,8 +210,8 @@ def test_kl_divergence_is_not_negative_and_has_the_gradient_of_the_cross_entropy
     target[:10, 2:] = 0.0
     target = target / target.sum(dim=1, keepdim=True)
     logits = torch.randn(50, 6, generator=generator, requires_grad=True)
-    divergence = value_learning.kl_divergence(target, logits.log_softmax(dim=1))
-    entropy = value_learning.cross_entropy(target, logits.log_softmax(dim=1))
+    divergence = distributions.kl_divergence(target, logits.log_softmax(dim=1))
+    entropy = distributions.cross_entropy(target, logits.log_softmax(dim=1))
     assert divergence.min() > -1e-6
     assert not torch.allclose(divergence, entropy)
     gradients: list[Tensor] = [
@@ -225,7 +225,7 @@ def test_kl_divergence_is_not_negative_and_has_the_gradient_of_the_cross_entropy
 # Together 1.5, over three targets. (The mean over predictions and sum over targets is 0.75.)
 @pytest.mark.parametrize(("kappa", "by_hand"), [(1.0, 0.5), (0.5, 2.0 / 3.0), (0.0, 0.875)])
 def test_quantile_huber_is_summed_over_predictions_and_averaged_over_targets(kappa, by_hand):
-    loss = value_learning.quantile_huber(
+    loss = distributions.quantile_huber(
         torch.tensor([[0.0, 1.5]]),
         torch.tensor([[2.0, 0.5, -1.0]]),
         torch.tensor([[0.25, 0.75]]),
@@ -242,7 +242,7 @@ def test_quantile_huber_equals_a_loop_over_pairs(kappa, num_predictions, num_tar
     targets = torch.randn(6, num_targets, generator=generator)
     fractions = torch.rand(6, num_predictions, generator=generator)
     for given in (fractions, fractions[:1]):  # of each row, or one for all rows
-        loss = value_learning.quantile_huber(quantiles, targets, given, kappa)
+        loss = distributions.quantile_huber(quantiles, targets, given, kappa)
         slow = torch.stack(
             [
                 slow_quantile_huber(predicted, goals, shares, kappa)
@@ -260,5 +260,5 @@ def test_quantile_huber_equals_a_loop_over_pairs(kappa, num_predictions, num_tar
 def test_the_quantile_loss_is_least_at_the_quantile(fraction, quantile):
     targets = torch.arange(100.0).expand(101, -1) + 0.5
     candidates = torch.arange(101.0).unsqueeze(1)
-    loss = value_learning.quantile_huber(candidates, targets, torch.tensor([[fraction]]), 0.0)
+    loss = distributions.quantile_huber(candidates, targets, torch.tensor([[fraction]]), 0.0)
     assert int(loss.argmin()) == quantile

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dqn_zoo.learning.losses import LOSSES
-from dqn_zoo.networks.heads import NoisyLinear, count_actions, midpoints
+from dqn_zoo.networks.heads import count_actions, midpoints
 from dqn_zoo.networks.network import build_network
+from dqn_zoo.networks.noisy import NoisyLinear
 
 # --- Heads against a plain twin
 

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from dqn_zoo.learning.bootstraps import DoubleBootstrap, SoftBootstrap
-from dqn_zoo.learning.losses import ImplicitQuantileLoss
+from dqn_zoo.learning.losses import DoubleBootstrap, ImplicitQuantileLoss, SoftBootstrap
 from dqn_zoo.learning.losses import network_settings as network_settings_of
 from dqn_zoo.networks.heads import CategoricalHead, HeadSettings
-from dqn_zoo.networks.network import NetworkSettings, QNetwork, channels_last
+from dqn_zoo.networks.network import NetworkSettings, QNetwork
 from dqn_zoo.settings.config import build_config
+from dqn_zoo.system.devices import channels_last
 
 # --- Every combination works
 

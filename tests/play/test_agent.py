@@ -5,7 +5,7 @@ import pytest
 from support.network_makers import file_bytes
 
 from dqn_zoo import load_agent
-from dqn_zoo.algorithms.replay_q import build_learner
+from dqn_zoo.algorithms.replay_plan import build_learner
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import QNetwork, build_network

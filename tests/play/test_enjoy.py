@@ -24,7 +24,7 @@ from dqn_zoo import load_agent
 from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.cli.enjoy_arguments import build_parser
-from dqn_zoo.envs.environments import EnvSettings
+from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.evaluation import enjoy_seeds, evaluate

@@ -11,7 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dqn_zoo.envs.environments import EnvSettings, ReseedPlan, make_envs
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import (
     Game,

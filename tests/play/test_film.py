@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dqn_zoo.envs.environments import EnvSettings
+from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import enjoy_seeds, play

@@ -9,7 +9,8 @@ from support.streams import STACK, Stream, naive_transitions, numbers
 
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.replay.memory import CHUNK_FRAMES, FRAME_BYTES, FrameStore, Replay, ReplayShape
-from dqn_zoo.replay.samplers import SAMPLERS, SumTree, build_sampler
+from dqn_zoo.replay.samplers import SAMPLERS, build_sampler
+from dqn_zoo.replay.sum_tree import SumTree
 from dqn_zoo.replay.transitions import Transition, TransitionAccumulator, TransitionRule
 from dqn_zoo.settings.config import Config
 

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dqn_zoo.learning.bootstraps import BOOTSTRAPS
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import LOSSES, Loss, LossOutput, Uniform, network_settings
+from dqn_zoo.learning.losses import BOOTSTRAPS, LOSSES, Loss, LossOutput, Uniform, network_settings
 from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import build_head
 from dqn_zoo.networks.network import QNetwork

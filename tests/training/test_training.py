@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dqn_zoo.algorithms.replay_q import ReplayQ, replay_shape
+from dqn_zoo.algorithms.replay_plan import replay_shape
+from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.errors import UserError
+from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import newest_checkpoint
 from dqn_zoo.runs.metrics import RunLog
@@ -416,7 +418,7 @@ def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, mo
         real(path, content)
 
     monkeypatch.setattr(checkpoint, "write_file", write)
-    monkeypatch.setattr("dqn_zoo.replay.memory.CHUNK_FRAMES", 16)
+    monkeypatch.setattr("dqn_zoo.replay.frame_files.CHUNK_FRAMES", 16)
     config = config_of(n_timesteps=240, eval_freq=0, save_freq=60, buffer_size=1_000)
     outcome = train(config, log_folder=tmp_path, options=QUIET)
     assert failures
@@ -427,15 +429,15 @@ def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, mo
 def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkeypatch):
     trainer = Trainer(complete(config_of(buffer_size=1_000)))
     trainer.start()
-    monkeypatch.setattr("dqn_zoo.replay.memory.CHUNK_FRAMES", 4)
+    monkeypatch.setattr("dqn_zoo.replay.frame_files.CHUNK_FRAMES", 4)
     advance(trainer, 480)
     compressed = []
     real = zlib.compress
     monkeypatch.setattr(
-        "dqn_zoo.algorithms.replay_q.zlib.compress",
+        "dqn_zoo.replay.frame_files.zlib.compress",
         lambda content, level: compressed.append(None) or real(content, level),
     )
-    files = trainer.algorithm._frame_files(0)
+    files = compressed_frames(trainer.algorithm.replay.frames, 0)
     next(files)
     time.sleep(0.2)
     files.close()

@@ -1,0 +1,125 @@
+"""What the settings of a run of `ReplayQ` call for: parts, memory, updates, time."""
+
+import torch
+
+from dqn_zoo.algorithms.algorithm import MOST_ACTIONS, Timer
+from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
+from dqn_zoo.learning.learner import Learner
+from dqn_zoo.learning.losses import build_loss, network_settings
+from dqn_zoo.learning.online_network import OptimizerSettings
+from dqn_zoo.networks.network import build_network
+from dqn_zoo.replay.memory import Batch, ReplayShape
+from dqn_zoo.replay.transitions import TransitionRule
+from dqn_zoo.seeding import stream_seed
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.system.devices import channels_last
+
+
+def memory_bytes(config: Config) -> int:
+    """Return the size of the full replay memory."""
+    return replay_shape(config).num_bytes
+
+
+def updates_owed(config: Config, steps: int) -> int:
+    """Return the updates that so many steps call for; any number of environments agrees."""
+    learning_steps = max(0, steps - config.learning_starts)
+    return learning_steps // config.train_freq * config.gradient_steps
+
+
+def describe(config: Config) -> dict[str, str]:
+    """Return what is learned, from what, and what it takes."""
+    updates = updates_owed(config, config.n_timesteps)
+    recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
+    compiled = ", compiled" if compiles_torso(config) else ""
+    return {
+        "algorithm": f"loss {config.loss}, bootstrap {config.bootstrap}, n = {config.n_steps}",
+        "learning": f"{updates:,} updates of {config.batch_size}, from step "
+        f"{config.learning_starts:,}{recorded}{compiled}",
+        "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
+        f"{replay_shape(config).num_bytes / 1e9:.2f} GB",
+    }
+
+
+def estimate_seconds(config: Config, timer: Timer) -> float:
+    """Time a network of its own on made-up data; the run's own is not touched."""
+    learner = build_learner(config, num_actions=MOST_ACTIONS)
+    recorded = record_updates(config, learner)
+    update = learner.update if recorded is None else recorded.update
+    batch = _made_up_batch(config)
+    observation = batch.observation[: config.n_envs].cpu().numpy()
+    # A recording comes after the warm-up; what counts is its repetition.
+    num_first = 1 if recorded is None else WARM_UPS + 1
+    update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
+    act_s = timer(lambda: learner.online.noisy_q_values(observation)) / len(observation)
+    learning_steps = max(0, config.n_timesteps - config.learning_starts)
+    updates = updates_owed(config, config.n_timesteps)
+    return learning_steps * act_s + updates * update_s
+
+
+def build_learner(config: Config, *, num_actions: int) -> Learner:
+    """Build the networks and the optimizer of a run, on its device."""
+    assert config.seed is not None
+    if config.device == "cuda":
+        # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
+        torch.backends.cudnn.benchmark = True
+        # What PyTorch does in convolutions anyway: multiply float32 with 10 bits of mantissa.
+        torch.backends.cuda.matmul.allow_tf32 = True
+    seed = stream_seed(config.seed, "network")
+    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
+    return Learner(
+        network.to(config.device),
+        build_loss(config),
+        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
+        seed=stream_seed(config.seed, "learner"),
+        bfloat16=config.precision == "bfloat16",
+        compiled_torso=compiles_torso(config),
+    )
+
+
+def record_updates(config: Config, learner: Learner) -> RecordedUpdates | None:
+    """Return what records the updates of a learner, where the run wants that."""
+    return RecordedUpdates(learner, CudaRecorder()) if uses_cuda_graph(config) else None
+
+
+def uses_cuda_graph(config: Config) -> bool:
+    """Return whether a run with this (complete) config tries to record its updates."""
+    return config.device == "cuda" and config.cuda_graph == "auto"
+
+
+def compiles_torso(config: Config) -> bool:
+    """Return whether the updates of a run with this (complete) config compile the torso."""
+    return (
+        config.device == "cuda" and config.network == "impala" and config.compiled_torso == "auto"
+    )
+
+
+def replay_shape(config: Config) -> ReplayShape:
+    """Return what decides the size of the memory."""
+    return ReplayShape(
+        config.buffer_size,
+        config.n_envs,
+        config.n_steps,
+        config.frame_stack,
+        prioritized=config.replay == "prioritized",
+    )
+
+
+def transition_rule(config: Config) -> TransitionRule:
+    """Return how steps become transitions."""
+    return TransitionRule(
+        n_steps=config.n_steps,
+        gamma=config.gamma,
+        clip_reward=config.clip_reward,
+        terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
+    )
+
+
+def _made_up_batch(config: Config) -> Batch:
+    """Return black transitions, as many as a minibatch of the run has or environments play."""
+    size = max(config.batch_size, config.n_envs)
+    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8)
+    pixels = channels_last(pixels.to(config.device))
+    ones = torch.ones(size, device=config.device)
+    action = torch.zeros(size, dtype=torch.int64, device=config.device)
+    return Batch(pixels, action, ones, ones, pixels, ones, action)

@@ -1,0 +1,81 @@
+"""The frames of a memory as files of a checkpoint; only what changed is written anew."""
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from dqn_zoo.replay.memory import FRAME_BYTES, FrameStore
+from dqn_zoo.system.machine import usable_cores
+
+FRAMES_FILE = "frames_{:05d}.z"
+CHUNK_FRAMES = 8_192  # frames in one file: 58 MB before compression
+MOST_COMPRESSORS = 8
+
+
+def compressed_frames(
+    frames: FrameStore, written_before: int
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield name and content of every file; None: unchanged.
+
+    Args:
+        frames: to be saved.
+        written_before: value of `frames_written` at the previous checkpoint.
+    """
+
+    def compressed(number: int, changed: bool) -> bytes | None:
+        return zlib.compress(_read_chunk(frames, number), 1) if changed else None
+
+    # zlib releases the interpreter lock. Few chunks are under way, since a slow disk would let them
+    # pile up in memory; those that are not wanted any more are not compressed.
+    workers = min(usable_cores(), MOST_COMPRESSORS)
+    pool = ThreadPoolExecutor(workers)
+    under_way: deque[tuple[int, Future[bytes | None]]] = deque()
+    try:
+        for number, changed in _chunks(frames, written_before):
+            under_way.append((number, pool.submit(compressed, number, changed)))
+            if len(under_way) > workers:
+                first, content = under_way.popleft()
+                yield FRAMES_FILE.format(first), content.result()
+        for first, content in under_way:
+            yield FRAMES_FILE.format(first), content.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def restore_frames(frames: FrameStore, read: Callable[[str], bytes]) -> None:
+    """Put back what `compressed_frames` yielded; `frames_written` is that of the checkpoint."""
+    for number, _ in _chunks(frames, 0):
+        pixels = zlib.decompress(read(FRAMES_FILE.format(number)))
+        flat = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(-1, FRAME_BYTES)
+        start = number * CHUNK_FRAMES
+        frames.pixels[start : start + len(flat)] = flat.to(frames.pixels.device)
+
+
+def _chunks(frames: FrameStore, written_before: int) -> Iterator[tuple[int, bool]]:
+    """Yield (number, changed) of every chunk in use; unchanged: not written to since then."""
+    if frames.frames_written == 0:
+        return
+    first, last = written_before, frames.frames_written - 1
+    wrapped = frames.frames_written - written_before >= frames.ring_size
+    low, high = (1 + place % frames.ring_size for place in (first, last))
+    in_use = min(frames.frames_written, frames.ring_size)
+    for number in range(in_use // CHUNK_FRAMES + 1):
+        start, stop = number * CHUNK_FRAMES, (number + 1) * CHUNK_FRAMES
+        if first > last:
+            changed = False
+        elif wrapped:
+            changed = True
+        elif low <= high:
+            changed = start <= high and stop > low
+        else:  # the writer passed the end of the ring
+            changed = stop > low or start <= high
+        yield number, changed
+
+
+def _read_chunk(frames: FrameStore, number: int) -> memoryview:
+    """Return the pixels of one chunk; on a CPU they are not copied."""
+    start = number * CHUNK_FRAMES
+    return frames.pixels[start : start + CHUNK_FRAMES].cpu().numpy().data.cast("B")
