@@ -97,6 +97,8 @@ def _plan(arguments: argparse.Namespace) -> "Plan | None":
         raise UserError("a plan needs --games, such as --games pong,breakout or --games atari-5")
     settings = settings_of(arguments)
     if arguments.n_timesteps is not None:
+        if "n_timesteps" in settings:
+            raise UserError("n_timesteps is given twice, by -n and --set; keep one")
         settings["n_timesteps"] = arguments.n_timesteps
     return make_plan(
         games=arguments.games,

@@ -70,6 +70,8 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -> dict[str, Any]:
     settings = settings_of(arguments)
+    if "n_timesteps" in settings:
+        raise UserError("--set n_timesteps: --budget-steps sets the steps of every trial")
     for key in settings:
         if key in searched:
             raise UserError(f"--set {key}: the search space has it, too; take it out of one")

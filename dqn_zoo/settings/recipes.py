@@ -144,7 +144,7 @@ def load_config(path: Path) -> Config:
     """Read what `dump_config` wrote.
 
     A key that a later version added takes its built-in default, which has to mean what the program
-    did before the key existed; one that a later version renamed is translated.
+    did before the key existed.
 
     Raises:
         UserError: not readable, an unknown key, a value that is not accepted.
@@ -158,7 +158,6 @@ def settle(entries: Mapping[str, Entry]) -> Config:
     Raises:
         UserError: an unknown key, a value that is not accepted.
     """
-    entries, _ = translate(entries)
     config, _ = _settled(entries)
     check(config)
     return config

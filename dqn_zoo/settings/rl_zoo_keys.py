@@ -284,7 +284,7 @@ _MEANINGS: dict[str, Callable[[object], Meaning]] = {
     "tau": _tau,
     "train_freq": _train_freq,
     "gradient_steps": _gradient_steps,
-    "double_q": _double_q,  # of the zoo before Stable-Baselines3, and of this project's first runs
+    "double_q": _double_q,  # of the zoo before Stable-Baselines3
     "optimize_memory_usage": _no_effect("every frame is stored once anyway"),
     "monitor_kwargs": _no_effect("episodes.csv has every game"),
     "stats_window_size": _no_effect("means are over 100 games"),

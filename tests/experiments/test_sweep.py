@@ -376,6 +376,12 @@ def test_flags_of_another_plan_are_refused_and_those_of_the_same_go_on(tmp_path,
         assert "8 of them done" in capsys.readouterr().out
 
 
+def test_steps_given_twice_are_refused(tmp_path, capsys):
+    flags = ["--algos", "dqn", "--games", "pong", "-n", "5", "--set", "n_timesteps=6"]
+    assert main([*flags, "-f", str(tmp_path / "sweep")]) == 2
+    assert "n_timesteps is given twice, by -n and --set; keep one" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_ray_that_is_missing_or_unreachable_is_one_line(tmp_path, capsys, address):
     assert main([*FLAGS, "-f", str(tmp_path / "sweep"), "--ray", address]) == 2

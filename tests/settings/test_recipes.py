@@ -709,14 +709,16 @@ def test_a_flag_for_a_part_that_is_not_there_is_refused_and_a_recipe_may_have_it
     )
 
 
-def test_the_settings_of_a_first_run_still_load(tmp_path):
-    file = tmp_path / "config.yml"
-    for value, bootstrap in (("true", "double"), ("false", "greedy")):
-        file.write_text(f"env: Pong\nalgo: dqn\ndouble_q: {value}\nseed: 4\n")
-        assert load_config(file) == Config(env="Pong", bootstrap=bootstrap, seed=4)
+def test_double_q_of_the_former_zoo_is_a_bootstrap():
     assert with_settings("double_q: true").config.bootstrap == "double"
-    file.write_text("double_q: 1\n")
-    assert "line 1: double_q: must be true or false, got 1" in error_of(load_config, file)
+    assert with_settings("double_q: false", algo="double-dqn").config.bootstrap == "greedy"
+    message = error_of(with_settings, "double_q: 1")
+    assert message == "my.yml, line 2: double_q: must be true or false, got 1"
+
+
+def test_the_settings_of_a_run_are_in_our_keys_alone():
+    file = written("env: Pong\nalgo: dqn\ndouble_q: true\n", "config.yml")
+    assert "config.yml, line 3: unknown key 'double_q'" in error_of(load_config, file)
 
 
 @pytest.mark.parametrize("algo", ["laptop", "laptop-qrdqn"])
