@@ -321,7 +321,9 @@ def test_a_command_that_cannot_be_meant_starts_nothing(tmp_path, capsys, flags, 
 
 
 def test_a_plan_that_does_not_fit_the_memory_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dqn_zoo.experiments.needs.memory_available_bytes", lambda: 1_000_000_000)
+    monkeypatch.setattr(
+        "dqn_zoo.experiments.job_needs.memory_available_bytes", lambda: 1_000_000_000
+    )
     folder = tmp_path / "sweep"
     assert main([*FLAGS, "-f", str(folder), "--jobs", "2"]) == 2
     message = capsys.readouterr().err

@@ -13,7 +13,6 @@ import pytest
 
 from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.finals import best_trials, train_command, write_best
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
 from dqn_zoo.experiments.summary import Cell, RunScore, Summary
@@ -25,6 +24,7 @@ from dqn_zoo.experiments.tuning import (
     optimize,
     value_of,
 )
+from dqn_zoo.experiments.tuning_finals import best_trials, train_command, write_best
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.locks import hold
 
@@ -378,7 +378,7 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
     tmp_path, capsys, monkeypatch, how, num_jobs, code
 ):
     pytest.importorskip("optuna")
-    monkeypatch.setattr("dqn_zoo.experiments.finals.DEFAULT_EPISODES", 2)
+    monkeypatch.setattr("dqn_zoo.experiments.tuning_finals.DEFAULT_EPISODES", 2)
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {log: [1e-6, 1e-2]}\n")
     folder = tmp_path / "study"
