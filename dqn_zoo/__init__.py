@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dqn_zoo.play.evaluation import evaluate
     from dqn_zoo.settings.recipes import resolve
     from dqn_zoo.sharing.pull import load_agent
-    from dqn_zoo.training.loop import TrainOptions, resume, train
+    from dqn_zoo.training.starting import TrainOptions, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,14 +27,14 @@ __all__ = [
 
 _HOMES = {
     "Agent": "play.agent",
-    "TrainOptions": "training.loop",
+    "TrainOptions": "training.starting",
     "UserError": "errors",
     "evaluate": "play.evaluation",
     "load_agent": "sharing.pull",
     "make_envs": "envs.environments",
     "resolve": "settings.recipes",
-    "resume": "training.loop",
-    "train": "training.loop",
+    "resume": "training.starting",
+    "train": "training.starting",
 }
 
 

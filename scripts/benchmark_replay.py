@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from benchmarking import Benchmark, Contender, Measurement
 
+from dqn_zoo.algorithms.replay_q import replay_shape
 from dqn_zoo.replay.memory import Replay
 from dqn_zoo.replay.samplers import SAMPLERS, build_sampler
 from dqn_zoo.replay.transitions import Transition
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.machine import process_memory_bytes
-from dqn_zoo.training.trainer import replay_shape
 
 CPU = torch.device("cpu")
 STACK = 4

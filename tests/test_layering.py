@@ -18,6 +18,7 @@ ROOMS = (
     "replay",
     "networks",
     "learning",
+    "algorithms",
     "runs",
     "play",
     "training",
@@ -97,7 +98,6 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from dqn_zoo.learning.bootstraps import BOOTSTRAPS
     from dqn_zoo.learning.losses import LOSSES
     from dqn_zoo.learning.optimizers import OPTIMIZERS
-    from dqn_zoo.networks.heads import HEADS
     from dqn_zoo.networks.network import TORSOS
     from dqn_zoo.replay.samplers import SAMPLERS
     from dqn_zoo.settings.config import Config
@@ -112,4 +112,3 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
         "optimizer": OPTIMIZERS,
     }.items():
         assert set(get_args(Config.model_fields[key].annotation)) == set(variants), key
-    assert set(HEADS) == set(LOSSES)

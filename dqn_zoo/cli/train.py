@@ -19,11 +19,11 @@ from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
-    from dqn_zoo.training.loop import Outcome, TrainOptions
+    from dqn_zoo.training.starting import Outcome, TrainOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run dqn-train and return its exit code; `training.EXIT_CODES` lists them."""
+    """Run dqn-train and return its exit code; `training.starting.EXIT_CODES` lists them."""
     return run_command(lambda: _train(build_parser().parse_args(arguments)))
 
 
@@ -67,8 +67,8 @@ def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | No
         return None
 
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
-    from dqn_zoo.training.loop import train
     from dqn_zoo.training.preparation import check_memory, complete
+    from dqn_zoo.training.starting import train
 
     config = complete(resolved.config)
     check_memory(config)
@@ -92,7 +92,7 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
     run = find_run(arguments.log_folder, run=arguments.resume or None, exp_id=arguments.exp_id)
     config = load_config(run.config_file)
 
-    from dqn_zoo.training.loop import resume
+    from dqn_zoo.training.starting import resume
 
     changes, flags = overrides_from(arguments)
     changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
@@ -103,7 +103,7 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":
-    from dqn_zoo.training.loop import TrainOptions
+    from dqn_zoo.training.starting import TrainOptions
 
     return TrainOptions(
         until_steps=arguments.n_timesteps if arguments.resume is not None else None,
@@ -118,19 +118,13 @@ def _preview(
     resolved: "Resolved", config: "Config", time_limit_s: float | None = None
 ) -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
+    from dqn_zoo.algorithms.algorithm import epsilon_schedule
+    from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.games import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.training.preparation import estimate_seconds
     from dqn_zoo.training.rates import format_duration
-    from dqn_zoo.training.trainer import (
-        compiles_torso,
-        epsilon_schedule,
-        replay_shape,
-        updates_owed,
-        uses_cuda_graph,
-    )
 
     protocol = protocol_from_config(config)
-    updates = updates_owed(config, config.n_timesteps)
     fall = epsilon_schedule(config).horizon_steps
     seconds = estimate_seconds(config)
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
@@ -144,24 +138,16 @@ def _preview(
         f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "
         f"{config.n_envs} environment{'s' if config.n_envs > 1 else ''} at once"
     )
-    yield (
-        f"  learning     {updates:,} updates of {config.batch_size}, from step "
-        f"{config.learning_starts:,}"
-    )
     yield f"  algorithm    {', '.join(_pieces(config))}"
     yield (
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
         f"{config.exploration_final_eps:g} over {fall:,} steps"
     )
-    yield (
-        f"  replay       {config.buffer_size:,} transitions, "
-        f"{replay_shape(config).num_bytes / 1e9:.2f} GB"
-    )
+    for about, line in algorithm_of(config).describe(config).items():
+        yield f"  {about:<12} {line}"
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
-        f"{'s' if config.num_threads > 1 else ''}, {config.precision}"
-        f"{', CUDA graph' if uses_cuda_graph(config) else ''}"
-        f"{', compiled' if compiles_torso(config) else ''}; seed {config.seed}"
+        f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {format_duration(seconds)}, until {when}, beside evaluations"
@@ -204,12 +190,11 @@ def _pieces(config: "Config") -> Iterator[str]:
         yield "dueling"
     if config.noisy_sigma is not None:
         yield f"noisy {config.noisy_sigma:g}"
-    yield f"replay {config.replay}"
 
 
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
-    from dqn_zoo.training.loop import EXIT_CODES
+    from dqn_zoo.training.starting import EXIT_CODES
 
     path = outcome.run.path
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not

@@ -21,7 +21,7 @@ from dqn_zoo.runs.run import discard_run, lock
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
-from dqn_zoo.training.loop import EXIT_CODES, Outcome, TrainOptions, resume, train
+from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
 

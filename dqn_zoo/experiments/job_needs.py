@@ -13,11 +13,7 @@ from dqn_zoo.system.machine import (
     memory_available_bytes,
     usable_cores,
 )
-from dqn_zoo.training.preparation import complete, estimate_seconds
-from dqn_zoo.training.trainer import replay_shape
-
-PROCESS_BYTES = 600_000_000
-"""Everything of a run but its replay memory: 0.43 to 0.5 GB were measured."""
+from dqn_zoo.training.preparation import BESIDE_BYTES, complete, estimate_seconds, memory_bytes
 
 
 class Needs(NamedTuple):
@@ -94,12 +90,12 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
 
 def _needs_of(config: Config) -> Needs:
     if config.device == "cuda" and choose_device("auto") == "cpu":  # for a GPU elsewhere
-        return Needs(max(1, config.num_threads), 1, PROCESS_BYTES, math.nan)
+        return Needs(max(1, config.num_threads), 1, BESIDE_BYTES["cpu"], math.nan)
     settled = complete(config)
     has_gpu = settled.device == "cuda"
     return Needs(
         cores=settled.num_threads,
         gpus=int(has_gpu),
-        memory_bytes=PROCESS_BYTES + (0 if has_gpu else replay_shape(settled).num_bytes),
+        memory_bytes=BESIDE_BYTES["cpu"] if has_gpu else memory_bytes(settled),
         seconds=estimate_seconds(settled),
     )

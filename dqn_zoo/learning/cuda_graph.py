@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.replay.memory import Batch
 
 WARM_UPS = 3  # eager updates before the first recording, as PyTorch asks; they count as any other
@@ -35,8 +36,8 @@ Tensors = Mapping[str, Sequence[Tensor]]  # by what they are
 class Recorder(Protocol):
     """Anything that records work on tensors, so that one call repeats it."""
 
-    def warm_up(self, work: Callable[[], list[Tensor]]) -> list[Tensor]:
-        """Do work now, where it will be recorded, and return its results."""
+    def warm_up(self, work: Callable[[], Tensor]) -> Tensor:
+        """Do work now, where it will be recorded, and return its result."""
         ...
 
     def record(self, work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
@@ -55,7 +56,7 @@ class CudaRecorder:
     def __init__(self) -> None:
         self._stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def warm_up(self, work: Callable[[], list[Tensor]]) -> list[Tensor]:
+    def warm_up(self, work: Callable[[], Tensor]) -> Tensor:
         """Do work on the stream, where libraries set themselves up for it."""
         with self._on_stream():
             return work()
@@ -80,39 +81,24 @@ class CudaRecorder:
 
 
 class RecordedUpdates:
-    """Makes updates: eager ones first, then those that were recorded from them.
+    """Makes the updates of a learner: eager ones first, then those that were recorded from them.
 
     The first `WARM_UPS` are eager. The next are eager, too, and a recording of them is tried out
     on the same minibatches, after which everything is put back to where the eager ones had left it.
     So neither warming up nor recording leaves a trace. From then on the recording is repeated.
 
     Args:
-        updates: takes a gradient step per minibatch on tensors alone, whatever Python it runs
-            counts for nothing; returns the priorities of each, float32 [batch].
-        recorder: records it.
-        tensors: returns all that an update changes and all it reads but for minibatches and the
-            learning rate, in the same order every time.
-        generator: returns what an update draws from.
-        renew_generator: lets an update draw from a new one; called where a recording failed, since
-            the old one may take itself to be recorded still, and then refuses to draw.
+        learner: whose updates they are.
+        recorder: records them.
     """
 
-    def __init__(
-        self,
-        updates: Callable[[Sequence[Batch]], list[Tensor]],
-        recorder: Recorder,
-        *,
-        tensors: Callable[[], Tensors],
-        generator: Callable[[], torch.Generator],
-        renew_generator: Callable[[], None],
-    ) -> None:
-        self._eagerly = updates
+    def __init__(self, learner: Learner, recorder: Recorder) -> None:
+        self._learner = learner
         self._recorder = recorder
-        self._tensors = tensors
-        self._generator = generator
-        self._renew_generator = renew_generator
+        # A recorded update reads it here; a number would be that of its recording.
+        self._learning_rate = torch.zeros((), device=learner.device)
         self._num_to_warm_up = WARM_UPS
-        self._recordings: dict[tuple[int, ...], _Recording] = {}
+        self._recordings: dict[tuple[int, int], _Recording] = {}
         self._addresses: list[int] = []
         self._trouble: str | None = None
         self._news: str | None = None
@@ -129,76 +115,90 @@ class RecordedUpdates:
         news, self._news = self._news, None
         return news
 
-    def __call__(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """Make one update per minibatch and return the priorities of each: float32 [batch]."""
+    def update(self, batch: Batch, learning_rate: float | Tensor, num_updates: int = 1) -> Tensor:
+        """Do what `Learner.update` does."""
+        self._learning_rate.fill_(learning_rate)
         if self._trouble is not None:
-            return self._eagerly(batches)
-        if self._recordings and self._addresses != _addresses(self._tensors()):
+            return self._eagerly(batch, num_updates)
+        if self._recordings and self._addresses != _addresses(self._learner.tensors()):
             self._recordings.clear()  # a checkpoint was loaded
             self._num_to_warm_up = WARM_UPS
         if self._num_to_warm_up > 0:
-            self._num_to_warm_up -= len(batches)
-            return self._warm_up(batches)
-        sizes = tuple(len(batch.action) for batch in batches)
-        if sizes in self._recordings:
-            return self._recordings[sizes].repeat_on(batches)
+            self._num_to_warm_up -= num_updates
+            return self._warm_up(batch, num_updates)
+        kind = (len(batch.action), num_updates)
+        if kind in self._recordings:
+            return self._recordings[kind].repeat_on(batch)
         if len(self._recordings) == MOST_RECORDINGS:
-            return self._eagerly(batches)
-        return self._record(sizes, batches)
+            return self._eagerly(batch, num_updates)
+        return self._record(kind, batch)
 
-    def _warm_up(self, batches: Sequence[Batch]) -> list[Tensor]:
-        return self._recorder.warm_up(lambda: self._eagerly(batches))
+    def _eagerly(self, batch: Batch, num_updates: int) -> Tensor:
+        return self._learner.update(batch, self._learning_rate, num_updates)
 
-    def _record(self, sizes: tuple[int, ...], batches: Sequence[Batch]) -> list[Tensor]:
+    def _warm_up(self, batch: Batch, num_updates: int) -> Tensor:
+        return self._recorder.warm_up(lambda: self._eagerly(batch, num_updates))
+
+    def _record(self, kind: tuple[int, int], batch: Batch) -> Tensor:
         """Make updates eagerly, record them, and keep the recording if it does the same."""
-        before = _Saved(self._tensors(), self._generator())
-        priorities = self._warm_up(batches)
-        after = _Saved(self._tensors(), self._generator())
+        _, num_updates = kind
+        before = self._save()
+        priorities = self._warm_up(batch, num_updates)
+        after = self._save()
         for _ in range(CHECKED_REPETITIONS - 1):
-            repeated = self._warm_up(batches)
-        expected = {**_Saved(self._tensors(), self._generator()).tensors, "priorities": repeated}
+            repeated = self._warm_up(batch, num_updates)
+        expected = {**self._save().tensors, "priorities": [repeated]}
         try:
-            recording = self._new_recording(batches, before)
-            found = {"priorities": recording.outputs, **self._tensors()}
-            start = {"priorities": [torch.zeros_like(each) for each in repeated], **before.tensors}
-            difference, kind = max(
-                (_difference(start[kind], expected[kind], found[kind]), kind) for kind in found
-            )
+            recording = self._new_recording(batch, num_updates, before)
+            found = {**self._learner.tensors(), "priorities": [recording.output]}
+            start = {**before.tensors, "priorities": [torch.zeros_like(repeated)]}
+            difference, changed = _largest_difference(start, expected, found)
         except Exception as error:  # whatever went wrong, eager updates are right
-            self._trouble = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._give_up(" ".join(f"{type(error).__name__}: {error}".split())[:200])
         else:
             if difference <= TOLERANCE:
-                self._recordings[sizes] = recording
-                self._addresses = _addresses(self._tensors())
-                self._news = (
-                    f"{len(batches)} update{'s' if len(batches) > 1 else ''} at a time from a CUDA "
-                    f"graph; checked, within {difference:.2g} of eager ones"
-                )
+                self._keep(kind, recording, difference)
             else:
-                self._trouble = f"{kind} changed otherwise than in eager updates ({difference:.2g})"
-        if self._trouble is not None:
-            self._recordings.clear()
-            self._renew_generator()
-            self._news = f"no CUDA graph, updates stay eager: {self._trouble}"
-        after.put_back(self._tensors(), self._generator())
+                self._give_up(
+                    f"{changed} changed otherwise than in eager updates ({difference:.2g})"
+                )
+        after.put_back(self._learner)
         return priorities
 
-    def _new_recording(self, batches: Sequence[Batch], before: "_Saved") -> "_Recording":
+    def _keep(self, kind: tuple[int, int], recording: "_Recording", difference: float) -> None:
+        self._recordings[kind] = recording
+        self._addresses = _addresses(self._learner.tensors())
+        _, num_updates = kind
+        self._news = (
+            f"{num_updates} update{'s' if num_updates > 1 else ''} at a time from a CUDA graph; "
+            f"checked, within {difference:.2g} of eager ones"
+        )
+
+    def _give_up(self, trouble: str) -> None:
+        """Make every update eagerly from now on."""
+        self._trouble = trouble
+        self._recordings.clear()
+        self._learner.renew_generator()  # the old one may take itself to be recorded still
+        self._news = f"no CUDA graph, updates stay eager: {trouble}"
+
+    def _new_recording(self, batch: Batch, num_updates: int, before: "_Saved") -> "_Recording":
         """Record updates and repeat them from where the eager ones had begun."""
-        inputs = Batch(*map(torch.cat, zip(*batches, strict=True)))
-        own = inputs.split([len(batch.action) for batch in batches])
+        inputs = Batch(*(column.clone() for column in batch))
         outputs: list[Tensor] = []
 
         def work() -> None:
-            outputs[:] = self._eagerly(own)
+            outputs[:] = [self._eagerly(inputs, num_updates)]
 
-        before.put_back(self._tensors(), self._generator())
-        repeat = self._recorder.record(work, self._generator())
-        recording = _Recording(inputs, outputs, repeat)
-        before.put_back(self._tensors(), self._generator())
+        before.put_back(self._learner)
+        repeat = self._recorder.record(work, self._learner.generator)
+        recording = _Recording(inputs, outputs[0], repeat)
+        before.put_back(self._learner)
         for _ in range(CHECKED_REPETITIONS):
-            recording.repeat_on(batches)
+            recording.repeat_on(batch)
         return recording
+
+    def _save(self) -> "_Saved":
+        return _Saved(self._learner.tensors(), self._learner.generator)
 
 
 class _Recording(NamedTuple):
@@ -206,20 +206,19 @@ class _Recording(NamedTuple):
 
     Attributes:
         inputs: the minibatches that they read, one behind the other.
-        outputs: the priorities that they write, of each minibatch.
+        output: the priorities that they write.
         repeat: makes the updates again.
     """
 
     inputs: Batch
-    outputs: list[Tensor]
+    output: Tensor
     repeat: Callable[[], None]
 
-    def repeat_on(self, batches: Sequence[Batch]) -> list[Tensor]:
-        for own, *columns in zip(self.inputs, *batches, strict=True):
-            torch.cat(columns, out=own)
+    def repeat_on(self, batch: Batch) -> Tensor:
+        for own, column in zip(self.inputs, batch, strict=True):
+            own.copy_(column)
         self.repeat()
-        # The next repetition writes to the same place; one copy of all takes no longer than of one.
-        return list(torch.split(torch.cat(self.outputs), [len(output) for output in self.outputs]))
+        return self.output.clone()  # the next repetition writes to the same place
 
 
 class _Saved:
@@ -231,13 +230,18 @@ class _Saved:
         }
         self._generator_state = generator.get_state()
 
-    def put_back(self, tensors: Tensors, generator: torch.Generator) -> None:
-        """Give them their values again, in place."""
+    def put_back(self, learner: Learner) -> None:
+        """Give a learner these values again, in place."""
         with torch.no_grad():
-            for kind, group in tensors.items():
+            for kind, group in learner.tensors().items():
                 for tensor, kept in zip(group, self.tensors[kind], strict=True):
                     tensor.copy_(kept)
-        generator.set_state(self._generator_state)
+        learner.generator.set_state(self._generator_state)
+
+
+def _largest_difference(start: Tensors, expected: Tensors, found: Tensors) -> tuple[float, str]:
+    """Return how far a recording is from eager updates, and in which kind of tensor."""
+    return max((_difference(start[kind], expected[kind], found[kind]), kind) for kind in found)
 
 
 def _difference(

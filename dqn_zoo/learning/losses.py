@@ -6,15 +6,21 @@ worth is learned and how an error counts. Any loss takes any bootstrap, but for 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.bootstraps import Backup, Bootstrap, build_bootstrap
-from dqn_zoo.networks.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
-from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.networks.heads import (
+    CategoricalHead,
+    Head,
+    ImplicitQuantileHead,
+    QuantileHead,
+    ScalarHead,
+)
+from dqn_zoo.networks.network import NetworkSettings, QNetwork
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.config import Config
 
@@ -25,12 +31,12 @@ class LossOutput(NamedTuple):
     Attributes:
         per_example: float32 [batch], neither weighted nor reduced; carries the gradient.
         priority: float32 [batch], detached and >= 0: how surprising each row was.
-        metrics: scalars for the log, detached.
+        q_mean: float32, detached: mean value of the actions taken, for the log.
     """
 
     per_example: Tensor
     priority: Tensor
-    metrics: dict[str, Tensor]
+    q_mean: Tensor
 
 
 class Uniform(Protocol):
@@ -44,10 +50,31 @@ class Uniform(Protocol):
 class Loss(Protocol):
     """Anything that judges a batch with the online and the target network."""
 
+    head: ClassVar[type[Head]]  # what the networks have to end in
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Build the loss of a run with its bootstrap."""
+        ...
+
     def __call__(
-        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_features: Tensor,
+        uniform: Uniform,
     ) -> LossOutput:
-        """Return the loss of every row of `batch`; what is random comes from `uniform`."""
+        """Judge every row of a batch.
+
+        Args:
+            online: learns.
+            target: its older copy.
+            batch: transitions.
+            next_features: float [batch, feature_size], what the target network's torso makes of
+                `batch.next_observation`; several minibatches may have shared that pass.
+            uniform: whatever is random comes from it.
+        """
         ...
 
 
@@ -60,15 +87,27 @@ class TDLoss:
         penalty: of an error.
     """
 
+    head: ClassVar[type[Head]] = ScalarHead
+
     bootstrap: Bootstrap
     penalty: Callable[[Tensor], Tensor]
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Build the loss of a run with its bootstrap."""
+        return cls(bootstrap=build_bootstrap(config), penalty=PENALTIES[config.loss])
+
     def __call__(
-        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_features: Tensor,
+        uniform: Uniform,
     ) -> LossOutput:
         """Return the penalised TD error of every row; priorities are absolute errors."""
         with torch.no_grad():
-            next_q = target.q_values(batch.next_observation)
+            next_q = target.head.q_values(next_features)
             backup = self.bootstrap(next_q, online, target, batch)
             next_value = value_learning.expectation(backup.policy, next_q) + backup.bonus
             td_target = value_learning.td_target(backup.reward, batch.discount, next_value)
@@ -77,7 +116,7 @@ class TDLoss:
         return LossOutput(
             per_example=self.penalty(error),
             priority=error.detach().abs(),
-            metrics={"q_mean": q_selected.detach().mean()},
+            q_mean=q_selected.detach().mean(),
         )
 
 
@@ -90,10 +129,22 @@ class CategoricalLoss:
             has no counterpart in the paper.
     """
 
+    head: ClassVar[type[Head]] = CategoricalHead
+
     bootstrap: Bootstrap
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Build the loss of a run with its bootstrap."""
+        return cls(bootstrap=build_bootstrap(config))
+
     def __call__(
-        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_features: Tensor,
+        uniform: Uniform,
     ) -> LossOutput:
         """Return the cross-entropy of every row.
 
@@ -103,7 +154,7 @@ class CategoricalLoss:
         online_head = _head(online, CategoricalHead)
         target_head = _head(target, CategoricalHead)
         with torch.no_grad():
-            next_log = target_head.log_probabilities(target.features(batch.next_observation))
+            next_log = target_head.log_probabilities(next_features)
             next_q = target_head.mean(next_log)
             backup = self.bootstrap(next_q, online, target, batch)
             next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
@@ -119,7 +170,7 @@ class CategoricalLoss:
         return LossOutput(
             per_example=value_learning.cross_entropy(projected, log_probabilities),
             priority=value_learning.kl_divergence(projected, detached).clamp(min=0.0),
-            metrics={"q_mean": online_head.mean(detached).mean()},
+            q_mean=online_head.mean(detached).mean(),
         )
 
 
@@ -132,17 +183,27 @@ class QuantileLoss:
         kappa: of the Huber loss.
     """
 
+    head: ClassVar[type[Head]] = QuantileHead
+
     bootstrap: Bootstrap
     kappa: float
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Build the loss of a run with its bootstrap."""
+        return cls(bootstrap=build_bootstrap(config), kappa=config.huber_kappa)
+
     def __call__(
-        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_features: Tensor,
+        uniform: Uniform,
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         with torch.no_grad():
-            next_quantiles = _head(target, QuantileHead).quantiles(
-                target.features(batch.next_observation)
-            )
+            next_quantiles = _head(target, QuantileHead).quantiles(next_features)
             backup = self.bootstrap(next_quantiles.mean(dim=-1), online, target, batch)
             targets = _quantile_targets(backup, batch, next_quantiles)
         head = _head(online, QuantileHead)
@@ -163,20 +224,36 @@ class ImplicitQuantileLoss:
         num_target_quantiles: fractions drawn for the target, N' in the paper.
     """
 
+    head: ClassVar[type[Head]] = ImplicitQuantileHead
+
     bootstrap: Bootstrap
     kappa: float
     num_quantiles: int
     num_target_quantiles: int
 
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Build the loss of a run with its bootstrap."""
+        return cls(
+            bootstrap=build_bootstrap(config),
+            kappa=config.huber_kappa,
+            num_quantiles=config.num_quantiles,
+            num_target_quantiles=config.num_target_quantiles,
+        )
+
     def __call__(
-        self, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+        self,
+        online: QNetwork,
+        target: QNetwork,
+        batch: Batch,
+        next_features: Tensor,
+        uniform: Uniform,
     ) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
         batch_size = len(batch.action)
         online_head = _head(online, ImplicitQuantileHead)
         target_head = _head(target, ImplicitQuantileHead)
         with torch.no_grad():
-            next_features = target.features(batch.next_observation)
             backup = self.bootstrap(target_head.q_values(next_features), online, target, batch)
             next_quantiles = target_head.quantiles(
                 next_features, uniform(batch_size, self.num_target_quantiles)
@@ -204,15 +281,15 @@ def _quantile_output(
     return LossOutput(
         per_example=per_example,
         priority=per_example.detach(),
-        metrics={"q_mean": quantiles.detach().mean()},
+        q_mean=quantiles.detach().mean(),
     )
 
 
-HeadT = TypeVar("HeadT", bound=nn.Module)
+HeadT = TypeVar("HeadT", bound=Head)
 
 
 def _head(network: QNetwork, kind: type[HeadT]) -> HeadT:
-    """Return the head, which `build_loss` and `build_network` made for each other."""
+    """Return the head, which was built for this loss."""
     head = network.head
     assert isinstance(head, kind), f"this loss needs a {kind.__name__}"
     return head
@@ -223,24 +300,23 @@ def _head(network: QNetwork, kind: type[HeadT]) -> HeadT:
 
 def build_loss(config: Config) -> Loss:
     """Build the loss of a run with its bootstrap."""
-    return LOSSES[config.loss](config, build_bootstrap(config))
+    return LOSSES[config.loss].from_config(config)
 
 
-def _implicit_quantiles(config: Config, bootstrap: Bootstrap) -> Loss:
-    return ImplicitQuantileLoss(
-        bootstrap=bootstrap,
-        kappa=config.huber_kappa,
-        num_quantiles=config.num_quantiles,
-        num_target_quantiles=config.num_target_quantiles,
-    )
+def network_settings(config: Config) -> NetworkSettings:
+    """Return the network of a run: what its settings describe, with the head of its loss."""
+    return NetworkSettings.from_config(config, LOSSES[config.loss].head)
 
 
-LOSSES: dict[str, Callable[[Config, Bootstrap], Loss]] = {
-    "huber": lambda config, bootstrap: TDLoss(bootstrap=bootstrap, penalty=value_learning.huber),
-    "squared": lambda config, bootstrap: TDLoss(
-        bootstrap=bootstrap, penalty=value_learning.squared
-    ),
-    "c51": lambda config, bootstrap: CategoricalLoss(bootstrap=bootstrap),
-    "qrdqn": lambda config, bootstrap: QuantileLoss(bootstrap=bootstrap, kappa=config.huber_kappa),
-    "iqn": _implicit_quantiles,
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "huber": value_learning.huber,
+    "squared": value_learning.squared,
+}
+
+LOSSES: dict[str, type[Loss]] = {
+    "huber": TDLoss,
+    "squared": TDLoss,
+    "c51": CategoricalLoss,
+    "qrdqn": QuantileLoss,
+    "iqn": ImplicitQuantileLoss,
 }

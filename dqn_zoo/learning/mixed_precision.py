@@ -1,4 +1,4 @@
-"""Precision: what a learner multiplies in, and the weights that it multiplies with.
+"""What a learner computes with, made of the weights that learn: in bfloat16, or compiled.
 
 Autocast alone would cast every weight from float32 to bfloat16 each time it is used, which takes a
 fifth of an update on a CPU. Here each is cast once an update; the bits are those of autocast.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dqn_zoo.networks.heads import Stream
-from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.networks.network import QNetwork, with_compiled_torso
 
 
 class Cast(NamedTuple):
@@ -32,9 +32,14 @@ class WorkingNetwork:
     Args:
         network: keeps the float32 weights.
         bfloat16: multiply in bfloat16.
+        compiled_torso: compile the convolutions of updates; actions are chosen without.
+
+    Attributes:
+        network: computes.
+        for_updates: the same layers, with the torso compiled if that is asked for.
     """
 
-    def __init__(self, network: QNetwork, *, bfloat16: bool) -> None:
+    def __init__(self, network: QNetwork, *, bfloat16: bool, compiled_torso: bool = False) -> None:
         layers = _bfloat16_layers(network) if bfloat16 else []
         weights = list(chain.from_iterable(layer.parameters() for layer in layers))
         self._casts = [
@@ -47,6 +52,8 @@ class WorkingNetwork:
         }
         memo |= {id(cast.weight): cast.copy for cast in self._casts}
         self.network = copy.deepcopy(network, memo) if bfloat16 else network
+        compiles = with_compiled_torso if compiled_torso else lambda plain: plain
+        self.for_updates = compiles(self.network)
 
     def take_weights(self) -> None:
         """Copy the weights to the copies; call it after every change of them."""

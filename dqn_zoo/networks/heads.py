@@ -2,14 +2,15 @@
 
     features -> layers (plain or dueling, linear or noisy) -> [..., num_actions, outputs] -> head
 
-What a head makes of the outputs depends on what the loss learns: a value, the probabilities of
-atoms, quantiles, or quantiles at given fractions. Every head offers `q_values`.
+What a head makes of the outputs depends on what is learned: a value, the probabilities of atoms,
+quantiles, or quantiles at given fractions. Every head offers `q_values`; a loss names its head.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class HeadSettings:
     """What a head looks like.
 
     Attributes:
-        loss: a key of `HEADS`.
+        kind: the class of the head; a loss names the one that it learns with.
         dueling: separate streams for the value of the state and the advantages of the actions.
         noisy_sigma: initial noise of noisy layers; None: plain layers.
         layer_norm: normalise the hidden layer before its ReLU.
@@ -33,7 +34,7 @@ class HeadSettings:
         num_cosines: of its embedding of the fractions.
     """
 
-    loss: str
+    kind: "type[Head]"
     dueling: bool = False
     noisy_sigma: float | None = None
     layer_norm: bool = False
@@ -45,32 +46,41 @@ class HeadSettings:
     num_cosines: int = 64
 
 
-class Head(Protocol):
-    """What every head offers; it is an `nn.Module`, too."""
+class Head(nn.Module, ABC):
+    """What a network ends in; an update learns what it gives, a policy compares its `q_values`.
 
+    Args:
+        layers: map features to float32 [..., num_actions, outputs], as many as `num_outputs` says.
+        settings: of the head.
+        feature_size: of the torso.
+    """
+
+    layers: nn.Module
+
+    @staticmethod
+    @abstractmethod
+    def num_outputs(settings: HeadSettings) -> int:
+        """Return how many numbers this head needs of the layers per action."""
+
+    @abstractmethod
+    def __init__(self, layers: nn.Module, settings: HeadSettings, *, feature_size: int) -> None:
+        super().__init__()
+
+    @abstractmethod
     def q_values(self, features: Tensor) -> Tensor:
         """Return float32 [batch, num_actions] for features [batch, feature_size]."""
-        ...
 
 
-MakeLayers = Callable[[int], nn.Module]  # makes layers with so many outputs
-
-
-class BuildHead(Protocol):
-    """Anything that builds a head around layers with the outputs that it needs per action."""
-
-    def __call__(
-        self, settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
-    ) -> nn.Module:
-        """Return a head; `make_layers` takes the outputs of one action."""
-        ...
-
-
-class ScalarHead(nn.Module):
+class ScalarHead(Head):
     """One value per action."""
 
-    def __init__(self, layers: nn.Module) -> None:
-        super().__init__()
+    @staticmethod
+    def num_outputs(settings: HeadSettings) -> int:
+        """Return 1, the value."""
+        return 1
+
+    def __init__(self, layers: nn.Module, settings: HeadSettings, *, feature_size: int) -> None:
+        super().__init__(layers, settings, feature_size=feature_size)
         self.layers = layers
 
     def q_values(self, features: Tensor) -> Tensor:
@@ -79,7 +89,7 @@ class ScalarHead(nn.Module):
         return values.squeeze(-1)
 
 
-class CategoricalHead(nn.Module):
+class CategoricalHead(Head):
     """Probabilities of equally spaced returns (Bellemare et al., 2017, section 4.1).
 
     https://arxiv.org/abs/1707.06887.
@@ -87,9 +97,15 @@ class CategoricalHead(nn.Module):
 
     support: Tensor
 
-    def __init__(self, layers: nn.Module, support: Tensor) -> None:
-        super().__init__()
+    @staticmethod
+    def num_outputs(settings: HeadSettings) -> int:
+        """Return the number of atoms."""
+        return settings.num_atoms
+
+    def __init__(self, layers: nn.Module, settings: HeadSettings, *, feature_size: int) -> None:
+        super().__init__(layers, settings, feature_size=feature_size)
         self.layers = layers
+        support = torch.linspace(settings.v_min, settings.v_max, settings.num_atoms)
         self.register_buffer("support", support, persistent=False)
 
     def log_probabilities(self, features: Tensor) -> Tensor:
@@ -106,7 +122,7 @@ class CategoricalHead(nn.Module):
         return (log_probabilities.exp() * self.support).sum(dim=-1)
 
 
-class QuantileHead(nn.Module):
+class QuantileHead(Head):
     """Returns at equally spaced quantile midpoints (Dabney et al., 2018a, section 4).
 
     https://arxiv.org/abs/1710.10044.
@@ -114,10 +130,16 @@ class QuantileHead(nn.Module):
 
     fractions: Tensor
 
-    def __init__(self, layers: nn.Module, num_quantiles: int) -> None:
-        super().__init__()
+    @staticmethod
+    def num_outputs(settings: HeadSettings) -> int:
+        """Return the number of quantiles."""
+        return settings.num_quantiles
+
+    def __init__(self, layers: nn.Module, settings: HeadSettings, *, feature_size: int) -> None:
+        super().__init__(layers, settings, feature_size=feature_size)
         self.layers = layers
-        self.register_buffer("fractions", midpoints(num_quantiles).unsqueeze(0), persistent=False)
+        fractions = midpoints(settings.num_quantiles).unsqueeze(0)
+        self.register_buffer("fractions", fractions, persistent=False)
 
     def quantiles(self, features: Tensor) -> Tensor:
         """Return float32 [batch, num_actions, num_quantiles], those at `fractions`."""
@@ -129,31 +151,30 @@ class QuantileHead(nn.Module):
         return self.quantiles(features).mean(dim=-1)
 
 
-class ImplicitQuantileHead(nn.Module):
+class ImplicitQuantileHead(Head):
     """Returns at any quantile fractions (Dabney et al., 2018b, section 3 and equation 4).
 
-    https://arxiv.org/abs/1806.06923.
-
-    Args:
-        layers: map [batch, num_fractions, feature_size] to [..., num_actions, 1].
-        feature_size: of the torso.
-        num_cosines: of the embedding.
-        num_acting_quantiles: fractions that `q_values` averages.
+    https://arxiv.org/abs/1806.06923. The layers see every fraction by itself: they map
+    [batch, num_fractions, feature_size] to [..., num_actions, 1].
     """
 
     frequencies: Tensor
     acting_fractions: Tensor
 
-    def __init__(
-        self, layers: nn.Module, feature_size: int, *, num_cosines: int, num_acting_quantiles: int
-    ) -> None:
-        super().__init__()
-        self.embedding = nn.Linear(num_cosines, feature_size)
+    @staticmethod
+    def num_outputs(settings: HeadSettings) -> int:
+        """Return 1, the quantile at the fraction that the layers were shown."""
+        return 1
+
+    def __init__(self, layers: nn.Module, settings: HeadSettings, *, feature_size: int) -> None:
+        super().__init__(layers, settings, feature_size=feature_size)
+        # Before the layers: an optimizer's state is kept in the order of the weights.
+        self.embedding = nn.Linear(settings.num_cosines, feature_size)
         self.layers = layers
-        self.register_buffer("frequencies", math.pi * torch.arange(num_cosines), persistent=False)
-        self.register_buffer(
-            "acting_fractions", midpoints(num_acting_quantiles).unsqueeze(0), persistent=False
-        )
+        frequencies = math.pi * torch.arange(settings.num_cosines)
+        acting_fractions = midpoints(settings.num_acting_quantiles).unsqueeze(0)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("acting_fractions", acting_fractions, persistent=False)
 
     def quantiles(self, features: Tensor, fractions: Tensor) -> Tensor:
         """Return the quantiles of every action's return.
@@ -220,16 +241,23 @@ class NoisyLinear(nn.Linear):
         return functional.linear(inputs, weight, bias)
 
 
+class LayerSizes(NamedTuple):
+    """How wide the layers of a head are; `num_outputs` is per action."""
+
+    feature_size: int
+    hidden_size: int
+    num_actions: int
+    num_outputs: int
+
+
 class Stream(nn.Module):
     """A hidden layer and an output layer."""
 
-    def __init__(
-        self, settings: HeadSettings, *, feature_size: int, hidden_size: int, num_outputs: int
-    ) -> None:
+    def __init__(self, settings: HeadSettings, sizes: LayerSizes, *, num_outputs: int) -> None:
         super().__init__()
-        self.hidden = _linear(feature_size, hidden_size, settings.noisy_sigma)
-        self.norm = nn.LayerNorm(hidden_size) if settings.layer_norm else nn.Identity()
-        self.output = _linear(hidden_size, num_outputs, settings.noisy_sigma)
+        self.hidden = _linear(sizes.feature_size, sizes.hidden_size, settings.noisy_sigma)
+        self.norm = nn.LayerNorm(sizes.hidden_size) if settings.layer_norm else nn.Identity()
+        self.output = _linear(sizes.hidden_size, num_outputs, settings.noisy_sigma)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return float32 [..., num_outputs] for features [..., feature_size]."""
@@ -241,21 +269,15 @@ class Stream(nn.Module):
 
 
 class PlainLayers(nn.Module):
-    """One stream for all actions.
+    """One stream for all actions: [..., num_actions, num_outputs] for features."""
 
-    Args:
-        make_stream: gives a stream with so many outputs.
-        num_actions: of the game.
-        num_outputs: of each action.
-    """
-
-    def __init__(self, make_stream: MakeLayers, *, num_actions: int, num_outputs: int) -> None:
+    def __init__(self, settings: HeadSettings, sizes: LayerSizes) -> None:
         super().__init__()
-        self._outputs = num_actions, num_outputs
-        self.stream = make_stream(num_actions * num_outputs)
+        self._outputs = sizes.num_actions, sizes.num_outputs
+        self.stream = Stream(settings, sizes, num_outputs=sizes.num_actions * sizes.num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return float32 [..., num_actions, outputs] for features [..., feature_size]."""
+        """Return float32 [..., num_actions, num_outputs] for features [..., feature_size]."""
         values: Tensor = self.stream(features)
         return values.view(*values.shape[:-1], *self._outputs)
 
@@ -265,21 +287,16 @@ class DuelingLayers(nn.Module):
 
     https://arxiv.org/abs/1511.06581. As in its section 4.2, the gradient that both streams send
     back to the features is scaled by 1 / sqrt(2).
-
-    Args:
-        make_stream: gives a stream with so many outputs.
-        num_actions: of the game.
-        num_outputs: of each action.
     """
 
-    def __init__(self, make_stream: MakeLayers, *, num_actions: int, num_outputs: int) -> None:
+    def __init__(self, settings: HeadSettings, sizes: LayerSizes) -> None:
         super().__init__()
-        self._outputs = num_actions, num_outputs
-        self.value = make_stream(num_outputs)
-        self.advantage = make_stream(num_actions * num_outputs)
+        self._outputs = sizes.num_actions, sizes.num_outputs
+        self.value = Stream(settings, sizes, num_outputs=sizes.num_outputs)
+        self.advantage = Stream(settings, sizes, num_outputs=sizes.num_actions * sizes.num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return float32 [..., num_actions, outputs] for features [..., feature_size]."""
+        """Return float32 [..., num_actions, num_outputs] for features [..., feature_size]."""
         # Equal to the features, with a scaled gradient.
         features = features.detach() + (features - features.detach()) / math.sqrt(2)
         value: Tensor = self.value(features).unsqueeze(-2)
@@ -290,8 +307,8 @@ class DuelingLayers(nn.Module):
 
 def build_head(
     settings: HeadSettings, *, feature_size: int, hidden_size: int, num_actions: int
-) -> nn.Module:
-    """Build the head that a loss needs; it satisfies `Head`.
+) -> Head:
+    """Build a head with its layers.
 
     Args:
         settings: see `HeadSettings`.
@@ -299,17 +316,10 @@ def build_head(
         hidden_size: units of each hidden layer.
         num_actions: of the game.
     """
-    build_layers = DuelingLayers if settings.dueling else PlainLayers
-
-    def make_stream(num_outputs: int) -> Stream:
-        return Stream(
-            settings, feature_size=feature_size, hidden_size=hidden_size, num_outputs=num_outputs
-        )
-
-    def make_layers(num_outputs: int) -> nn.Module:
-        return build_layers(make_stream, num_actions=num_actions, num_outputs=num_outputs)
-
-    return HEADS[settings.loss](settings, make_layers, feature_size=feature_size)
+    num_outputs = settings.kind.num_outputs(settings)
+    sizes = LayerSizes(feature_size, hidden_size, num_actions, num_outputs)
+    layers = DuelingLayers(settings, sizes) if settings.dueling else PlainLayers(settings, sizes)
+    return settings.kind(layers, settings, feature_size=feature_size)
 
 
 def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
@@ -322,52 +332,15 @@ def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -
     Returns:
         None if the weights are not those of such a network.
     """
-    name = f"layers.{'advantage' if settings.dueling else 'stream'}.output.bias"
-    shape = shapes.get(f"head.{name}", ())
+    stream = "advantage" if settings.dueling else "stream"
+    shape = shapes.get(f"head.layers.{stream}.output.bias", ())
     if len(shape) != 1:
         return None
-    with torch.device("meta"):  # shapes alone: no memory, no random numbers
-        of_one_action = build_head(settings, feature_size=1, hidden_size=1, num_actions=1)
-    outputs = len(of_one_action.state_dict()[name])
-    return None if shape[0] % outputs else shape[0] // outputs
+    num_actions, rest = divmod(shape[0], settings.kind.num_outputs(settings))
+    return None if rest else num_actions
 
 
 def _linear(in_features: int, out_features: int, sigma: float | None) -> nn.Linear:
     if sigma is None:
         return nn.Linear(in_features, out_features)
     return NoisyLinear(in_features, out_features, sigma)
-
-
-def _scalar(settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int) -> nn.Module:
-    return ScalarHead(make_layers(1))
-
-
-def _categorical(
-    settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
-) -> nn.Module:
-    support = torch.linspace(settings.v_min, settings.v_max, settings.num_atoms)
-    return CategoricalHead(make_layers(settings.num_atoms), support)
-
-
-def _quantiles(settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int) -> nn.Module:
-    return QuantileHead(make_layers(settings.num_quantiles), settings.num_quantiles)
-
-
-def _implicit_quantiles(
-    settings: HeadSettings, make_layers: MakeLayers, *, feature_size: int
-) -> nn.Module:
-    return ImplicitQuantileHead(
-        make_layers(1),
-        feature_size,
-        num_cosines=settings.num_cosines,
-        num_acting_quantiles=settings.num_acting_quantiles,
-    )
-
-
-HEADS: dict[str, BuildHead] = {
-    "huber": _scalar,
-    "squared": _scalar,
-    "c51": _categorical,
-    "qrdqn": _quantiles,
-    "iqn": _implicit_quantiles,
-}

@@ -5,7 +5,7 @@ Weights and frames of the convolutions lie in memory with the channels last; fra
 already, from `channels_last`, are passed through faster.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,8 +40,8 @@ class NetworkSettings:
     head: HeadSettings
 
     @classmethod
-    def from_config(cls, config: Config) -> "NetworkSettings":
-        """Return the network that a config describes."""
+    def from_config(cls, config: Config, head: type[Head]) -> "NetworkSettings":
+        """Return the network that a config describes, ending in a head of the given class."""
         return cls(
             torso=config.network,
             frame_stack=config.frame_stack,
@@ -50,7 +50,7 @@ class NetworkSettings:
             layer_norm=config.layer_norm,
             spectral_norm=config.spectral_norm,
             head=HeadSettings(
-                loss=config.loss,
+                kind=head,
                 dueling=config.dueling,
                 noisy_sigma=config.noisy_sigma,
                 layer_norm=config.layer_norm,
@@ -67,12 +67,10 @@ class NetworkSettings:
 class QNetwork(nn.Module):
     """A torso that turns frames into features and a head that turns features into action values."""
 
-    head: Head
-
-    def __init__(self, torso: nn.Module, head: nn.Module | Head) -> None:
+    def __init__(self, torso: nn.Module, head: Head) -> None:
         super().__init__()
         self.torso = torso
-        self.head = head  # type: ignore[assignment]
+        self.head = head
         self._noisy_layers = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
 
     def features(self, observation: Tensor) -> Tensor:
@@ -117,24 +115,6 @@ def with_compiled_torso(network: QNetwork) -> QNetwork:
     torch._dynamo.config.suppress_errors = True
     # Without `dynamic` the second size of a minibatch would make slower kernels for every size.
     return QNetwork(cast(nn.Module, torch.compile(network.torso, dynamic=False)), network.head)
-
-
-class NetworkWithFeatures(QNetwork):
-    """The same network, for which the features of one tensor of observations are known already.
-
-    Args:
-        network: whose layers it shares.
-        observation: uint8 [batch, stack, 84, 84], recognised by its identity.
-        features: float [batch, feature_size], what `network.features` makes of it.
-    """
-
-    def __init__(self, network: QNetwork, observation: Tensor, features: Tensor) -> None:
-        super().__init__(network.torso, network.head)
-        self._observation, self._features = observation, features
-
-    def features(self, observation: Tensor) -> Tensor:
-        """Return what is known, or compute it."""
-        return self._features if observation is self._observation else super().features(observation)
 
 
 def channels_last(observation: Tensor) -> Tensor:
@@ -256,19 +236,12 @@ def build_network(settings: NetworkSettings, *, num_actions: int, seed: int) -> 
         return QNetwork(torso, head).eval()
 
 
-def with_current_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights that were saved when the hidden layer was still a part of the torso."""
-    if "head.weight" not in weights:
-        return dict(weights)
-    former = {
-        "torso.layers.7.": "head.layers.stream.hidden.",
-        "head.": "head.layers.stream.output.",
+def weights_on_cpu(network: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the weights on the CPU."""
+    return {
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in network.state_dict().items()
     }
-    renamed = {}
-    for name, value in weights.items():
-        old = next((prefix for prefix in former if name.startswith(prefix)), None)
-        renamed[name if old is None else former[old] + name.removeprefix(old)] = value
-    return renamed
 
 
 def _three_convolutions(

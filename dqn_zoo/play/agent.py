@@ -15,8 +15,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import count_actions
-from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network, with_current_names
+from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.runs.run import Run, find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
@@ -153,7 +154,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     file = find_weights(find_run(path.parent, run=str(path)), "best") if path.is_dir() else path
     try:
-        return with_current_names(load_tensors(file.read_bytes()))
+        return load_tensors(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{file} does not exist; expected a run folder or weights") from error
     except (OSError, SafetensorError) as error:
@@ -165,7 +166,7 @@ def build_agent(weights_file: Path, config: Config, *, device: str | torch.devic
     weights = load_weights(weights_file)
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     num_actions = check_shapes(weights_file, shapes, config)
-    network = build_network(NetworkSettings.from_config(config), num_actions=num_actions, seed=0)
+    network = build_network(network_settings(config), num_actions=num_actions, seed=0)
     network.load_state_dict(weights)
     network.requires_grad_(False).to(device)
     return Agent(network, config, num_actions=num_actions, device=torch.device(device))
@@ -185,7 +186,7 @@ def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Conf
     Raises:
         UserError: a name is missing or too many, or has another shape.
     """
-    settings = NetworkSettings.from_config(config)
+    settings = network_settings(config)
     num_actions = count_actions(settings.head, shapes)
     if not num_actions:
         raise UserError(f"{file} does not hold the weights of a network like its run's")

@@ -33,6 +33,11 @@ class Draw(NamedTuple):
     rows: Tensor
     weight: Tensor
 
+    def split(self, size: int) -> "list[Draw]":
+        """Return views of so many rows each, in their order; the last may have fewer."""
+        columns = (torch.split(column, size) for column in self)
+        return [Draw(*parts) for parts in zip(*columns, strict=True)]
+
 
 class Sampler(Protocol):
     """Anything that draws rows."""

@@ -130,6 +130,9 @@ class Config(BaseModel):
     )
 
     # Learning rule
+    algorithm: str = Field(
+        default="replay", description="where the minibatches come from: a replay memory"
+    )
     bootstrap: Literal["greedy", "double", "soft"] = Field(
         default="greedy",
         description="next action in the target: the target network's best, the online network's "

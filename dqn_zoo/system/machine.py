@@ -71,7 +71,7 @@ def process_memory_bytes() -> int | None:
 
 
 def check_memory(
-    needed_bytes: int, per_transition_bytes: float, *, buffer_size: int, available: int | None
+    needed_bytes: int, bytes_each: float, *, key: str, size: int, available: int | None
 ) -> None:
     """Refuse a run that would not fit, before it starts.
 
@@ -80,24 +80,25 @@ def check_memory(
 
     Args:
         needed_bytes: What the run will occupy, all of it.
-        per_transition_bytes: The part of them that each transition of `buffer_size` adds.
-        buffer_size: Transitions in the replay memory.
+        bytes_each: The part of them that each one of `size` adds.
+        key: The setting that decides how much it is.
+        size: Its value, such as the transitions of `buffer_size`.
         available: Bytes from `memory_available_bytes`; None (unknown) refuses nothing.
 
     Raises:
-        UserError: It does not fit; the message names the largest `buffer_size` that would.
+        UserError: It does not fit; the message names the largest value that would.
     """
     if available is None or needed_bytes <= available:
         return
-    fixed_bytes = needed_bytes - per_transition_bytes * buffer_size
-    largest = _two_digits(int((available - fixed_bytes) / per_transition_bytes))
+    fixed_bytes = needed_bytes - bytes_each * size
+    largest = _two_digits(int((available - fixed_bytes) / bytes_each))
     mend = (
-        f"the largest that fits is {largest:_}: --set buffer_size={largest}"
+        f"the largest that fits is {largest:_}: --set {key}={largest}"
         if largest > 0
-        else "not even an empty replay memory fits: free some memory"
+        else "not even the smallest fits: free some memory"
     )
     needed, free = f"{needed_bytes / 1e9:.1f} GB", f"{available / 1e9:.1f} GB"
-    raise UserError(f"buffer_size needs {needed} and {free} is free; {mend}")
+    raise UserError(f"{key} needs {needed} and {free} is free; {mend}")
 
 
 def usable_cores() -> int:

@@ -1,10 +1,8 @@
 """Where the wall-clock of a run goes."""
 
-import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 Clock = Callable[[], float]
 
@@ -55,33 +53,6 @@ class Section:
 
     def __exit__(self, *raised: object) -> None:
         self._stopwatch._switch(self._before)
-
-
-class _HasStopwatch(Protocol):
-    @property
-    def stopwatch(self) -> Stopwatch: ...
-
-
-Owner = TypeVar("Owner", bound=_HasStopwatch)
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-Method = Callable[Concatenate[Owner, Arguments], Result]
-
-
-def timed(
-    section: str,
-) -> Callable[[Method[Owner, Arguments, Result]], Method[Owner, Arguments, Result]]:
-    """Make a method, of an object with a `stopwatch`, count its time for a section."""
-
-    def decorate(method: Method[Owner, Arguments, Result]) -> Method[Owner, Arguments, Result]:
-        @functools.wraps(method)
-        def wrapper(self: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            with self.stopwatch.section(section):
-                return method(self, *args, **kwargs)
-
-        return wrapper
-
-    return decorate
 
 
 def profile_lines(seconds: Mapping[str, float]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What happens between vector steps: target copies, logs, evaluations, checkpoints, the display.
+"""What is due between vector steps: logs, evaluations, checkpoints, the display.
 
 Everything that is due follows from the number of steps alone, and is compared with what was done.
 So a run that was stopped in the middle of its duties does the rest of them when it is resumed.
@@ -17,8 +17,8 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import FRAMES_PER_STEP
 from dqn_zoo.system import machine
 from dqn_zoo.system.signals import Stop
-from dqn_zoo.system.stopwatch import timed
 from dqn_zoo.training.display import Display, Status
+from dqn_zoo.training.snapshot import snapshot
 from dqn_zoo.training.trainer import Trainer
 
 
@@ -26,7 +26,7 @@ class _StoppedInEvaluationError(Exception):
     """The run was asked to stop while an evaluation was played."""
 
 
-class Housekeeper:
+class Duties:
     """Does what is due between vector steps.
 
     Args:
@@ -48,7 +48,6 @@ class Housekeeper:
         *,
         previous: Checkpoint | None,
     ) -> None:
-        self.stopwatch = trainer.stopwatch
         self._trainer = trainer
         self._run = run
         self._log = log
@@ -56,45 +55,42 @@ class Housekeeper:
         self._stop = stop
         self._previous = previous
         self._saved_at = self._tried_at = previous.step if previous is not None else 0
-        self._last_row = (trainer.elapsed_s, trainer.counters.steps)
-        self._updates_at_row = trainer.counters.updates
+        self._last_row = (trainer.elapsed_s, trainer.algorithm.steps)
+        self._updates_at_row = trainer.algorithm.updates
         self._last_evaluation: float | None = None
         self._loss = self._q_mean = math.nan
         self._owes_best = False
 
-    def keep_house(self) -> None:
-        """Copy the target network, log, evaluate, save and show: each if it is due."""
-        config, counters = self._trainer.config, self._trainer.counters
-        news = self._trainer.learner.take_news()
+    def perform(self) -> None:
+        """Log, evaluate, save and show: each if it is due."""
+        trainer, config = self._trainer, self._trainer.config
+        steps, section = trainer.algorithm.steps, trainer.stopwatch.section
+        news = trainer.algorithm.take_news()
         if news is not None:
             self._display.message(news)
-        if counters.steps // config.target_update_interval > counters.target_copies:
-            counters.target_copies = counters.steps // config.target_update_interval
-            self._trainer.learner.sync_target()
-        if counters.steps // config.log_interval > counters.log_rows:
-            counters.log_rows = counters.steps // config.log_interval
-            self._log_progress()
+        if steps // config.log_interval > trainer.log_rows:
+            trainer.log_rows = steps // config.log_interval
+            with section("logging"):
+                self._log_progress()
         if self.owes_evaluation():
-            self._evaluate()
-        if (
-            config.save_freq
-            and counters.steps // config.save_freq > self._tried_at // config.save_freq
-        ):
+            with section("evaluation"):
+                self._evaluate()
+        if config.save_freq and steps // config.save_freq > self._tried_at // config.save_freq:
             self._save()
         if self._display.due():
             self._show()
 
     def owes_evaluation(self) -> bool:
         """Return whether an evaluation is due: also one that a stop interrupted."""
-        config, counters = self._trainer.config, self._trainer.counters
-        return config.eval_freq > 0 and counters.steps // config.eval_freq > counters.evaluations
+        trainer, every = self._trainer, self._trainer.config.eval_freq
+        return every > 0 and trainer.algorithm.steps // every > trainer.evaluations
 
-    def log_games(self, games: list[FinishedEpisode]) -> None:
+    def note_games(self, games: list[FinishedEpisode]) -> None:
         """Write the training games that ended in this vector step."""
         trainer = self._trainer
         for game in games:
-            with self.stopwatch.section("logging"):
-                self._log.episode(game, steps=trainer.counters.steps, seconds=trainer.elapsed_s)
+            with trainer.stopwatch.section("logging"):
+                self._log.episode(game, steps=trainer.algorithm.steps, seconds=trainer.elapsed_s)
 
     def save_at_the_end(self) -> None:
         """Save where the run stops.
@@ -102,7 +98,7 @@ class Housekeeper:
         Raises:
             UserError: if the checkpoint cannot be written; while a run goes on that is a warning.
         """
-        steps = self._trainer.counters.steps
+        steps = self._trainer.algorithm.steps
         if self._saved_at != steps and self._tried_at != steps:
             self._save()
         elif self._owes_best:
@@ -114,13 +110,12 @@ class Housekeeper:
                 f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
             )
 
-    @timed("logging")
     def _log_progress(self) -> None:
         trainer = self._trainer
-        steps, elapsed_s = trainer.counters.steps, trainer.elapsed_s
-        metrics = trainer.learner.take_metrics()
+        steps, elapsed_s = trainer.algorithm.steps, trainer.elapsed_s
+        metrics = trainer.algorithm.take_metrics()
         self._check_finite(metrics["loss"])
-        self._updates_at_row = trainer.counters.updates
+        self._updates_at_row = trainer.algorithm.updates
         self._loss, self._q_mean = metrics["loss"], metrics["q_mean"]
         row_s, row_steps = self._last_row
         self._last_row = (elapsed_s, steps)
@@ -135,10 +130,8 @@ class Housekeeper:
                 "episodes": trainer.statistics.episodes,
                 "return_mean": trainer.statistics.return_mean,
                 "length_mean": trainer.statistics.length_mean,
-                "epsilon": trainer.current_epsilon(),
-                "learning_rate": trainer.learning_rate(steps),
-                "updates": trainer.counters.updates,
-                "replay_size": len(trainer.replay),
+                "epsilon": trainer.algorithm.epsilon,
+                "updates": trainer.algorithm.updates,
                 "memory_mb": None if memory_bytes is None else round(memory_bytes / 1e6, 1),
             }
         )
@@ -149,19 +142,18 @@ class Housekeeper:
         Raises:
             UserError: if updates were made and their mean loss is not a number.
         """
-        if self._trainer.counters.updates > self._updates_at_row and not math.isfinite(loss):
+        if self._trainer.algorithm.updates > self._updates_at_row and not math.isfinite(loss):
             raise UserError(
-                f"the loss is {loss} at step {self._trainer.counters.steps:,}: training has "
+                f"the loss is {loss} at step {self._trainer.algorithm.steps:,}: training has "
                 "diverged; start again with a lower learning_rate or a lower max_grad_norm"
             )
 
-    @timed("evaluation")
     def _evaluate(self) -> None:
         """Play the evaluation that is due; a stop in its midst leaves it to the resumed run."""
         trainer = self._trainer
-        config, counters = trainer.config, trainer.counters
+        config, algorithm = trainer.config, trainer.algorithm
         assert config.seed is not None
-        self._check_finite(trainer.learner.mean_loss)
+        self._check_finite(algorithm.mean_loss)
         settings = EnvSettings.from_config(config)
         played: list[Game] = []
         began = time.monotonic()
@@ -174,10 +166,10 @@ class Housekeeper:
 
         try:
             games = evaluate(
-                trainer.learner.q_values,
+                algorithm.q_values,
                 game=config.env,
                 settings=settings,
-                seeds=evaluation_seeds(config.seed, counters.evaluations, config.eval_episodes),
+                seeds=evaluation_seeds(config.seed, trainer.evaluations, config.eval_episodes),
                 num_envs=ENVS_PER_CORE * machine.usable_cores(),
                 num_threads=config.num_threads,
                 on_game=played.append,
@@ -188,15 +180,15 @@ class Housekeeper:
         summary = summarize([game.score for game in games])
         self._last_evaluation = summary.mean
         # An untrained network that repeats one action can score high in a few games.
-        learns = counters.updates > 0
+        learns = algorithm.updates > 0
         is_best = learns and (trainer.best.score is None or summary.mean > trainer.best.score)
         if is_best:
             trainer.note_best(summary.mean)
             self._try_to_write_best()
         self._log.evaluation(
             {
-                "steps": counters.steps,
-                "evaluation": counters.evaluations,
+                "steps": algorithm.steps,
+                "evaluation": trainer.evaluations,
                 "episodes": summary.num_games,
                 "mean": summary.mean,
                 "std": summary.std,
@@ -208,12 +200,12 @@ class Housekeeper:
                 "is_best": is_best,
             }
         )
-        counters.evaluations = counters.steps // config.eval_freq
+        trainer.evaluations = algorithm.steps // config.eval_freq
 
-    @timed("saving")
     def _try_to_write_best(self) -> None:
         try:
-            self._write_best()
+            with self._trainer.stopwatch.section("saving"):
+                self._write_best()
         except OSError as error:
             self._display.message(
                 f"warning: {self._run.best_model_file} could not be written ({error.strerror}); "
@@ -225,21 +217,24 @@ class Housekeeper:
         replace_file(self._run.best_model_file, self._trainer.best_bytes())
         self._owes_best = False
 
-    @timed("saving")
     def _save(self) -> None:
+        with self._trainer.stopwatch.section("saving"):
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         """Write a checkpoint and the last weights; a failure is a warning until the next is due.
 
         Raises:
             UserError: if the run has diverged; its last checkpoint from before stays the newest.
         """
-        self._check_finite(self._trainer.learner.mean_loss)
-        steps = self._tried_at = self._trainer.counters.steps
+        self._check_finite(self._trainer.algorithm.mean_loss)
+        steps = self._tried_at = self._trainer.algorithm.steps
         self._show("saving")
         previous = self._previous
         if previous is not None and not previous.path.exists():
             previous = None  # somebody made room
         try:
-            files = self._trainer.files(self._log.offsets(), previous)
+            files = snapshot(self._trainer, self._log.offsets(), previous)
             self._previous = write_checkpoint(
                 self._run.checkpoints, steps, files, previous=previous
             )
@@ -256,24 +251,25 @@ class Housekeeper:
                 f"warning: {what} at step {steps:,} could not be written ({error.strerror}){older}"
             )
 
-    @timed("display")
     def _show(self, phase: str = "") -> None:
+        with self._trainer.stopwatch.section("display"):
+            self._display.update(self._status(phase))
+
+    def _status(self, phase: str) -> Status:
         trainer = self._trainer
-        steps = trainer.counters.steps
-        self._display.update(
-            Status(
-                steps=steps,
-                frames=steps * FRAMES_PER_STEP,
-                elapsed_s=trainer.elapsed_s,
-                learning=trainer.counters.updates > 0,
-                episodes=trainer.statistics.episodes,
-                return_mean=trainer.statistics.return_mean,
-                epsilon=trainer.current_epsilon(),
-                loss=self._loss,
-                q_mean=self._q_mean,
-                memory_bytes=machine.process_memory_bytes(),
-                last_evaluation=self._last_evaluation,
-                best_evaluation=trainer.best.score,
-                phase=phase,
-            )
+        steps = trainer.algorithm.steps
+        return Status(
+            steps=steps,
+            frames=steps * FRAMES_PER_STEP,
+            elapsed_s=trainer.elapsed_s,
+            learning=trainer.algorithm.updates > 0,
+            episodes=trainer.statistics.episodes,
+            return_mean=trainer.statistics.return_mean,
+            epsilon=trainer.algorithm.epsilon,
+            loss=self._loss,
+            q_mean=self._q_mean,
+            memory_bytes=machine.process_memory_bytes(),
+            last_evaluation=self._last_evaluation,
+            best_evaluation=trainer.best.score,
+            phase=phase,
         )

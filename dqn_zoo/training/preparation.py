@@ -6,20 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dqn_zoo.learning.cuda_graph import WARM_UPS
-from dqn_zoo.networks.network import channels_last
-from dqn_zoo.replay.memory import Batch
+from dqn_zoo.algorithms.choice import algorithm_of
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
-from dqn_zoo.training.trainer import build_learner, replay_shape, updates_owed, uses_cuda_graph
 
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
-MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
+BESIDE_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
+"""Everything of a run but what its algorithm keeps: 0.43 to 0.5 GB were measured on a CPU; on a GPU
+it is networks, minibatches, a CUDA graph and cuDNN's workspaces."""
 
-
-BESIDE_REPLAY_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
-"""Everything of a run but its replay memory, where that lies: 0.43 to 0.5 GB were measured on a
-CPU; on a GPU it is networks, minibatches, a CUDA graph and cuDNN's workspaces."""
+MANY = 1_000  # more of what decides the memory, to see what each takes
 
 
 def complete(config: Config) -> Config:
@@ -49,18 +45,26 @@ def _default_save_freq(n_timesteps: int, device: str) -> int:
     return min(1_000_000, max(100_000, n_timesteps // 10)) if device == "cuda" else 100_000
 
 
+def memory_bytes(config: Config) -> int:
+    """Return what a run with this (complete) config takes on the device where it learns."""
+    return BESIDE_BYTES[config.device] + algorithm_of(config).memory_bytes(config)
+
+
 def check_memory(config: Config) -> None:
-    """Refuse a replay memory that does not fit, with the largest that would.
+    """Refuse a run that does not fit, with the largest that would.
 
     Raises:
         UserError: if it does not fit.
     """
-    shape = replay_shape(config)
-    thousand_more = shape._replace(capacity=shape.capacity + 1_000)
+    key = algorithm_of(config).size_key
+    size: int = getattr(config, key)
+    larger = config.model_copy(update={key: size + MANY})
+    needed = memory_bytes(config)
     machine.check_memory(
-        needed_bytes=shape.num_bytes + BESIDE_REPLAY_BYTES[config.device],
-        per_transition_bytes=(thousand_more.num_bytes - shape.num_bytes) / 1_000,
-        buffer_size=config.buffer_size,
+        needed,
+        (memory_bytes(larger) - needed) / MANY,
+        key=key,
+        size=size,
         available=_free_memory_bytes(config.device),
     )
 
@@ -80,27 +84,8 @@ def estimate_seconds(config: Config) -> float:
 
 
 def _estimate_seconds(config: Config) -> float:
-    learner = build_learner(config, num_actions=MOST_ACTIONS)
-    batch = _made_up_batch(config)
-    observation = batch.observation[: config.n_envs].cpu().numpy()
-    # A recording comes after the warm-up; what counts is its repetition.
-    num_first = WARM_UPS + 1 if uses_cuda_graph(config) else 1
-    update_s = _fastest(lambda: learner.update(batch, 1e-9), num_first=num_first)
-    act_s = _fastest(lambda: learner.noisy_q_values(observation)) / len(observation)
-    learning_steps = max(0, config.n_timesteps - config.learning_starts)
-    updates = updates_owed(config, config.n_timesteps)
-    return config.n_timesteps * NOMINAL_EMULATOR_S + learning_steps * act_s + updates * update_s
-
-
-def _made_up_batch(config: Config) -> Batch:
-    """Return black transitions, as many as a batch of the run has or environments play."""
-    size = max(config.batch_size, config.n_envs)
-    device = config.device
-    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8, device=device)
-    pixels = channels_last(pixels)
-    ones = torch.ones(size, device=device)
-    action = torch.zeros(size, dtype=torch.int64, device=device)
-    return Batch(pixels, action, ones, ones, pixels, ones, action)
+    learning_s = algorithm_of(config).estimate_seconds(config, _fastest)
+    return config.n_timesteps * NOMINAL_EMULATOR_S + learning_s
 
 
 def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dqn_zoo.cli import enjoy_arguments
+from dqn_zoo.cli import enjoy
 from dqn_zoo.cli.arguments import (
     REFUSED_ENJOY,
     REFUSED_TRAIN,
@@ -67,7 +67,7 @@ def error_of(call, *arguments):
     ("build", "flags", "refused"),
     [
         (build_parser, RL_ZOO_TRAIN, REFUSED_TRAIN),
-        (enjoy_arguments.build_parser, RL_ZOO_ENJOY, REFUSED_ENJOY),
+        (enjoy.build_parser, RL_ZOO_ENJOY, REFUSED_ENJOY),
     ],
 )
 def test_every_flag_of_rl_zoo_is_honoured_or_refused_with_its_substitute(build, flags, refused):

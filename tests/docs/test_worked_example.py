@@ -16,22 +16,21 @@ from support.tiny import (
 )
 
 from dqn_zoo.learning import losses
-from dqn_zoo.learning.bootstraps import BOOTSTRAPS, GreedyBootstrap
+from dqn_zoo.learning.bootstraps import GreedyBootstrap
 from dqn_zoo.learning.learner import Learner, OptimizerSettings
 from dqn_zoo.learning.losses import Loss
-from dqn_zoo.networks.heads import HEADS, HeadSettings, build_head, count_actions
+from dqn_zoo.networks.heads import HeadSettings, build_head, count_actions
 from dqn_zoo.settings.config import Config
 
 DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
 
 
 @pytest.fixture
-def example(monkeypatch):
+def example():
     """Run the example in the namespace of losses.py, as if it were written there."""
     code = re.search(r"## Adding a member.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
     assert sum(bool(line.strip()) for line in code.splitlines()) < 40
-    monkeypatch.setitem(HEADS, "hl_gauss", None)  # puts the dict back at the end
-    namespace = vars(losses) | {"HEADS": HEADS, "LOSSES": dict(losses.LOSSES)}
+    namespace = vars(losses) | {"LOSSES": dict(losses.LOSSES)}
     exec(code, namespace)
     return SimpleNamespace(**namespace)
 
@@ -49,12 +48,12 @@ def learner_of(loss: Loss) -> Learner:
 
 @pytest.mark.parametrize("bootstrap", ["greedy", "double"])
 def test_the_loss_of_the_docs_solves_the_chain(example, bootstrap):
-    loss = example.LOSSES["hl_gauss"](Config(), BOOTSTRAPS[bootstrap](Config()))
+    loss = example.LOSSES["hl_gauss"].from_config(Config(bootstrap=bootstrap))
     assert distance_after_learning(loss, hl_gauss_config(), HARD_VALUES) < CLOSE
 
 
 def test_an_agent_with_the_loss_of_the_docs_loads_from_its_weights(example):
-    settings = HeadSettings(loss="hl_gauss", num_atoms=31)
+    settings = HeadSettings(kind=example.LOSSES["hl_gauss"].head, num_atoms=31)
     head = build_head(settings, feature_size=8, hidden_size=16, num_actions=6)
     shapes = {f"head.{name}": value.shape for name, value in head.state_dict().items()}
     assert count_actions(settings, shapes) == 6

@@ -30,7 +30,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_export import export_sb3
 from dqn_zoo.exchange.sb3_import import import_sb3
 from dqn_zoo.exchange.sb3_zip import read_sb3_zip
-from dqn_zoo.networks.network import NetworkSettings, build_network
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes, weights_note
 from dqn_zoo.play.evaluation import evaluate
 from dqn_zoo.runs.manifest import read_manifest
@@ -51,7 +52,7 @@ State = OrderedDict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of a network whose best action changes with what it sees."""
-    network = build_network(NetworkSettings.from_config(Config()), num_actions=NUM_ACTIONS, seed=3)
+    network = build_network(network_settings(Config()), num_actions=NUM_ACTIONS, seed=3)
     generator = np.random.default_rng(3)
     rules = EnvSettings(protocol=PROTOCOLS["sb3"])
     with make_envs("SpaceInvaders", 2, settings=rules) as environments, torch.no_grad():

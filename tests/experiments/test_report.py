@@ -11,7 +11,7 @@ import pytest
 from dqn_zoo.cli.report import main
 from dqn_zoo.experiments.plan import Sweep, Variant, make_plan
 from dqn_zoo.settings.recipes import resolve
-from dqn_zoo.training.loop import TrainOptions, train
+from dqn_zoo.training.starting import TrainOptions, train
 
 TINY = {
     "n_timesteps": 600, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,

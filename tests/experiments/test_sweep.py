@@ -60,8 +60,10 @@ def wait_for(condition, process: subprocess.Popen, timeout_s: float = 60.0):
     return value
 
 
-def locked_by(sweep: Sweep, job: Job) -> int:
-    return int(json.loads((sweep.run(job).path / LOCK_NAME).read_text())["pid"])
+def locked_by(sweep: Sweep, job: Job) -> int | None:
+    """Return the process in the note of a lock; None while the note is being written."""
+    note = (sweep.run(job).path / LOCK_NAME).read_text()
+    return int(json.loads(note)["pid"]) if note else None
 
 
 def is_alive(pid: int) -> bool:
@@ -86,7 +88,7 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     wait_for(lambda: has_checkpoint(first), driver)
     killed = locked_by(sweep, first)
     os.kill(killed, signal.SIGKILL)  # a job dies: the driver starts it again
-    wait_for(lambda: is_alive(pid := locked_by(sweep, first)) and pid != killed, driver)
+    wait_for(lambda: locked_by(sweep, first) not in (None, killed), driver)
     third = sweep.plan.jobs()[2]
     wait_for(lambda: has_checkpoint(third), driver)
     running = [

@@ -11,20 +11,22 @@ from safetensors.torch import load
 from support import network_makers, tiny
 from support.tape import TapeRecorder
 
+from dqn_zoo.algorithms.replay_q import MOST_AT_ONCE, ReplayQ, uses_cuda_graph
 from dqn_zoo.learning.cuda_graph import (
     CHECKED_REPETITIONS,
     MOST_RECORDINGS,
     TOLERANCE,
     WARM_UPS,
     CudaRecorder,
+    RecordedUpdates,
     _difference,
 )
-from dqn_zoo.learning.learner import MOST_AT_ONCE, Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner, OptimizerSettings
 from dqn_zoo.learning.losses import build_loss
+from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.signals import Stop
-from dqn_zoo.training.loop import TrainOptions, resume, train
-from dqn_zoo.training.trainer import uses_cuda_graph
+from dqn_zoo.training.starting import TrainOptions, resume, train
 
 ADAM = OptimizerSettings("adam", 1e-8, 10.0)
 RATES = [2.0**-7, 3 * 2.0**-9, 2.0**-10, 5 * 2.0**-11]  # in float32 the same numbers
@@ -40,7 +42,24 @@ CASES = {
 }
 
 
-def make_learner(case="iqn", recorder=None, *, seed=0, optimizer=ADAM, device="cpu") -> Learner:
+class Recorded:
+    """A learner whose updates are recorded, as `ReplayQ` has one."""
+
+    def __init__(self, learner, recorder):
+        self._learner, self._recorded = learner, RecordedUpdates(learner, recorder)
+        self.update, self.take_news = self._recorded.update, self._recorded.take_news
+
+    @property
+    def updates_made(self):
+        return self._recorded.status
+
+    def __getattr__(self, name):
+        return getattr(self._learner, name)
+
+
+def make_learner(
+    case="iqn", recorder=None, *, seed=0, optimizer=ADAM, device="cpu"
+) -> Learner | Recorded:
     options, bfloat16 = CASES[case]
     if case == "btr":
         config = tiny.small_config("iqn", "soft")
@@ -49,9 +68,12 @@ def make_learner(case="iqn", recorder=None, *, seed=0, optimizer=ADAM, device="c
         config = tiny.small_config(case, "double", **options)
         network = tiny.small_network(config, seed=seed)
     loss = build_loss(config)
-    return Learner(
-        network.to(device), loss, optimizer, seed=seed, bfloat16=bfloat16, recorder=recorder
-    )
+    learner = Learner(network.to(device), loss, optimizer, seed=seed, bfloat16=bfloat16)
+    return learner if recorder is None else Recorded(learner, recorder)
+
+
+def behind_each_other(batches):
+    return Batch(*map(torch.cat, zip(*batches, strict=True)))
 
 
 def batch_for(case, number, device="cpu"):
@@ -136,33 +158,29 @@ def test_the_user_is_told_once_what_the_updates_are_made_by():
     news = learner.take_news()
     assert news == "1 update at a time from a CUDA graph; checked, within 0 of eager ones"
     assert learner.take_news() is None
-    plain = make_learner("huber")
-    advance(plain, "huber", range(5))
-    assert (plain.updates_made, plain.take_news()) == ("eager", None)
 
 
 def test_any_number_of_updates_at_a_time_gives_the_same_bits_and_priorities_of_their_own():
     recorder = TapeRecorder()
     recorded, direct = make_learner("iqn", recorder), make_learner("iqn")
-    counts = [2, 2, 3, 1, 3, 2, 2, MOST_AT_ONCE + 1, 4, 5]  # 5 would be a recording too many
+    counts = [2, 2, 3, 1, 3, 2, 2, MOST_AT_ONCE, 4]  # 4 would be a recording too many
     first = 0
     for count in counts:
         batches = [batch_for("iqn", first + number) for number in range(count)]
         first += count
-        priorities = [each.updates(iter(batches), RATES[count % 4]) for each in (recorded, direct)]
-        for one, other in zip(*priorities, strict=True):
-            assert torch.equal(one, other)
+        together = recorded.update(behind_each_other(batches), RATES[count % 4], count)
+        apart = [direct.update(batch, RATES[count % 4]) for batch in batches]
+        assert torch.equal(together, torch.cat(apart))
     assert_same(recorded, direct)
     assert recorder.recordings == MOST_RECORDINGS  # of 3, 1, 2 and 16
     assert recorded.take_metrics() == direct.take_metrics()
 
 
-@pytest.mark.parametrize(("is_recorded", "passes"), [(True, [36]), (False, [12, 12, 12])])
-def test_recorded_updates_share_a_pass_through_the_target_network(is_recorded, passes):
-    learner, sizes = make_learner("huber", TapeRecorder() if is_recorded else None), []
+def test_updates_made_together_share_a_pass_through_the_target_network():
+    learner, sizes = make_learner("huber"), []
     learner.target.torso.register_forward_pre_hook(lambda torso, inputs: sizes.append(len(*inputs)))
-    learner.updates([batch_for("huber", number) for number in range(3)], RATES[0])
-    assert sizes == passes
+    learner.update(behind_each_other([batch_for("huber", n) for n in range(3)]), RATES[0], 3)
+    assert sizes == [36]
 
 
 def test_minibatches_of_another_size_are_not_squeezed_into_a_recording():
@@ -260,11 +278,8 @@ def test_a_failure_after_a_recording_that_works_ends_that_one_too():
     recorded, direct = make_learner("iqn", recorder), make_learner("iqn")
     assert_goes_like_a_direct_one(recorded, "iqn", range(WARM_UPS + 2), direct)
     recorder._tape["broken_at"] = "aten::mm"
-    batches = [batch_for("iqn", number) for number in (5, 6)]
-    for one, other in zip(
-        *(each.updates(batches, 0.25) for each in (recorded, direct)), strict=True
-    ):
-        assert torch.equal(one, other)
+    batch = behind_each_other([batch_for("iqn", number) for number in (5, 6)])
+    assert torch.equal(*(each.update(batch, 0.25, 2) for each in (recorded, direct)))
     assert recorded.updates_made.startswith("eager: RuntimeError")
     assert_goes_like_a_direct_one(recorded, "iqn", range(7, 10), direct)
     assert recorder.repetitions == CHECK + 1
@@ -303,8 +318,8 @@ def test_a_run_with_recorded_updates_ends_with_the_bits_of_an_eager_one(
     quiet = TrainOptions(progress=False)
     eager = train(config_of(), log_folder=tmp_path, options=quiet)
     assert "CUDA graph" not in capsys.readouterr().out
-    monkeypatch.setattr("dqn_zoo.training.trainer.uses_cuda_graph", lambda config: True)
-    monkeypatch.setattr("dqn_zoo.training.trainer.CudaRecorder", TapeRecorder)
+    monkeypatch.setattr("dqn_zoo.algorithms.replay_q.uses_cuda_graph", lambda config: True)
+    monkeypatch.setattr("dqn_zoo.algorithms.replay_q.CudaRecorder", TapeRecorder)
     asked = itertools.count(1)  # once per vector step of 3
     with monkeypatch.context() as patch:
         patch.setattr(Stop, "reason", lambda stop: "SIGTERM" if next(asked) > 43 else None)
@@ -323,13 +338,14 @@ def test_minibatches_gathered_together_leave_the_bits_of_a_run_as_they_are(tmp_p
     quiet = TrainOptions(progress=False)
     config = config_of(n_envs=8, train_freq=3)  # 2 or 3 updates after a vector step
     apart = train(config, log_folder=tmp_path, options=quiet)
-    shares = []
+    shares, real = [], Learner.update
 
-    def all_at_once(trainer, num_updates):
+    def update(learner, batch, learning_rate, num_updates):
         shares.append(num_updates)
-        return [num_updates] if num_updates else []
+        return real(learner, batch, learning_rate, num_updates)
 
-    monkeypatch.setattr("dqn_zoo.training.trainer.Trainer._shares", all_at_once)
+    monkeypatch.setattr(Learner, "update", update)
+    monkeypatch.setattr(ReplayQ, "_most_at_once", MOST_AT_ONCE)
     together = train(config, log_folder=tmp_path, options=quiet)
     assert together.run.model_file.read_bytes() == apart.run.model_file.read_bytes()
     assert {2, 3} <= set(shares)

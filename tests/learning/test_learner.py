@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
-from support.tiny import random_batch, small_config, small_network
+from support.tiny import judge, random_batch, small_config, small_network
 from torch import nn
 
 from dqn_zoo.learning.bootstraps import GreedyBootstrap
 from dqn_zoo.learning.learner import Learner, OptimizerSettings
-from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss, build_loss
+from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss, build_loss, network_settings
 from dqn_zoo.learning.value_learning import huber, squared
-from dqn_zoo.networks.heads import HeadSettings
+from dqn_zoo.networks.heads import HeadSettings, ScalarHead
 from dqn_zoo.networks.network import NetworkSettings, build_network
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.config import Config
@@ -46,7 +46,7 @@ def test_updates_are_clipped_steps_of_the_optimizer_with_the_given_learning_rate
     for seed, rate in enumerate([0.01, 0.02, 0.005]):
         batch = random_batch(seed)
         learner.update(batch, rate)
-        output = SQUARED(twin, learner.target, batch, torch.rand)
+        output = judge(SQUARED, twin, learner.target, batch, torch.rand)
         optimizer.zero_grad()
         (batch.weight * output.per_example).mean().backward()
         assert nn.utils.clip_grad_norm_(twin.parameters(), 2.0) > 2.0
@@ -148,7 +148,7 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(loss, bootstrap
     batch = random_batch(size=16)._replace(observation=observation, next_observation=following)
     gradients = []
     for bfloat16 in (False, True):
-        network = build_network(NetworkSettings.from_config(config), num_actions=4, seed=1)
+        network = build_network(network_settings(config), num_actions=4, seed=1)
         learner = Learner(network, build_loss(config), ADAM, seed=0, bfloat16=bfloat16)
         learner.update(batch, 1e-4)
         gradients.append({n: p.grad.flatten() for n, p in learner.online.named_parameters()})
@@ -158,7 +158,7 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(loss, bootstrap
 
 
 def test_action_values_keep_float32_resolution_in_bfloat16():
-    settings = NetworkSettings(torso="nature", frame_stack=4, head=HeadSettings(loss="huber"))
+    settings = NetworkSettings(torso="nature", frame_stack=4, head=HeadSettings(kind=ScalarHead))
     network = build_network(settings, num_actions=4, seed=1)
     with torch.no_grad():
         network.head.layers.stream.output.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
@@ -174,7 +174,7 @@ def test_action_values_keep_float32_resolution_in_bfloat16():
 
 def learners_of_frames(**changes) -> tuple[Learner, Batch]:
     config = small_config("iqn", network="impala", network_pool=2)
-    network = build_network(NetworkSettings.from_config(config), num_actions=4, seed=1)
+    network = build_network(network_settings(config), num_actions=4, seed=1)
     device = changes.pop("device", "cpu")
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 4, 84, 84), dtype=np.uint8)
     observation, following = torch.from_numpy(frames)
@@ -197,7 +197,8 @@ def assert_updates_alike(device: str = "cpu") -> None:
     plain, batch = learners_of_frames(device=device)
     compiled, _ = learners_of_frames(device=device, compiled_torso=True)
     for learner in (plain, compiled):
-        learner.updates([batch, batch], 1e-3)
+        two = Batch(*(torch.cat([column, column]) for column in batch))
+        learner.update(two, 1e-3, num_updates=2)
         learner.sync_target()
         learner.update(batch, 1e-3)
     expected, found = plain.take_metrics(), compiled.take_metrics()

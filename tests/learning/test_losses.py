@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.tiny import (
     COMBINATIONS,
+    judge,
     lit_pixels,
     random_batch,
     slow_projection,
@@ -27,7 +28,13 @@ from dqn_zoo.learning.losses import (
     build_loss,
 )
 from dqn_zoo.learning.value_learning import squared
-from dqn_zoo.networks.heads import CategoricalHead, QuantileHead, ScalarHead, midpoints
+from dqn_zoo.networks.heads import (
+    CategoricalHead,
+    HeadSettings,
+    QuantileHead,
+    ScalarHead,
+    midpoints,
+)
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.config import Config
@@ -163,7 +170,7 @@ def test_bootstraps_weights_and_networks_make_a_difference_on_these_batches(loss
         config = small_config(loss, bootstrap)
         online, target = small_network(config), small_network(config, seed=6)
         for pair in [(online, target), (online, online), (target, target)]:
-            output = build_loss(config)(*pair, random_batch(), fixed_fractions(config))
+            output = judge(build_loss(config), *pair, random_batch(), fixed_fractions(config))
             outputs.append(output.per_example.detach())
     # With one network for both, greedy and double are the same.
     pairs = [(0, 1), (0, 2), (0, 3), (3, 4), (3, 5)] + [(0, 6), (3, 6)] * (loss != "c51")
@@ -178,9 +185,9 @@ def test_no_gradient_flows_through_the_target(loss, bootstrap):
     network, uniform = small_network(config), fixed_fractions(config)
     gradients = []
     for target in (network, copy.deepcopy(network)):
-        output = build_loss(config)(network, target, random_batch(), uniform)
+        output = judge(build_loss(config), network, target, random_batch(), uniform)
         assert not output.priority.requires_grad
-        assert not any(value.requires_grad for value in output.metrics.values())
+        assert not output.q_mean.requires_grad
         gradients.append(torch.autograd.grad(output.per_example.sum(), [*network.parameters()]))
     for own, other in zip(*gradients, strict=True):
         torch.testing.assert_close(own, other)
@@ -203,9 +210,9 @@ def test_losses_stay_float32_under_autocast(loss, bootstrap):
         for pixels in (batch.observation, batch.next_observation)
     )
     batch = batch._replace(observation=observation, next_observation=following)
-    exact = build_loss(config)(*networks, batch, fixed_fractions(config))
+    exact = judge(build_loss(config), *networks, batch, fixed_fractions(config))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = build_loss(config)(*networks, batch, fixed_fractions(config))
+        cast = judge(build_loss(config), *networks, batch, fixed_fractions(config))
     for own, other in [(exact.per_example, cast.per_example), (exact.priority, cast.priority)]:
         assert other.dtype == torch.float32
         torch.testing.assert_close(own, other, atol=1e-6, rtol=1e-5)
@@ -230,9 +237,9 @@ def test_bfloat16_layers_give_nearly_the_float32_loss(loss, bootstrap):
     online, batch = small_network(config), random_batch(size=64)
     # One network for both, else a rounded near-tie changes the chosen action.
     arguments = (online, online, batch, fixed_fractions(config, size=64))
-    exact = build_loss(config)(*arguments).per_example
+    exact = judge(build_loss(config), *arguments).per_example
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = build_loss(config)(*arguments).per_example
+        cast = judge(build_loss(config), *arguments).per_example
     assert not torch.equal(exact, cast)
     assert cast.mean().item() == pytest.approx(exact.mean().item(), rel=0.01)
 
@@ -247,7 +254,9 @@ def table_network(table: list[list[float]]) -> QNetwork:
     with torch.no_grad():
         layer.weight.zero_()
         layer.weight[:, : len(table)] = torch.tensor(table).T
-    return QNetwork(nn.Flatten(), ScalarHead(nn.Sequential(layer, nn.Unflatten(1, (actions, 1)))))
+    layers = nn.Sequential(layer, nn.Unflatten(1, (actions, 1)))
+    head = ScalarHead(layers, HeadSettings(kind=ScalarHead), feature_size=6)
+    return QNetwork(nn.Flatten(), head)
 
 
 def table_batch(**fields: list[float]) -> Batch:
@@ -275,10 +284,10 @@ TARGET_TABLE = [[60.0, 50.0, 40.0], [3.0, 8.0, 6.0]]  # likes action 1 best ther
 def test_td_errors_by_hand(bootstrap, errors):
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
     networks = table_network(ONLINE_TABLE), table_network(TARGET_TABLE)
-    output = loss(*networks, table_batch(), torch.rand)
+    output = judge(loss, *networks, table_batch(), torch.rand)
     assert output.priority.tolist() == pytest.approx(errors)
     assert output.per_example.tolist() == pytest.approx([error**2 for error in errors])
-    assert float(output.metrics["q_mean"]) == pytest.approx(10.0)
+    assert float(output.q_mean) == pytest.approx(10.0)
 
 
 def test_the_soft_bonus_is_not_discounted_and_the_entropy_is():
@@ -287,7 +296,7 @@ def test_the_soft_bonus_is_not_discounted_and_the_entropy_is():
     target = table_network((temperature * logits).tolist())
     bootstrap = SoftBootstrap(alpha=0.6, temperature=temperature, clip=-9.0)
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
-    output = loss(table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
+    output = judge(loss, table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
     # The policies are [1/8, 3/8, 4/8] and [1/4, 1/2, 1/4]. Values and entropy together make
     # temperature * log of the sum of exp(q / temperature), which is 8 in state 1.
     bonus = 0.6 * 0.5 * math.log(3 / 8)
@@ -299,7 +308,7 @@ def test_the_soft_bonus_is_clipped_before_its_share():
     target = table_network([[5.0, 0.0, 0.0], [0.0, -99.0, -99.0]])  # log-policy -5 of action 1
     bootstrap = SoftBootstrap(alpha=0.6, temperature=1.0, clip=-2.0)
     loss = TDLoss(bootstrap=bootstrap, penalty=squared)
-    output = loss(table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
+    output = judge(loss, table_network(ONLINE_TABLE), target, table_batch(), torch.rand)
     assert output.priority.tolist() == pytest.approx([10 - (2 - 1.2), 10 - (-1 - 1.2)])
 
 
@@ -324,7 +333,8 @@ def test_soft_without_the_bonus_tends_to_greedy_at_low_temperatures(loss):
             loss, bootstrap, munchausen_alpha=0.0, munchausen_temperature=temperature
         )
         networks = small_network(config), small_network(config, seed=6)
-        return build_loss(config)(*networks, random_batch(), fixed_fractions(config)).per_example
+        batch, fractions = random_batch(), fixed_fractions(config)
+        return judge(build_loss(config), *networks, batch, fractions).per_example
 
     greedy = output("greedy", 1.0)
     distances = [(output("soft", t) - greedy).abs().max().item() for t in (1.0, 0.1, 1e-6)]
@@ -352,7 +362,7 @@ def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
     online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]], support)
     loss = CategoricalLoss(bootstrap=GreedyBootstrap())
     batch = table_batch(reward=[2.97, -2.97], discount=[0.97, 0.97])  # three clipped rewards
-    output = loss(online, online, batch, torch.rand)
+    output = judge(loss, online, online, batch, torch.rand)
     assert output.per_example.tolist() == pytest.approx([-math.log(0.2), -math.log(0.5)])
     assert output.priority.tolist() == pytest.approx([-math.log(0.2), -math.log(0.5)])
 
@@ -363,7 +373,7 @@ def test_a_well_predicted_random_outcome_has_no_priority_but_a_cross_entropy():
     # The best next action, 0 (mean -0.1), becomes what action 1 has: nothing moves but the action.
     target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]], support)
     batch = table_batch(reward=[0.0, 0.0], discount=[1.0, 1.0])
-    output = CategoricalLoss(bootstrap=GreedyBootstrap())(online, target, batch, torch.rand)
+    output = judge(CategoricalLoss(bootstrap=GreedyBootstrap()), online, target, batch, torch.rand)
     assert output.priority.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
     entropy = 0.5 * math.log(2) + 0.2 * math.log(5) + 0.3 * math.log(1 / 0.3)
     assert output.per_example.tolist() == pytest.approx([entropy] * 2)
@@ -385,8 +395,10 @@ def test_implicit_quantiles_at_the_midpoints_are_qrdqn(bootstrap):
     number = 8
     config = small_config("iqn", bootstrap, num_acting_quantiles=number)
     implicit = [small_network(config, seed=seed) for seed in (0, 6)]
+    settings = HeadSettings(kind=QuantileHead, num_quantiles=number)
     explicit = [
-        QNetwork(n.torso, QuantileHead(AtMidpoints(n.head, number), number)) for n in implicit
+        QNetwork(n.torso, QuantileHead(AtMidpoints(n.head, number), settings, feature_size=16))
+        for n in implicit
     ]
     build = BOOTSTRAPS[bootstrap](config)
     uniform = FixedFractions({number: midpoints(number)})
@@ -395,8 +407,8 @@ def test_implicit_quantiles_at_the_midpoints_are_qrdqn(bootstrap):
     )
     qrdqn = QuantileLoss(bootstrap=build, kappa=0.7)
     outputs = [
-        iqn(*implicit, random_batch(), uniform),
-        qrdqn(*explicit, random_batch(), uniform),
+        judge(iqn, *implicit, random_batch(), uniform),
+        judge(qrdqn, *explicit, random_batch(), uniform),
     ]
     torch.testing.assert_close(outputs[0].per_example, outputs[1].per_example)
     parameters = [*implicit[0].parameters()]
@@ -415,7 +427,7 @@ def test_implicit_quantiles_draw_separate_fractions_for_every_row_and_both_netwo
     config = small_config("iqn", num_quantiles=5, num_target_quantiles=6)
     networks = small_network(config), small_network(config, seed=6)
     batch = random_batch()
-    output = build_loss(config)(*networks, batch, recording)
+    output = judge(build_loss(config), *networks, batch, recording)
     fractions = {each.shape[1]: each for each in drawn}
     assert [each.shape[0] for each in fractions.values()] == [12, 12]
     assert len(torch.cat(drawn, dim=1).unique()) == 12 * (5 + 6)
@@ -433,7 +445,7 @@ def test_implicit_quantile_losses_grow_with_the_predictions_and_not_with_the_tar
             num_quantiles=num_quantiles, num_target_quantiles=num_target_quantiles,
         )  # fmt: skip
         always_half = FixedFractions({n: torch.tensor([0.5]) for n in (3, 4, 8)})
-        return loss(*networks, random_batch(), always_half).per_example
+        return judge(loss, *networks, random_batch(), always_half).per_example
 
     torch.testing.assert_close(output(8, 3), 2 * output(4, 3))
     torch.testing.assert_close(output(4, 8), output(4, 3))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load
 from support.network_makers import BTR, build, file_bytes, random_batch, random_frames
-from support.tiny import small_config
+from support.tiny import judge, small_config
 from torch import nn
 
 from dqn_zoo.learning.learner import Learner, OptimizerSettings
@@ -38,7 +38,8 @@ def update_under_autocast(networks, loss, optimizer, generator, batch):
     for norm in norms:
         norm.train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = loss(online, target, batch, lambda *size: torch.rand(size, generator=generator))
+        uniform = lambda *size: torch.rand(size, generator=generator)  # noqa: E731
+        output = judge(loss, online, target, batch, uniform)
         mean = (batch.weight * output.per_example).mean()
     for norm in norms:
         norm.eval()

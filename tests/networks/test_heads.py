@@ -22,7 +22,8 @@ from support.network_makers import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dqn_zoo.networks.heads import HEADS, NoisyLinear, count_actions, midpoints
+from dqn_zoo.learning.losses import LOSSES
+from dqn_zoo.networks.heads import NoisyLinear, count_actions, midpoints
 from dqn_zoo.networks.network import build_network
 
 # --- Heads against a plain twin
@@ -79,7 +80,7 @@ def q_values_by_hand(head: nn.Module, loss: str, features: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize("loss", sorted(HEADS))
+@pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_every_head_equals_a_twin_written_out_by_hand(loss, dueling, layer_norm):
     head = tiny_head(loss, dueling=dueling, layer_norm=layer_norm)
     scramble_norms(head)
@@ -336,7 +337,7 @@ def test_without_noisy_layers_nothing_is_drawn():
 
 @pytest.mark.parametrize("noisy_sigma", [None, 0.5])
 @pytest.mark.parametrize("dueling", [False, True])
-@pytest.mark.parametrize("loss", sorted(HEADS))
+@pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_actions_are_counted_from_the_weights(loss, dueling, noisy_sigma):
     options = {"dueling": dueling, "noisy_sigma": noisy_sigma, "num_atoms": 11, "num_quantiles": 13}
     settings = network_settings("small", loss=loss, **options)

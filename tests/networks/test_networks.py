@@ -27,8 +27,9 @@ from torch.nn.utils import parametrize
 
 from dqn_zoo.learning.bootstraps import DoubleBootstrap, SoftBootstrap
 from dqn_zoo.learning.losses import ImplicitQuantileLoss
-from dqn_zoo.networks.heads import HeadSettings
-from dqn_zoo.networks.network import NetworkSettings, NetworkWithFeatures, QNetwork, channels_last
+from dqn_zoo.learning.losses import network_settings as network_settings_of
+from dqn_zoo.networks.heads import CategoricalHead, HeadSettings
+from dqn_zoo.networks.network import NetworkSettings, QNetwork, channels_last
 from dqn_zoo.settings.config import build_config
 
 # --- Every combination works
@@ -77,11 +78,11 @@ def test_settings_of_a_network_come_from_the_keys_of_their_names(flag):
         "num_quantiles": 12, "num_target_quantiles": 13, "num_acting_quantiles": 14,
         "num_cosines": 15, flag: True,
     })  # fmt: skip
-    assert NetworkSettings.from_config(config) == NetworkSettings(
+    assert network_settings_of(config) == NetworkSettings(
         torso="impala", frame_stack=3, width=2, pool_size=6,
         layer_norm=flag == "layer_norm", spectral_norm=flag == "spectral_norm",
         head=HeadSettings(
-            loss="c51", dueling=flag == "dueling", noisy_sigma=0.4,
+            kind=CategoricalHead, dueling=flag == "dueling", noisy_sigma=0.4,
             layer_norm=flag == "layer_norm", num_atoms=11, v_min=-5.0, v_max=7.0,
             num_quantiles=12, num_acting_quantiles=14, num_cosines=15,
         ),
@@ -409,14 +410,3 @@ def test_pixels_are_laid_out_with_the_channels_last(batch: int, stack: int) -> N
         assert torch.equal(laid_out, before)
         assert laid_out.stride() == (stack * 84 * 84, 1, stack * 84, stack)
     assert torch.equal(pixels, before)
-
-
-def test_known_features_stand_for_one_tensor_of_observations_alone():
-    network, frames = build(torso="small", loss="qrdqn"), random_frames(2, 4, 84, 84)
-    known = network.features(frames) + 1.0
-    knowing = NetworkWithFeatures(network, frames, known)
-    assert torch.equal(knowing.features(frames), known)
-    assert torch.equal(knowing.q_values(frames), network.head.q_values(known))
-    same = frames.clone()
-    assert torch.equal(knowing.q_values(same), network.q_values(same))
-    assert knowing.head is network.head

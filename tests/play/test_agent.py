@@ -2,20 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save
 from support.network_makers import file_bytes
 
 from dqn_zoo import load_agent
+from dqn_zoo.algorithms.replay_q import build_learner
 from dqn_zoo.errors import UserError
-from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.play.agent import weights_bytes
 from dqn_zoo.runs.manifest import Setup, write_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings import recipe_files
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import dump_config, resolve
-from dqn_zoo.training.trainer import build_learner
 
 ACTIONS = 5
 OBSERVATION = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84), np.uint8)
@@ -31,7 +30,7 @@ def make_run(folder, config: Config, weights: bytes) -> Run:
 
 
 def network_of(config: Config) -> QNetwork:
-    return build_network(NetworkSettings.from_config(config), num_actions=ACTIONS, seed=7)
+    return build_network(network_settings(config), num_actions=ACTIONS, seed=7)
 
 
 @pytest.mark.parametrize("algo", sorted(recipe_files.available_recipes()))
@@ -47,23 +46,6 @@ def test_an_agent_of_every_recipe_plays_as_its_learner_did(algo, tmp_path):
     np.testing.assert_array_equal(agent.q_values(OBSERVATION), learner.q_values(OBSERVATION))
     np.testing.assert_array_equal(agent.q_values(OBSERVATION), agent.q_values(OBSERVATION))
     assert len(np.unique(agent.q_values(OBSERVATION))) == 3 * ACTIONS
-
-
-def test_weights_of_the_first_runs_load_under_their_former_names(tmp_path):
-    network = network_of(Config())
-    former = {
-        "head.layers.stream.hidden.": "torso.layers.7.",
-        "head.layers.stream.output.": "head.",
-    }
-    renamed = {}
-    for name, value in network.state_dict().items():
-        for new, old in former.items():
-            name = name.replace(new, old)
-        renamed[name] = value.contiguous()
-    assert {"torso.layers.0.weight", "torso.layers.7.bias", "head.weight"} < renamed.keys()
-    agent = load_agent(make_run(tmp_path, Config(), save(renamed)).path)
-    for name, value in network.state_dict().items():
-        assert torch.equal(agent.network.state_dict()[name], value)
 
 
 @pytest.mark.parametrize(

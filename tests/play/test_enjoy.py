@@ -24,7 +24,8 @@ from dqn_zoo import load_agent
 from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import build_parser, main
 from dqn_zoo.envs.environments import EnvSettings
-from dqn_zoo.networks.network import NetworkSettings, build_network
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.evaluation import enjoy_seeds, evaluate
 from dqn_zoo.play.results import results, summary_lines
 from dqn_zoo.play.session import Session, read_weights, watch
@@ -407,7 +408,7 @@ def break_weights(run: Run) -> None:
 
 
 def other_network(run: Run) -> None:
-    settings = NetworkSettings.from_config(Config(frame_stack=2))
+    settings = network_settings(Config(frame_stack=2))
     network = build_network(settings, num_actions=4, seed=0)
     run.best_model_file.write_bytes(file_bytes(network))
 

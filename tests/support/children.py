@@ -20,7 +20,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     # Not huggingface_hub: it reads its variables when it is imported.
     [
-        "dqn_zoo.training.loop",
+        "dqn_zoo.training.starting",
         "dqn_zoo.play.evaluation",
         "dqn_zoo.play.film",
         "httpx2",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.bootstraps import DoubleBootstrap
 from dqn_zoo.learning.learner import Learner, OptimizerSettings
-from dqn_zoo.learning.losses import Loss, TDLoss
+from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss
 from dqn_zoo.networks.heads import HeadSettings, build_head
 from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network
 from dqn_zoo.replay.memory import Batch
@@ -27,7 +27,7 @@ def network_settings(torso: str = "small", *, loss: str = "huber", **options) ->
     names = {"frame_stack", "width", "pool_size", "layer_norm", "spectral_norm"}
     of_torso = {name: value for name, value in options.items() if name in names}
     of_head = {n: value for n, value in options.items() if n not in names or n == "layer_norm"}
-    head = HeadSettings(loss=loss, **of_head)
+    head = HeadSettings(kind=LOSSES[loss].head, **of_head)
     return NetworkSettings(torso=torso, head=head, **{"frame_stack": 4} | of_torso)
 
 
@@ -38,8 +38,8 @@ def build(torso: str = "small", *, num_actions: int = 6, seed: int = 0, **option
 def tiny_head(loss: str, *, seed: int = 0, **options) -> nn.Module:
     """Build a head for 6 features and 3 actions; every size is a different number."""
     settings = HeadSettings(
-        loss=loss, num_atoms=3, v_min=-2.0, v_max=4.0, num_quantiles=5, num_acting_quantiles=4,
-        num_cosines=7, **options,
+        kind=LOSSES[loss].head, num_atoms=3, v_min=-2.0, v_max=4.0, num_quantiles=5,
+        num_acting_quantiles=4, num_cosines=7, **options,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dqn_zoo.networks.network import NetworkSettings, build_network
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import weights_bytes
 from dqn_zoo.runs.manifest import Setup, write_manifest
 from dqn_zoo.runs.run import Run, claim_run
@@ -17,7 +18,7 @@ def weights_of(
     seed: int, steps: int, config: Config | None = None, num_actions: int = BREAKOUT_ACTIONS
 ) -> bytes:
     """Return the weights file of an untrained network."""
-    settings = NetworkSettings.from_config(config or Config())
+    settings = network_settings(config or Config())
     network = build_network(settings, num_actions=num_actions, seed=seed)
     return weights_bytes(network.state_dict(), {"steps": steps})
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dqn_zoo.learning.bootstraps import BOOTSTRAPS
 from dqn_zoo.learning.learner import Learner, OptimizerSettings
-from dqn_zoo.learning.losses import LOSSES, Loss
+from dqn_zoo.learning.losses import LOSSES, Loss, LossOutput, Uniform, network_settings
 from dqn_zoo.networks.heads import build_head
-from dqn_zoo.networks.network import NetworkSettings, QNetwork
+from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.config import Config
 
@@ -35,7 +35,7 @@ def small_network(config: Config, seed: int = 0, gain: float = 3.0) -> QNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         torso = nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU())
-        settings = NetworkSettings.from_config(config).head
+        settings = network_settings(config).head
         head = build_head(settings, feature_size=16, hidden_size=16, num_actions=3)
     network = QNetwork(torso, head).eval()
     with torch.no_grad():
@@ -43,6 +43,15 @@ def small_network(config: Config, seed: int = 0, gain: float = 3.0) -> QNetwork:
             if name.endswith("weight"):
                 parameter.mul_(gain)
     return network
+
+
+def judge(
+    loss: Loss, online: QNetwork, target: QNetwork, batch: Batch, uniform: Uniform
+) -> LossOutput:
+    """Apply a loss as a learner does: the next observations go through the target's torso first."""
+    with torch.no_grad():
+        next_features = target.features(batch.next_observation)
+    return loss(online, target, batch, next_features, uniform)
 
 
 def random_batch(seed: int = 0, size: int = 12) -> Batch:

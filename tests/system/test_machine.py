@@ -51,22 +51,30 @@ def python(code: str) -> str:
 
 def test_a_replay_memory_that_is_too_large_names_the_one_that_fits() -> None:
     with pytest.raises(UserError) as caught:
-        check_memory(7_100_000_000, 7_000, buffer_size=1_000_000, available=3_900_000_000)
+        check_memory(
+            7_100_000_000, 7_000, key="buffer_size", size=1_000_000, available=3_900_000_000
+        )
     assert str(caught.value) == (
         "buffer_size needs 7.1 GB and 3.9 GB is free; "
         "the largest that fits is 540_000: --set buffer_size=540000"
     )
-    check_memory(100_000_000 + 540_000 * 7_000, 7_000, buffer_size=540_000, available=3_900_000_000)
+    check_memory(
+        100_000_000 + 540_000 * 7_000,
+        7_000,
+        key="buffer_size",
+        size=540_000,
+        available=3_900_000_000,
+    )
 
 
 def test_a_replay_memory_that_fits_or_cannot_be_judged_is_accepted() -> None:
-    check_memory(7 * GB, 7_000, buffer_size=1_000_000, available=7 * GB)
-    check_memory(7 * GB, 7_000, buffer_size=1_000_000, available=None)
+    check_memory(7 * GB, 7_000, key="buffer_size", size=1_000_000, available=7 * GB)
+    check_memory(7 * GB, 7_000, key="buffer_size", size=1_000_000, available=None)
 
 
 def test_where_nothing_fits_no_size_is_suggested() -> None:
-    with pytest.raises(UserError, match="not even an empty replay memory fits: free some memory"):
-        check_memory(2 * GB, 7_000, buffer_size=10, available=1 * GB)
+    with pytest.raises(UserError, match="not even the smallest fits: free some memory"):
+        check_memory(2 * GB, 7_000, key="buffer_size", size=10, available=1 * GB)
 
 
 @linux
@@ -305,7 +313,7 @@ def test_a_full_disk_keeps_the_old_manifest(run: Run) -> None:
     before = run.manifest_file.read_bytes()
     code = (
         "import resource, signal\nfrom pathlib import Path\n"
-        "from dqn_zoo.runs.manifest import end_invocation\nfrom dqn_zoo.runs import Run\n"
+        "from dqn_zoo.runs.manifest import end_invocation\nfrom dqn_zoo.runs.run import Run\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))\n"
         f"run = Run(Path({str(run.path)!r}))\n"

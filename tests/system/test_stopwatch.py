@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from dqn_zoo.system.stopwatch import OUTSIDE, Stopwatch, profile_lines, timed
+from dqn_zoo.system.stopwatch import OUTSIDE, Stopwatch, profile_lines
 
 
 class Clock:
@@ -75,22 +75,6 @@ def test_an_exception_ends_the_sections_it_leaves(clock, stopwatch):
         clock.move(2)
     clock.move(4)
     assert stopwatch.seconds() == {OUTSIDE: 4, "evaluation": 2, "saving": 0, "display": 1}
-
-
-def test_a_timed_method_counts_for_its_section_and_is_otherwise_the_method(clock, stopwatch):
-    class Worker:
-        def __init__(self) -> None:
-            self.stopwatch = stopwatch
-
-        @timed("update")
-        def work(self, seconds: float, *, answer: str) -> str:
-            """Work."""
-            clock.move(seconds)
-            return answer
-
-    assert Worker().work(3, answer="done") == "done"
-    assert Worker.work.__doc__ == "Work."
-    assert stopwatch.seconds() == {"update": 3, OUTSIDE: 0}
 
 
 def test_the_table_shows_seconds_shares_and_their_sum():

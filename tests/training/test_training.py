@@ -16,21 +16,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, save
 
+from dqn_zoo.algorithms.replay_q import ReplayQ, replay_shape
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs import checkpoint
-from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
+from dqn_zoo.runs.checkpoint import newest_checkpoint
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training import duties, preparation
 from dqn_zoo.training.display import Heading, make_display
-from dqn_zoo.training.duties import Housekeeper
-from dqn_zoo.training.loop import TrainOptions, resume, train
+from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.preparation import complete, estimate_seconds
-from dqn_zoo.training.trainer import Trainer, replay_shape
+from dqn_zoo.training.snapshot import restore
+from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.trainer import Trainer
 
 QUIET = TrainOptions(progress=False)
 SMALL = {
@@ -53,31 +54,14 @@ def config_of(**changes):
 
 def advance(trainer: Trainer, steps: int) -> None:
     """Train on for so many steps, without duties."""
-    goal = trainer.counters.steps + steps
-    while trainer.counters.steps < goal:
-        trainer.envs.send(trainer.choose_actions())
-        trainer.learn(trainer.updates_due())
-        trainer.store(trainer.envs.recv())
-
-
-def as_the_first_runs_wrote_it(name: str, content: bytes) -> bytes:
-    """Give weights their former names and take away what the state did not have."""
-    if name == "state.json":
-        state = json.loads(content)
-        del state["learner"]["generator"], state["replay"]["sampler"]
-        return json.dumps(state).encode()
-    if not name.endswith(".safetensors"):
-        return content
-    former = {
-        "head.layers.stream.hidden.": "torso.layers.7.",
-        "head.layers.stream.output.": "head.",
-    }
-    weights = {}
-    for key, value in load(content).items():
-        for new, old in former.items():
-            key = key.replace(new, old)
-        weights[key] = value
-    return save(weights)
+    algorithm = trainer.algorithm
+    goal = algorithm.steps + steps
+    while algorithm.steps < goal:
+        trainer.envs.send(algorithm.act(trainer.observation))
+        algorithm.learn()
+        step = trainer.envs.recv()
+        algorithm.observe(step)
+        trainer.observation = step.observation
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -91,46 +75,29 @@ def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, g
     changes = {"n_envs": n_envs, "train_freq": train_freq, "gradient_steps": gradient_steps}
     trainer = Trainer(complete(config_of(**changes)))
     made = []
-    trainer.learn = made.append  # what is due is the question; the updates themselves are slow
+
+    def update(batch, learning_rate, num_updates):
+        """Count; what is due is the question, and updates are slow."""
+        made.append(num_updates)
+        return torch.ones(len(batch.action))
+
+    trainer.algorithm.learner.update = update
     trainer.start()
-    while trainer.counters.steps < 240:
-        due = trainer.updates_due()
-        trainer.learn(due)
-        trainer.counters.updates += due
-        trainer.store(trainer.envs.step(trainer.choose_actions()))
-    trainer.learn(trainer.updates_due())
+    advance(trainer, 240)
+    trainer.algorithm.learn()
     trainer.close()
     assert sum(made) == (240 - 96) // train_freq * gradient_steps
-
-
-def test_a_checkpoint_of_the_first_runs_continues_with_the_same_bits(tmp_path):
-    config = complete(config_of(network="nature"))
-    whole = Trainer(config)
-    whole.start()
-    advance(whole, 140)
-    files = whole.files({}, None)
-    former = [(name, as_the_first_runs_wrote_it(name, content)) for name, content in files]
-    assert b"torso.layers.7.weight" in dict(former)["model.safetensors"]
-    resumed = Trainer(config)
-    resumed.restore(write_checkpoint(tmp_path, 140, former))
-    for trainer in (whole, resumed):
-        advance(trainer, 40)
-        trainer.learner.sync_target()
-        advance(trainer, 40)
-        trainer.close()
-    assert whole.counters.updates > 20
-    assert resumed.weights_bytes() == whole.weights_bytes()
 
 
 def test_no_update_is_lost_while_the_memory_is_still_empty():
     trainer = Trainer(complete(config_of(learning_starts=0, n_steps=5, train_freq=1)))
     trainer.start()
-    due = []
+    made = []
     for _ in range(6):
-        due.append(trainer.updates_due())
-        trainer.store(trainer.envs.step(trainer.choose_actions()))
+        advance(trainer, 1)
+        made.append(trainer.algorithm.updates)
     trainer.close()
-    assert due == [0, 0, 0, 0, 0, 5]
+    assert made == [0, 0, 0, 0, 0, 5]
 
 
 def test_the_weights_do_not_move_before_learning_starts(tmp_path):
@@ -139,7 +106,7 @@ def test_the_weights_do_not_move_before_learning_starts(tmp_path):
     fresh.close()
     outcome = train(config, log_folder=tmp_path, options=QUIET)
     trained = outcome.run.model_file.read_bytes()
-    fresh.counters.steps = 100
+    fresh.algorithm.steps = 100
     assert trained == fresh.weights_bytes()
 
 
@@ -258,12 +225,12 @@ def test_checkpoints_that_were_removed_during_a_run_are_written_anew(tmp_path):
     config = load_config(outcome.run.config_file)
     trainer = Trainer(complete(config))
     checkpoint, _ = newest_checkpoint(outcome.run.checkpoints)
-    trainer.restore(checkpoint)
+    restore(trainer, checkpoint)
     log = RunLog(outcome.run, tensorboard_folder=None, warn=print)
     display = make_display(False, Heading(name="run", n_timesteps=240))
-    keeper = Housekeeper(trainer, outcome.run, log, display, Stop(None), previous=checkpoint)
+    keeper = Duties(trainer, outcome.run, log, display, Stop(None), previous=checkpoint)
     shutil.rmtree(outcome.run.checkpoints)
-    trainer.counters.steps += 1
+    trainer.algorithm.steps += 1
     keeper.save_at_the_end()
     trainer.close()
     log.close()
@@ -332,7 +299,7 @@ def test_checkpoints_are_rarer_where_steps_are_fast_and_the_run_is_long(
 
 def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
     config = complete(config_of(buffer_size=1_000_000))
-    needed = replay_shape(config).num_bytes + preparation.BESIDE_REPLAY_BYTES["cpu"]
+    needed = replay_shape(config).num_bytes + preparation.BESIDE_BYTES["cpu"]
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
         with (
@@ -401,14 +368,15 @@ def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatc
     config = config_of(  # no row notices it
         log_interval=10_000, save_freq=120, n_timesteps=300, eval_freq=eval_freq
     )
-    real = Trainer.learn
+    real = ReplayQ.learn
 
-    def learn(trainer, num_updates):
-        real(trainer, num_updates)
-        if trainer.counters.steps > 200 and num_updates:
-            trainer.learner._sums[0] = math.nan
+    def learn(algorithm):
+        before = algorithm.updates
+        real(algorithm)
+        if algorithm.steps > 200 and algorithm.updates > before:
+            algorithm.learner._sums[0] = math.nan
 
-    monkeypatch.setattr(Trainer, "learn", learn)
+    monkeypatch.setattr(ReplayQ, "learn", learn)
     with pytest.raises(UserError, match="training has diverged; start again with a lower"):
         train(config, log_folder=tmp_path, options=QUIET)
     [folder] = (tmp_path / "dqn").iterdir()
@@ -464,10 +432,10 @@ def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkey
     compressed = []
     real = zlib.compress
     monkeypatch.setattr(
-        "dqn_zoo.training.trainer.zlib.compress",
+        "dqn_zoo.algorithms.replay_q.zlib.compress",
         lambda content, level: compressed.append(None) or real(content, level),
     )
-    files = trainer._frame_files(None)
+    files = trainer.algorithm._frame_files(0)
     next(files)
     time.sleep(0.2)
     files.close()

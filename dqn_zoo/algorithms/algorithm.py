@@ -1,0 +1,167 @@
+"""The seam: what the training loop, its logs, evaluations and checkpoints know of an algorithm."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.schedules import LinearSchedule
+from dqn_zoo.settings.config import Config, initial_learning_rate
+from dqn_zoo.system.stopwatch import Stopwatch
+
+Timer = Callable[..., float]
+"""timer(work, num_first=1): the seconds that a call of `work` takes, after the first calls."""
+
+Files = Iterator[tuple[str, bytes | None]]
+"""Name and content of what a checkpoint keeps; None: unchanged since the one before."""
+
+
+class Algorithm(Protocol):
+    """Chooses actions, takes note of what came of them, and learns.
+
+    Attributes:
+        size_key: the setting that decides how much memory a run takes.
+        steps: decisions so far, summed over environments.
+        updates: gradient steps so far.
+    """
+
+    size_key: ClassVar[str]
+    steps: int
+    updates: int
+
+    # --- Before a run: what a config calls for
+
+    @staticmethod
+    def memory_bytes(config: Config) -> int:
+        """Return what the run keeps on its device, beside the process, networks and workspaces."""
+        ...
+
+    @staticmethod
+    def updates_owed(config: Config, steps: int) -> int:
+        """Return the updates that so many steps call for."""
+        ...
+
+    @staticmethod
+    def describe(config: Config) -> dict[str, str]:
+        """Return lines for the preview, by a word that says what each is about."""
+        ...
+
+    @staticmethod
+    def estimate_seconds(config: Config, timer: Timer) -> float:
+        """Return what choosing actions and learning will take in all; a few of each are timed."""
+        ...
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, num_actions: int, stopwatch: Stopwatch | None = None
+    ) -> Self:
+        """Build what the settings of a run describe; everything random follows from its seed."""
+        ...
+
+    # --- The four calls of the loop
+
+    def start(self, observation: NDArray[np.uint8]) -> None:
+        """Begin with the first observations, uint8 [num_envs, stack, 84, 84]."""
+        ...
+
+    def act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Choose an action per environment, int64 [num_envs], exploring."""
+        ...
+
+    def learn(self) -> None:
+        """Do whatever the steps so far call for; the emulators compute meanwhile."""
+        ...
+
+    def observe(self, step: EnvStep) -> None:
+        """Take note of what the emulators answered, and count the steps."""
+        ...
+
+    # --- What is learned
+
+    @property
+    def network(self) -> QNetwork:
+        """The weights that evaluation, saving and sharing use."""
+        ...
+
+    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return values without exploration, float32 [batch, num_actions]; threads may share it."""
+        ...
+
+    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from given weights.
+
+        Raises:
+            RuntimeError: if they do not fit the network.
+        """
+        ...
+
+    # --- What is told of it
+
+    @property
+    def epsilon(self) -> float:
+        """The chance of a random action now."""
+        ...
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss since `take_metrics` was called; NaN where no update was made."""
+        ...
+
+    @property
+    def updates_made(self) -> str:
+        """How updates are made now: `eager`, `CUDA graph`, or `eager` and why."""
+        ...
+
+    def take_news(self) -> str | None:
+        """Return one line for the user if something changed, once."""
+        ...
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return columns of progress.csv, those that are means over what came since the last."""
+        ...
+
+    # --- Checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return everything small that a checkpoint keeps, as JSON."""
+        ...
+
+    def files(self, previous: Mapping[str, Any] | None) -> Files:
+        """Yield everything else that a checkpoint keeps.
+
+        Args:
+            previous: what `state` returned for the checkpoint before, if there is one.
+        """
+        ...
+
+    def restore(self, state: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
+        """Continue from what `state` and `files` gave; `read` returns a file by its name."""
+        ...
+
+    def check_restored(self, observation: NDArray[np.uint8]) -> None:
+        """Compare what the restored emulators show with what was seen before.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        ...
+
+
+# --- What the settings say in the same way for all
+
+
+def epsilon_schedule(config: Config) -> LinearSchedule:
+    """Return epsilon as a function of the step (Mnih et al., 2015, Methods)."""
+    horizon = int(config.exploration_fraction * config.n_timesteps)
+    return LinearSchedule(config.exploration_initial_eps, config.exploration_final_eps, horizon)
+
+
+def rate_schedule(config: Config) -> LinearSchedule:
+    """Return the learning rate as a function of the step: a constant, or `lin_X` falling to 0."""
+    rate = initial_learning_rate(config)
+    falls = isinstance(config.learning_rate, str)
+    return LinearSchedule(rate, 0.0 if falls else rate, config.n_timesteps)

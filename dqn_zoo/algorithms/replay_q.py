@@ -1,0 +1,376 @@
+"""Q-learning from a replay memory, with a target network: DQN and its family.
+
+Mnih et al. (2015), algorithm 1, https://www.nature.com/articles/nature14236. The environments are
+stepped by the training loop; what each step and each update does is here.
+"""
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
+from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
+from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.losses import build_loss, network_settings
+from dqn_zoo.networks.network import QNetwork, build_network, channels_last, weights_on_cpu
+from dqn_zoo.replay.memory import Batch, Replay, ReplayShape
+from dqn_zoo.replay.samplers import Draw, build_sampler
+from dqn_zoo.replay.transitions import TransitionAccumulator, TransitionRule
+from dqn_zoo.schedules import epsilon_greedy
+from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.system.machine import usable_cores
+from dqn_zoo.system.stopwatch import Stopwatch
+
+FRAMES_FILE = "frames_{:05d}.z"
+MOST_COMPRESSORS = 8
+MOST_AT_ONCE = 16  # updates in one CUDA graph
+MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
+
+
+class ReplayQ:
+    """The DQN family; see `Algorithm` for what the methods promise.
+
+    Attributes:
+        learner: online and target network, optimizer.
+        replay: the memory.
+        accumulator: makes transitions of steps.
+    """
+
+    size_key: ClassVar[str] = "buffer_size"
+
+    def __init__(self, config: Config, *, num_actions: int, stopwatch: Stopwatch) -> None:
+        assert config.seed is not None, "the seed is drawn before the run is built"
+        self.steps = 0
+        self.updates = 0
+        self._target_copies = 0
+        self._config = config
+        self._num_actions = num_actions
+        self._stopwatch = stopwatch
+        self.learner = build_learner(config, num_actions=num_actions)
+        self._recorded = record_updates(config, self.learner)
+        device = self.learner.device
+        self.replay = Replay(replay_shape(config), build_sampler(config, device), device)
+        self.accumulator = TransitionAccumulator(
+            config.n_envs, config.frame_stack, _transition_rule(config), self.replay.frames.append
+        )
+        self._exploration = stream_generator(config.seed, "exploration")
+        self._replay_draws = stream_generator(config.seed, "replay")
+        self._epsilon = epsilon_schedule(config)
+        self._learning_rate = rate_schedule(config)
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, num_actions: int, stopwatch: Stopwatch | None = None
+    ) -> Self:
+        """Build a run's networks, memory and generators."""
+        return cls(config, num_actions=num_actions, stopwatch=stopwatch or Stopwatch())
+
+    # --- The four calls of the loop
+
+    def start(self, observation: NDArray[np.uint8]) -> None:
+        """Store the first frames."""
+        self.accumulator.reset(observation)
+
+    def act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Choose epsilon-greedily: int64 [num_envs]."""
+        with self._stopwatch.section("acting"):
+            if self.steps < self._config.learning_starts:
+                # The values play no part yet; the draws are the same as ever.
+                q_values = np.zeros((len(observation), self._num_actions), np.float32)
+            else:
+                q_values = self.learner.noisy_q_values(observation)
+            return epsilon_greedy(q_values, self.epsilon, self._exploration)
+
+    def learn(self) -> None:
+        """Copy the target network and make updates: those that the steps so far are owed.
+
+        All minibatches are drawn before the first update, and all priorities are set after the
+        last, so that eager and recorded updates agree.
+        """
+        config = self._config
+        target_copies = self.steps // config.target_update_interval
+        if target_copies > self._target_copies:
+            self._target_copies = target_copies
+            self.learner.sync_target()
+        due = self.updates_owed(config, self.steps) - self.updates
+        if due == 0 or len(self.replay) == 0:
+            return
+        size, rate = config.batch_size, self._learning_rate(self.steps)
+        with self._stopwatch.section("sampling"):
+            draw = self.replay.draw(size, self._replay_draws, step=self.steps, num_batches=due)
+        priorities: list[Tensor] = []
+        for part in draw.split(self._most_at_once * size):
+            with self._stopwatch.section("sampling"):
+                batch = self._gather(part)
+            with self._stopwatch.section("update"):
+                num_updates = len(part.rows) // size
+                priorities += torch.split(self._update(batch, rate, num_updates), size)
+        with self._stopwatch.section("sampling"):
+            for rows, priority in zip(torch.split(draw.rows, size), priorities, strict=True):
+                self.replay.update_priorities(rows, priority)
+        self.updates += due
+
+    def observe(self, step: EnvStep) -> None:
+        """Make transitions of one vector step and put them into the memory."""
+        with self._stopwatch.section("storing"):
+            self.replay.add(self.accumulator.add(step))
+            self.steps += len(step.action)
+
+    @property
+    def _most_at_once(self) -> int:
+        """Minibatches whose next observations go through the target network together.
+
+        The convolutions of a GPU take many as fast as one. A CPU computes with pixels that are
+        still in its cache.
+        """
+        alone = self.learner.device.type == "cpu" and self._recorded is None
+        return 1 if alone else MOST_AT_ONCE
+
+    @property
+    def _update(self) -> Callable[[Batch, float, int], Tensor]:
+        return self.learner.update if self._recorded is None else self._recorded.update
+
+    def _gather(self, draw: Draw) -> Batch:
+        """Return drawn minibatches, laid out as the convolutions take them."""
+        batch = self.replay.gather(draw)
+        return batch._replace(
+            observation=channels_last(batch.observation),
+            next_observation=channels_last(batch.next_observation),
+        )
+
+    # --- What is learned, and what is told of it
+
+    @property
+    def network(self) -> QNetwork:
+        """The online network."""
+        return self.learner.online
+
+    def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the online network's values without noise: float32 [batch, num_actions]."""
+        return self.learner.q_values(observation)
+
+    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from given weights in both networks; counters and schedules stay at 0."""
+        self.learner.load_weights(online=weights, target=weights)
+
+    @property
+    def epsilon(self) -> float:
+        """The chance of a random action now: 1 until learning starts, then the schedule."""
+        return 1.0 if self.steps < self._config.learning_starts else self._epsilon(self.steps)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss since `take_metrics` was called; NaN where no update was made."""
+        return self.learner.mean_loss
+
+    @property
+    def updates_made(self) -> str:
+        """How updates are made now."""
+        return "eager" if self._recorded is None else self._recorded.status
+
+    def take_news(self) -> str | None:
+        """Return one line for the user if it changed how updates are made, once."""
+        return None if self._recorded is None else self._recorded.take_news()
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return columns of progress.csv."""
+        return self.learner.take_metrics() | {
+            "learning_rate": self._learning_rate(self.steps),
+            "replay_size": len(self.replay),
+        }
+
+    # --- Checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return everything small; floats survive JSON exactly."""
+        return {
+            "counters": {
+                "steps": self.steps,
+                "updates": self.updates,
+                "target_copies": self._target_copies,
+            },
+            "accumulator": self.accumulator.state(),
+            "learner": self.learner.state(),
+            "replay": self.replay.state(),
+            "exploration": generator_state(self._exploration),
+            "replay_draws": generator_state(self._replay_draws),
+        }
+
+    def files(self, previous: Mapping[str, Any] | None) -> Files:
+        """Yield the target network, the optimizer, and the memory: its rows and its frames."""
+        yield "target.safetensors", save_tensors(weights_on_cpu(self.learner.target))
+        yield "optimizer.pt", self.learner.optimizer_bytes()
+        yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
+        written_before = 0 if previous is None else previous["replay"]["frames_written"]
+        yield from self._frame_files(written_before)
+
+    def _frame_files(self, written_before: int) -> Iterator[tuple[str, bytes | None]]:
+        frames = self.replay.frames
+
+        def compressed(number: int, changed: bool) -> bytes | None:
+            return zlib.compress(frames.read_chunk(number), 1) if changed else None
+
+        # zlib releases the interpreter lock. Few chunks are under way, since a slow disk would let
+        # them pile up in memory; those that are not wanted any more are not compressed.
+        workers = min(usable_cores(), MOST_COMPRESSORS)
+        pool = ThreadPoolExecutor(workers)
+        under_way: deque[tuple[int, Future[bytes | None]]] = deque()
+        try:
+            for number, changed in frames.chunks(written_before):
+                under_way.append((number, pool.submit(compressed, number, changed)))
+                if len(under_way) > workers:
+                    first, content = under_way.popleft()
+                    yield FRAMES_FILE.format(first), content.result()
+            for first, content in under_way:
+                yield FRAMES_FILE.format(first), content.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def restore(self, state: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
+        """Continue from what `state` and `files` gave."""
+        counters = state["counters"]
+        self.steps, self.updates = counters["steps"], counters["updates"]
+        self._target_copies = counters["target_copies"]
+        self.learner.restore(
+            state["learner"],
+            online=load_tensors(read("model.safetensors")),
+            target=load_tensors(read("target.safetensors")),
+            optimizer=read("optimizer.pt"),
+        )
+        self.replay.restore(state["replay"], load_tensors(zlib.decompress(read("rows.z"))))
+        for number, _ in self.replay.frames.chunks(0):
+            pixels = zlib.decompress(read(FRAMES_FILE.format(number)))
+            self.replay.frames.write_chunk(number, pixels)
+        self.accumulator.restore(state["accumulator"])
+        restore_generator(self._exploration, state["exploration"])
+        restore_generator(self._replay_draws, state["replay_draws"])
+
+    def check_restored(self, observation: NDArray[np.uint8]) -> None:
+        """Compare what the emulators show after the replay with the frames in the memory."""
+        ids = torch.from_numpy(self.accumulator.observation).to(self.learner.device)
+        if not np.array_equal(self.replay.frames.gather(ids).cpu().numpy(), observation):
+            raise ValueError(
+                "the emulators did not arrive at the stored frames after replaying their actions; "
+                "another version of ale-py or another machine type?"
+            )
+
+    # --- Before a run
+
+    @staticmethod
+    def memory_bytes(config: Config) -> int:
+        """Return the size of the full replay memory."""
+        return replay_shape(config).num_bytes
+
+    @staticmethod
+    def updates_owed(config: Config, steps: int) -> int:
+        """Return the updates that so many steps call for; any number of environments agrees."""
+        learning_steps = max(0, steps - config.learning_starts)
+        return learning_steps // config.train_freq * config.gradient_steps
+
+    @staticmethod
+    def describe(config: Config) -> dict[str, str]:
+        """Return what is learned, from what, and what it takes."""
+        updates = ReplayQ.updates_owed(config, config.n_timesteps)
+        recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
+        compiled = ", compiled" if compiles_torso(config) else ""
+        return {
+            "learning": f"{updates:,} updates of {config.batch_size}, from step "
+            f"{config.learning_starts:,}{recorded}{compiled}",
+            "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
+            f"{replay_shape(config).num_bytes / 1e9:.2f} GB",
+        }
+
+    @staticmethod
+    def estimate_seconds(config: Config, timer: Timer) -> float:
+        """Time a network of its own on made-up data; the run's own is not touched."""
+        learner = build_learner(config, num_actions=MOST_ACTIONS)
+        recorded = record_updates(config, learner)
+        update = learner.update if recorded is None else recorded.update
+        batch = _made_up_batch(config)
+        observation = batch.observation[: config.n_envs].cpu().numpy()
+        # A recording comes after the warm-up; what counts is its repetition.
+        num_first = 1 if recorded is None else WARM_UPS + 1
+        update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
+        act_s = timer(lambda: learner.noisy_q_values(observation)) / len(observation)
+        learning_steps = max(0, config.n_timesteps - config.learning_starts)
+        updates = ReplayQ.updates_owed(config, config.n_timesteps)
+        return learning_steps * act_s + updates * update_s
+
+
+def build_learner(config: Config, *, num_actions: int) -> Learner:
+    """Build the networks and the optimizer of a run, on its device."""
+    assert config.seed is not None
+    if config.device == "cuda":
+        # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
+        torch.backends.cudnn.benchmark = True
+        # What PyTorch does in convolutions anyway: multiply float32 with 10 bits of mantissa.
+        torch.backends.cuda.matmul.allow_tf32 = True
+    seed = stream_seed(config.seed, "network")
+    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
+    return Learner(
+        network.to(config.device),
+        build_loss(config),
+        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
+        seed=stream_seed(config.seed, "learner"),
+        bfloat16=config.precision == "bfloat16",
+        compiled_torso=compiles_torso(config),
+    )
+
+
+def record_updates(config: Config, learner: Learner) -> RecordedUpdates | None:
+    """Return what records the updates of a learner, where the run wants that."""
+    return RecordedUpdates(learner, CudaRecorder()) if uses_cuda_graph(config) else None
+
+
+def uses_cuda_graph(config: Config) -> bool:
+    """Return whether a run with this (complete) config tries to record its updates."""
+    return config.device == "cuda" and config.cuda_graph == "auto"
+
+
+def compiles_torso(config: Config) -> bool:
+    """Return whether the updates of a run with this (complete) config compile the torso."""
+    return (
+        config.device == "cuda" and config.network == "impala" and config.compiled_torso == "auto"
+    )
+
+
+def replay_shape(config: Config) -> ReplayShape:
+    """Return what decides the size of the memory."""
+    return ReplayShape(
+        config.buffer_size,
+        config.n_envs,
+        config.n_steps,
+        config.frame_stack,
+        prioritized=config.replay == "prioritized",
+    )
+
+
+def _transition_rule(config: Config) -> TransitionRule:
+    return TransitionRule(
+        n_steps=config.n_steps,
+        gamma=config.gamma,
+        clip_reward=config.clip_reward,
+        terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
+    )
+
+
+def _made_up_batch(config: Config) -> Batch:
+    """Return black transitions, as many as a minibatch of the run has or environments play."""
+    size = max(config.batch_size, config.n_envs)
+    pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8)
+    pixels = channels_last(pixels.to(config.device))
+    ones = torch.ones(size, device=config.device)
+    action = torch.zeros(size, dtype=torch.int64, device=config.device)
+    return Batch(pixels, action, ones, ones, pixels, ones, action)
