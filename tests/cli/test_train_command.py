@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.children import Child
 
 from dqn_zoo.cli.train import _hint_on_limit, _preview, main
 from dqn_zoo.runs.run import RUN_FORMAT
@@ -186,26 +188,20 @@ def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):
 def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path):
     folder = ["-f", str(tmp_path)]
     long = [flag for flag in SMALL if "n_timesteps" not in flag] + ["-n", "1e6"]
-    arguments = [sys.executable, "-m", "dqn_zoo.cli.train"]
-    process = subprocess.Popen(
-        [*arguments, "--env", "Pong", *folder, *long],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    writer = Child("dqn_zoo.cli.train", ["--env", "Pong", *folder, *long])
     run = tmp_path / "dqn" / "Pong_1"
     deadline = time.monotonic() + 60
     while not (run / "progress.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     try:
-        second = subprocess.run(
-            [*arguments, "--resume", str(run)], capture_output=True, text=True, check=False
-        )
+        second = Child("dqn_zoo.cli.train", ["--resume", str(run)])
+        said = second.wait(60)
     finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        writer.send_signal(signal.SIGTERM)
+        writer.wait(60)
     assert second.returncode == 2
-    assert f"process {process.pid}" in second.stderr
-    assert process.returncode == 143
+    assert f"process {writer.pid}" in said
+    assert writer.returncode == 143
 
 
 def test_help_answers_in_under_half_a_second_without_pytorch():
