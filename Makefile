@@ -3,6 +3,8 @@
 # make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3, rliable, Optuna
 # make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format
+# make dist      sdist and wheel, the wheel tried out in an environment of its own
+# make docs      the docs as a site, in build/site; a warning is an error
 # make bench     speed beside other libraries, which it installs elsewhere; PEERS=--no-peers: alone
 # CPU=1          the small CPU build of PyTorch (for machines without an NVIDIA GPU)
 
@@ -11,11 +13,12 @@ VENV ?= .venv
 ARGS ?=
 PEERS ?=
 BIN := $(VENV)/bin
+ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: install train test extras cluster check lint bench clean
+.PHONY: install train test extras cluster check lint docs dist bench clean
 
 install: $(VENV)/installed
 
@@ -42,8 +45,22 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
 
 check: test lint
+
+dist: install
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,release]'
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/try_wheel.py dist/*.whl $(TORCH_INDEX) -c constraints.txt
+
+docs: install
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[docs]'
+	PYTHONPATH=scripts $(BIN)/zensical build --clean --strict
 
 bench: install
 	$(BIN)/python scripts/benchmark_replay.py --sizes 50_000
@@ -51,4 +68,4 @@ bench: install
 	$(BIN)/python scripts/benchmark_training.py --repetitions 2 --seconds 5 $(PEERS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist .cache *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -51,11 +51,11 @@ def fill(replay: Replay, generator: np.random.Generator) -> None:
 def measure(size: int, arguments: argparse.Namespace) -> Measurement:
     """Fill a memory, then draw minibatches and set their priorities."""
     generator = np.random.default_rng(0)
-    before = process_memory_bytes() or 0
+    before = process_memory_bytes()
     config = Config(buffer_size=size, replay=arguments.replay)
     replay = Replay(replay_shape(config), build_sampler(config, CPU), CPU)
     fill(replay, generator)
-    occupied = (process_memory_bytes() or 0) - before
+    occupied = process_memory_bytes() - before
     milliseconds, updates = [], []
     for _ in range(arguments.draws):
         began = time.perf_counter()

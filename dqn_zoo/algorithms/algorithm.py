@@ -13,6 +13,9 @@ from dqn_zoo.schedules import LinearSchedule
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.system.stopwatch import Stopwatch
 
+MOST_ACTIONS = 18
+"""Of any game; for an estimate the exact number does not matter."""
+
 Timer = Callable[..., float]
 """timer(work, num_first=1): the seconds that a call of `work` takes, after the first calls."""
 

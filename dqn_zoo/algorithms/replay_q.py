@@ -17,11 +17,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
+from dqn_zoo.algorithms.algorithm import (
+    MOST_ACTIONS,
+    Files,
+    Timer,
+    epsilon_schedule,
+    rate_schedule,
+)
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import build_loss, network_settings
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.network import QNetwork, build_network, channels_last, weights_on_cpu
 from dqn_zoo.replay.memory import Batch, Replay, ReplayShape
 from dqn_zoo.replay.samplers import Draw, build_sampler
@@ -36,7 +43,6 @@ from dqn_zoo.system.stopwatch import Stopwatch
 FRAMES_FILE = "frames_{:05d}.z"
 MOST_COMPRESSORS = 8
 MOST_AT_ONCE = 16  # updates in one CUDA graph
-MOST_ACTIONS = 18  # of any game; for the estimate the exact number does not matter
 
 
 class ReplayQ:
@@ -60,7 +66,7 @@ class ReplayQ:
         self._stopwatch = stopwatch
         self.learner = build_learner(config, num_actions=num_actions)
         self._recorded = record_updates(config, self.learner)
-        device = self.learner.device
+        device = self.learner.online.device
         self.replay = Replay(replay_shape(config), build_sampler(config, device), device)
         self.accumulator = TransitionAccumulator(
             config.n_envs, config.frame_stack, _transition_rule(config), self.replay.frames.append
@@ -90,7 +96,7 @@ class ReplayQ:
                 # The values play no part yet; the draws are the same as ever.
                 q_values = np.zeros((len(observation), self._num_actions), np.float32)
             else:
-                q_values = self.learner.noisy_q_values(observation)
+                q_values = self.learner.online.noisy_q_values(observation)
             return epsilon_greedy(q_values, self.epsilon, self._exploration)
 
     def learn(self) -> None:
@@ -135,7 +141,7 @@ class ReplayQ:
         The convolutions of a GPU take many as fast as one. A CPU computes with pixels that are
         still in its cache.
         """
-        alone = self.learner.device.type == "cpu" and self._recorded is None
+        alone = self.learner.online.device.type == "cpu" and self._recorded is None
         return 1 if alone else MOST_AT_ONCE
 
     @property
@@ -155,11 +161,11 @@ class ReplayQ:
     @property
     def network(self) -> QNetwork:
         """The online network."""
-        return self.learner.online
+        return self.learner.online.weights
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the online network's values without noise: float32 [batch, num_actions]."""
-        return self.learner.q_values(observation)
+        return self.learner.online.q_values(observation)
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Start from given weights in both networks; counters and schedules stay at 0."""
@@ -173,7 +179,7 @@ class ReplayQ:
     @property
     def mean_loss(self) -> float:
         """Mean loss since `take_metrics` was called; NaN where no update was made."""
-        return self.learner.mean_loss
+        return self.learner.online.mean_loss
 
     @property
     def updates_made(self) -> str:
@@ -186,7 +192,7 @@ class ReplayQ:
 
     def take_metrics(self) -> dict[str, float]:
         """Return columns of progress.csv."""
-        return self.learner.take_metrics() | {
+        return self.learner.online.take_metrics() | {
             "learning_rate": self._learning_rate(self.steps),
             "replay_size": len(self.replay),
         }
@@ -202,7 +208,7 @@ class ReplayQ:
                 "target_copies": self._target_copies,
             },
             "accumulator": self.accumulator.state(),
-            "learner": self.learner.state(),
+            "learner": self.learner.online.state(),
             "replay": self.replay.state(),
             "exploration": generator_state(self._exploration),
             "replay_draws": generator_state(self._replay_draws),
@@ -211,7 +217,7 @@ class ReplayQ:
     def files(self, previous: Mapping[str, Any] | None) -> Files:
         """Yield the target network, the optimizer, and the memory: its rows and its frames."""
         yield "target.safetensors", save_tensors(weights_on_cpu(self.learner.target))
-        yield "optimizer.pt", self.learner.optimizer_bytes()
+        yield "optimizer.pt", self.learner.online.optimizer_bytes()
         yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
         written_before = 0 if previous is None else previous["replay"]["frames_written"]
         yield from self._frame_files(written_before)
@@ -259,7 +265,7 @@ class ReplayQ:
 
     def check_restored(self, observation: NDArray[np.uint8]) -> None:
         """Compare what the emulators show after the replay with the frames in the memory."""
-        ids = torch.from_numpy(self.accumulator.observation).to(self.learner.device)
+        ids = torch.from_numpy(self.accumulator.observation).to(self.learner.online.device)
         if not np.array_equal(self.replay.frames.gather(ids).cpu().numpy(), observation):
             raise ValueError(
                 "the emulators did not arrive at the stored frames after replaying their actions; "
@@ -286,6 +292,7 @@ class ReplayQ:
         recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
         compiled = ", compiled" if compiles_torso(config) else ""
         return {
+            "algorithm": f"loss {config.loss}, bootstrap {config.bootstrap}, n = {config.n_steps}",
             "learning": f"{updates:,} updates of {config.batch_size}, from step "
             f"{config.learning_starts:,}{recorded}{compiled}",
             "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
@@ -303,7 +310,7 @@ class ReplayQ:
         # A recording comes after the warm-up; what counts is its repetition.
         num_first = 1 if recorded is None else WARM_UPS + 1
         update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
-        act_s = timer(lambda: learner.noisy_q_values(observation)) / len(observation)
+        act_s = timer(lambda: learner.online.noisy_q_values(observation)) / len(observation)
         learning_steps = max(0, config.n_timesteps - config.learning_starts)
         updates = ReplayQ.updates_owed(config, config.n_timesteps)
         return learning_steps * act_s + updates * update_s

@@ -30,10 +30,10 @@ _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "epis
 
 _EPILOG = """\
   dqn-bench --algos dqn,rainbow --games pong,breakout --seeds 3 -n 1e6 -f sweeps/first
-  dqn-bench -f sweeps/first                 # go on with what is left, or show the table
+  dqn-bench -f sweeps/first                 # continue with what is left, or show the table
   dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games atari-3 --dry-run
 
-A plan is made once and kept in FOLDER/plan.yml; docs/experiments.md tells the rest.
+A plan is made once and kept in FOLDER/plan.yml; see docs/experiments.md.
 """
 
 
@@ -87,7 +87,7 @@ def _build_parser() -> Parser:
         "--plan",
         type=Path,
         metavar="FILE",
-        help="a plan written by hand, in place of these",
+        help="a plan written by hand, instead of these flags",
     )
     plan.add_argument(
         "-f",
@@ -95,7 +95,7 @@ def _build_parser() -> Parser:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="of the sweep; one with a plan goes on with it",
+        help="folder of the sweep; one that holds a plan is continued",
     )
     how = parser.add_argument_group("how it is run")
     how.add_argument(
@@ -114,7 +114,7 @@ def _build_parser() -> Parser:
         "--plan-only", action="store_true", help="write the plan, run nothing (for SLURM)"
     )
     how.add_argument(
-        "--job", metavar="JOB", help="run this one job alone, by name or number (for SLURM)"
+        "--job", metavar="JOB", help="run only this job, by name or number (for SLURM)"
     )
     how.add_argument("--tethered", action="store_true", help=argparse.SUPPRESS)
     output = parser.add_argument_group("output")
@@ -124,7 +124,7 @@ def _build_parser() -> Parser:
         action="append",
         default=(),
         metavar="NAME",
-        help="published scores to show beside: rl-zoo, dopamine, dopamine-impala",
+        help="published scores to show alongside: rl-zoo, dopamine, dopamine-impala",
     )
     return parser
 
@@ -188,7 +188,7 @@ def _sweep(arguments: argparse.Namespace) -> "Sweep":
         sweep = Sweep.open(arguments.folder)
         if plan not in (None, sweep.plan):
             raise UserError(
-                f"{arguments.folder} holds another plan: go on with it by {sweep.command}, or name "
+                f"{arguments.folder} holds another plan: continue it with {sweep.command}, or name "
                 "another folder with -f"
             )
         return sweep
@@ -307,8 +307,8 @@ def _run_all(
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]
     if failed:
         print(
-            f"{len(failed)} of {len(statuses)} jobs failed; what they printed lies in "
-            f"{sweep.folder / 'logs'}; {sweep.command} tries them again",
+            f"{len(failed)} of {len(statuses)} jobs failed; their output is in "
+            f"{sweep.folder / 'logs'}; {sweep.command} retries them",
             file=sys.stderr,
         )
     return 1 if failed else 0

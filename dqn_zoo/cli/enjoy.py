@@ -61,7 +61,7 @@ def build_parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    whom = parser.add_argument_group("whom to watch")
+    whom = parser.add_argument_group("which agent to watch")
     add_whom(whom)
     whom.add_argument(
         "--hub", metavar="USER/REPO", help="an agent of the Hub, pulled first; USER/REPO@REVISION"
@@ -69,10 +69,10 @@ def build_parser() -> Parser:
     whom.add_argument(
         "--pretrained",
         action="store_true",
-        help="the agent for --env that comes with dqn_zoo (default: only where there is no run)",
+        help="the agent for --env that comes with dqn_zoo (default: only if there is no run)",
     )
     whom.add_argument(
-        "--list", action="store_true", help="list the agents that come with dqn_zoo, and end"
+        "--list", action="store_true", help="list the agents that come with dqn_zoo, and exit"
     )
     add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
     _add_play(parser.add_argument_group("games"))
@@ -94,7 +94,7 @@ def _add_play(group: argparse._ArgumentGroup) -> None:
         "--n-timesteps",
         type=whole_number(1, 10_000_000),
         metavar="N",
-        help="begin no further game after N steps; the last ones are played to their end "
+        help="begin no further game after N steps; games under way are finished "
         "(default: no limit; with it, --episodes has no default)",
     )
     add_rules(group)
@@ -104,7 +104,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--render",
         action=argparse.BooleanOptionalAction,
-        help="a window at true speed (default: where there is a display, unless --record is given)",
+        help="a window at true speed (default: if there is a display, unless --record is given)",
     )
     group.add_argument(
         "--record",
@@ -118,7 +118,7 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         type=whole_number(1),
         default=120,
         metavar="N",
-        help="the film ends after N seconds, the games go on (default: 120)",
+        help="the film ends after N seconds; the games continue (default: 120)",
     )
     group.add_argument(
         "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
@@ -267,7 +267,7 @@ def _report(
     """
     from dqn_zoo.play.results import larger_sample, results, summary_lines
     from dqn_zoo.play.statistics import summarize
-    from dqn_zoo.runs.checkpoint import replace_file
+    from dqn_zoo.system.files import replace_file
 
     if not games:
         print("interrupted: no game was finished")
@@ -312,7 +312,7 @@ def _wants_window(arguments: argparse.Namespace) -> bool:
 
 def _check_writable(output: Path) -> None:
     """Find out before the games whether the results can be written after them."""
-    from dqn_zoo.runs.checkpoint import check_writable
+    from dqn_zoo.system.files import check_writable
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

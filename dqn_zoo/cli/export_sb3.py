@@ -12,7 +12,7 @@ from dqn_zoo.errors import UserError
 _EPILOG = """\
 Writes FOLDER/dqn/GAMENoFrameskip-v4_N/ with a zip for DQN.load and the YAML files of RL-Zoo. What
 SB3's DQN has no counterpart for (dueling, distributions, other networks) is refused.
-docs/stable-baselines3.md tells more.
+See docs/stable-baselines3.md.
 """
 
 
@@ -39,7 +39,7 @@ def _build_parser() -> Parser:
         metavar="FOLDER",
         help="where to write; RL-Zoo's -f (default: sb3)",
     )
-    add_whom(parser.add_argument_group("whom to export"))
+    add_whom(parser.add_argument_group("which agent to export"))
     add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
     return parser
 

@@ -11,9 +11,9 @@ from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
 
 _EPILOG = """\
-Reads the weights and the plain settings of a zip of Stable-Baselines3's DQN (CnnPolicy); what is
-pickled in it stays closed, so that no code of the zip runs. The agent plays by the protocol sb3.
-docs/stable-baselines3.md tells more.
+Reads the weights and the plain settings of a zip of Stable-Baselines3's DQN (CnnPolicy);
+pickles in it are never opened, so that no code in the zip runs. The agent plays by the protocol
+sb3. See docs/stable-baselines3.md.
 """
 
 
@@ -37,12 +37,12 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "--env",
         metavar="GAME",
-        help="what it plays (default: as the name of the file, its folder or the repository says)",
+        help="the game (default: taken from the name of the file, its folder or the repository)",
     )
     parser.add_argument(
         "--revision",
         metavar="REV",
-        help="of the repository: branch, tag or commit (default: the newest commit)",
+        help="branch, tag or commit of the repository (default: the newest commit)",
     )
     add_log_folder(parser.add_argument_group("where"))
     return parser

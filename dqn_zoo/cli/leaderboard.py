@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Ranked by mean minus standard deviation, as the Hugging Face course did. The numbers are those of
-the cards, which nobody has checked; dqn-verify USER/REPO does. docs/leaderboard.md tells more.
+the cards, which nobody has checked; dqn-verify USER/REPO does. See docs/leaderboard.md.
 """
 
 _WIDE = 110
@@ -52,7 +52,7 @@ def _build_parser() -> Parser:
     what.add_argument(
         "--library", metavar="NAME", help="only cards of this library, such as dqn-zoo"
     )
-    what.add_argument("--offline", action="store_true", help="your own runs alone")
+    what.add_argument("--offline", action="store_true", help="only your own runs")
     add_log_folder(what)
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -160,7 +160,7 @@ def _progress() -> "Iterator[Callable[[int], None]]":
 
 def _check_files(*files: Path | None) -> None:
     """Find out before the Hub is asked whether the files can be written after it."""
-    from dqn_zoo.runs.checkpoint import check_writable
+    from dqn_zoo.system.files import check_writable
 
     asked = [file.absolute() for file in files if file is not None]
     if len(set(asked)) < len(asked):
@@ -173,7 +173,7 @@ def _check_files(*files: Path | None) -> None:
 
 
 def _write(what: str, file: Path | None, make: "Callable[[], str]") -> None:
-    from dqn_zoo.runs.checkpoint import replace_file
+    from dqn_zoo.system.files import replace_file
 
     if file is None:
         return

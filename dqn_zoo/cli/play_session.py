@@ -56,7 +56,7 @@ def add_log_folder(group: argparse._ArgumentGroup) -> None:
 def add_weights(group: argparse._MutuallyExclusiveGroup) -> None:
     """Add the flags that choose among the weights of a run."""
     for flag, weights, text in (
-        ("--load-best", "best", "the model of the best evaluation (default, where there was one)"),
+        ("--load-best", "best", "the model of the best evaluation (default, if there was one)"),
         ("--load-last", "last", "the last model"),
         ("--load-last-checkpoint", "last_checkpoint", "the newest checkpoint"),
     ):
@@ -89,7 +89,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
         dest="epsilon",
         action="store_const",
         const=0.0,
-        help="the best action always: epsilon 0",
+        help="always the best action: epsilon 0",
     )
     epsilon.add_argument("--stochastic", action="store_true", help="the default epsilon")
     group.add_argument(
@@ -97,7 +97,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
         type=whole_number(0),
         default=0,
         metavar="N",
-        help="seed of the games; never the games of training (default: 0)",
+        help="seed of the games, which are never those of training (default: 0)",
     )
 
 

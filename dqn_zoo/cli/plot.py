@@ -36,7 +36,7 @@ def _build_parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="run folders, or folders with runs below; those of RL-Zoo and Stable-Baselines3, too",
+        help="run folders, or folders with runs below; also those of RL-Zoo and Stable-Baselines3",
     )
     parser.add_argument(
         "-o",
@@ -68,7 +68,7 @@ def _build_parser() -> Parser:
         "--smooth",
         type=whole_number(1),
         metavar="N",
-        help="a point is the mean over N hundredths of the axis (default: 3, of evaluations 1)",
+        help="a point is the mean over N hundredths of the axis (default: 3, for evaluations 1)",
     )
     parser.add_argument(
         "--mark",
@@ -114,7 +114,7 @@ def _check_axis(curves: "Sequence[Curve]", axis: str) -> None:
     timeless = [curve for curve in curves if np.isnan(curve.seconds).any()]
     if axis == "time" and timeless:
         raise UserError(
-            f"{timeless[0].source} says nothing of time: leave it out, or draw over --x steps"
+            f"{timeless[0].source} holds no times: leave it out, or draw over --x steps"
         )
 
 

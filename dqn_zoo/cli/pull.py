@@ -8,8 +8,8 @@ from dqn_zoo.cli.arguments import Parser, run_command
 from dqn_zoo.cli.play_session import add_log_folder
 
 _EPILOG = """\
-Reads safetensors and JSON, nothing else, at one commit that is printed. Whatever is not as it was
-pushed is refused. Without a connection the copy in the cache is taken. docs/sharing.md tells more.
+Reads only safetensors and JSON, at one commit, which is printed. Anything that is not as it was
+pushed is refused. Without a connection, the cached copy is used. See docs/sharing.md.
 """
 
 

@@ -42,7 +42,7 @@ _NOBODY = "USER"
 _EPILOG = """\
 Plays the games of the card, films one more, and uploads a folder with exactly the files of an agent
 in one commit. The token comes from HF_TOKEN or `hf auth login`; there is no flag for it. The same
-command again completes what was interrupted. docs/sharing.md tells more.
+command again completes a push that was interrupted. See docs/sharing.md.
 """
 
 
@@ -58,7 +58,7 @@ def _build_parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_whom(parser.add_argument_group("whom to publish"))
+    add_whom(parser.add_argument_group("which agent to publish"))
     add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
     _add_repository(parser.add_argument_group("where"))
     games = parser.add_argument_group("games of the card")
@@ -96,7 +96,7 @@ def _add_repository(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--private", action="store_true", help="a new repository is private")
     group.add_argument(
-        "--revision", metavar="BRANCH", help="branch, made where missing (default: main)"
+        "--revision", metavar="BRANCH", help="branch, created if missing (default: main)"
     )
     group.add_argument(
         "-m",
@@ -149,7 +149,7 @@ def _push(arguments: argparse.Namespace) -> int:
     files = complete(staging, session, content, config=config, num_actions=agent.num_actions)
     print(*_listing(files), sep="\n")
     if arguments.dry_run:
-        print(f"dry run: all of it lies in {staging.path}; nothing was uploaded")
+        print(f"dry run: everything is in {staging.path}; nothing was uploaded")
         return 0
     score = f"{summary.mean:.2f} +/- {summary.std:.2f}"
     message = arguments.commit_message or f"{config.algo} on {config.env}: {score}"

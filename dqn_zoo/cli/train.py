@@ -138,7 +138,7 @@ def _preview(
         f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "
         f"{config.n_envs} environment{'s' if config.n_envs > 1 else ''} at once"
     )
-    yield f"  algorithm    {', '.join(_pieces(config))}"
+    yield f"  network      {', '.join(_pieces(config))}"
     yield (
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
         f"{config.exploration_final_eps:g} over {fall:,} steps"
@@ -174,16 +174,15 @@ def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str
 
 
 def _pieces(config: "Config") -> Iterator[str]:
-    """Yield the pieces of the algorithm."""
-    yield f"loss {config.loss}"
-    yield f"bootstrap {config.bootstrap}"
-    yield f"n = {config.n_steps}"
+    """Yield the pieces of the network."""
     width = f" x{config.network_width}" if config.network_width > 1 else ""
-    yield f"network {config.network}{width}"
+    yield f"{config.network}{width}"
     if config.network_pool is not None:
         yield f"pool {config.network_pool}"
     if config.layer_norm:
         yield "layer norm"
+    if config.channel_norm:
+        yield "channel norm"
     if config.spectral_norm:
         yield "spectral norm"
     if config.dueling:

@@ -28,7 +28,7 @@ _EPILOG = """\
   dqn-tune --env SpaceInvaders --algo dqn --n-trials 50 --budget-steps 300000
   dqn-tune --env Pong --algo laptop --search mine.yml --n-jobs 2 -f tuning/pong
 
-The same command goes on with a study that was stopped. docs/experiments.md tells the rest.
+The same command continues a study that was stopped; see docs/experiments.md.
 """
 
 
@@ -78,7 +78,11 @@ def _build_parser() -> Parser:
         help="stops hopeless trials by their evaluations (default: halving)",
     )
     how.add_argument(
-        "--seed", type=whole_number(0), default=0, metavar="N", help="of the search (default: 0)"
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="seed of the search (default: 0)",
     )
     how.add_argument(
         "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
@@ -101,14 +105,14 @@ def _build_parser() -> Parser:
         help="best trials that are run again beside the recipe; 0: none (default: 3)",
     )
     finals.add_argument(
-        "--seeds", type=whole_number(1), default=3, metavar="N", help="of each (default: 3)"
+        "--seeds", type=whole_number(1), default=3, metavar="N", help="seeds of each (default: 3)"
     )
     parser.add_argument(
         "-f",
         "--folder",
         type=Path,
         metavar="FOLDER",
-        help="of the study; one that exists goes on (default: tuning/ALGO-GAME)",
+        help="folder of the study; an existing one is continued (default: tuning/ALGO-GAME)",
     )
     return parser
 
@@ -212,7 +216,7 @@ def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
         step = max(values, default=0)
         how = f"stopped at step {step:,} with {values.get(step, float('nan')):,.1f}"
     elif CUT_OFF in trial.user_attrs:
-        how = "cut off and saved; the same command goes on with it"
+        how = "cut off and saved; the same command continues it"
     else:
         how = f"failed: {trial.user_attrs.get(FAILURE, 'no reason is known')}"
     settings = ", ".join(f"{key} {_short(value)}" for key, value in trial.params.items())

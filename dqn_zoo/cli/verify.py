@@ -27,7 +27,7 @@ EXIT_DOES_NOT_HOLD = 1
 _EPILOG = """\
 The card's mean is as noisy as the new one, so both go into the comparison: the score holds where
 Welch's 95 % interval of the difference contains 0. Exit code 0: it holds; 1: it does not; 2: a
-mistake. docs/sharing.md tells more.
+mistake. See docs/sharing.md.
 """
 
 

@@ -20,7 +20,6 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from dqn_zoo.envs.action_log import ActionLog
 from dqn_zoo.envs.backend import (
     KEEP_GENERATOR,
     Actions,
@@ -32,6 +31,7 @@ from dqn_zoo.envs.backend import (
     Seeds,
 )
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.exact_resume import History
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game
 from dqn_zoo.system.machine import usable_cores
@@ -174,7 +174,7 @@ class Environments:
         self.num_actions = len(backend.action_meanings)
 
         self._backend = backend
-        self._plan = reseed
+        self._history = History(num_envs, reseed)
         self._phase = _Phase.NEW
         self._process = os.getpid()
         # In the protocol sb3 the backend presses FIRE itself, between the steps of the agent.
@@ -188,9 +188,6 @@ class Environments:
         self._lives: Counts = np.zeros(num_envs, dtype=np.int64)
         self._observation: Observations = np.zeros((num_envs, 0), dtype=np.uint8)
         self._executed: Actions = np.zeros(num_envs, dtype=np.int64)
-        self._log = ActionLog(num_envs)  # since the last seed
-        self._seeded_times = np.zeros(num_envs, dtype=np.int64)  # before the last seed
-        self._keep_generators: Seeds = np.full(num_envs, KEEP_GENERATOR, dtype=np.int64)
 
     def reset(self) -> Observations:
         """Seed and start every environment; once, before the first step.
@@ -199,7 +196,7 @@ class Environments:
             uint8 [num_envs, stack, 84, 84].
         """
         self._enter("reset", _Phase.NEW)
-        self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._seeds(self._seeded_times))
+        self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._history.seeds())
         self._phase = _Phase.READY
         return self._observation
 
@@ -228,13 +225,7 @@ class Environments:
         """
         self._enter("recv", _Phase.IN_FLIGHT)
         step = self._backend.recv()
-        self._log.append(self._executed)
-        seeds = self._keep_generators
-        due = (step.terminated | step.truncated) & (self._log.lengths >= self._plan.every_steps)
-        if due.any():
-            self._log.clear(due)
-            self._seeded_times[due] += 1
-            seeds = np.where(due, self._seeds(self._seeded_times), KEEP_GENERATOR)
+        seeds = self._history.note(self._executed, step.terminated | step.truncated)
         result = self._complete(step, seeds)
         self._phase = _Phase.READY
         return result
@@ -251,13 +242,9 @@ class Environments:
             RuntimeError: a step is on its way, or nothing was reset yet.
         """
         self._check_phase("state", _Phase.READY)
-        seeds = self._seeds(self._seeded_times)
         return {
             "settings": self._fingerprint(),
-            "environments": [
-                {"seeded_times": int(self._seeded_times[row]), "seed": int(seeds[row]), **log}
-                for row, log in enumerate(self._log.state())
-            ],
+            "environments": self._history.state(),
             "check": self._digest(),
         }
 
@@ -285,15 +272,9 @@ class Environments:
                 f"the saved environments were {state['settings']}, these are "
                 f"{self._fingerprint()}: resume with the settings of the run"
             )
-        rows = state["environments"]
-        log = ActionLog.from_state(rows, num_actions=self.num_actions)
-        seeded_times = np.array([row["seeded_times"] for row in rows], dtype=np.int64)
-        if [row["seed"] for row in rows] != self._seeds(seeded_times).tolist():
-            raise UserError("the saved environments had other seeds: resume with the run's seed")
-
+        self._history.restore(state["environments"], num_actions=self.num_actions)
         self._phase = _Phase.BROKEN
-        self._log, self._seeded_times = log, seeded_times
-        self._replay(on_progress)
+        self._history.replay(self._start_games, self._step_again, on_progress)
         if self._digest() != state["check"]:
             raise UserError(
                 "the replayed games differ from the saved ones: the state is damaged, or ale-py or "
@@ -342,36 +323,11 @@ class Environments:
         self._observation, self._lives = self._backend.reset(rows, seeds)
         self._must_fire[rows] = self._fires
 
-    def _replay(self, on_progress: Callable[[int, int], None] | None) -> None:
-        """Play the log again.
-
-        The emulators step together and have to end together, so one with a shorter log first plays
-        no-ops in games that do not count:
-
-            environment 0   seed a a a a a a a a
-            environment 1   -  - -  - seed a a a
-        """
-        actions = self._log.right_aligned()
-        num_steps = len(actions)
-        begins = num_steps - self._log.lengths
-        seeds = self._seeds(self._seeded_times)
-        self._start_games(np.ones(self.num_envs, dtype=np.bool_), self._keep_generators)
-        for now in range(num_steps + 1):
-            if (begins == now).any():
-                self._start_games(begins == now, seeds)
-            if now < num_steps:
-                self._backend.send(actions[now].astype(np.int64))
-                self._complete(self._backend.recv(), self._keep_generators)
-            if on_progress is not None and (now % 256 == 0 or now == num_steps):
-                on_progress(now, num_steps)
-
-    def _seeds(self, seeded_times: Counts) -> Seeds:
-        """Return the seeds of the plan for environments that were seeded so often before."""
-        counts = enumerate(seeded_times.tolist())
-        seeds = [self._plan.seed_of(row, count) for row, count in counts]
-        if not all(0 <= seed < 2**31 for seed in seeds):
-            raise ValueError(f"seed_of has to return 0 <= seed < 2**31; it returned {seeds}")
-        return np.array(seeds, dtype=np.int64)
+    def _step_again(self, actions: Actions) -> None:
+        """Make a step of the past; nothing is noted, since the history has it."""
+        self._backend.send(actions)
+        keep_generators = np.full(self.num_envs, KEEP_GENERATOR, dtype=np.int64)
+        self._complete(self._backend.recv(), keep_generators)
 
     def _fingerprint(self) -> dict[str, Any]:
         return {"game": self.game, "num_envs": self.num_envs, **self.settings.fingerprint()}

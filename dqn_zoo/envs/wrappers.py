@@ -18,16 +18,13 @@ from ale_py.env import AtariEnv
 
 from dqn_zoo.envs.backend import NOOP, SCREEN_SIZE
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import Protocol
+from dqn_zoo.settings.games import FRAMES_PER_SECOND, Protocol
 
 Screen = npt.NDArray[np.uint8]
 Game = gymnasium.Env[Screen, int]
 GameWrapper = gymnasium.Wrapper[Screen, int, Screen, int]
 StepResult = tuple[Screen, float, bool, bool, dict[str, Any]]
 Crop = tuple[int, int, int, int]
-
-FRAMES_PER_SECOND = 60
-"""Of the console."""
 
 RESTART_FRAME = "restart_frame"
 """Key of `info`: the frame a new stack begins with although the game goes on."""

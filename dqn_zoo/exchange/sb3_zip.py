@@ -164,7 +164,7 @@ def _directory_bytes(end: bytes, where: str) -> int:
         where: what to call the zip.
     """
     if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0":
-        raise UserError(f"{where} is no zip, or was cut off: expected what DQN.save writes")
+        raise UserError(f"{where} is not a zip, or was cut off: expected what DQN.save writes")
     if end[-42:-38] == b"PK\6\7" and end[-98:-94] == b"PK\6\6":
         return int.from_bytes(end[-58:-50], "little")
     return int.from_bytes(end[-10:-6], "little")
@@ -317,8 +317,8 @@ def _check_kind(state: Mapping[Any, Any], where: str) -> None:
     """Name the kinds of agent that are often met and cannot be read."""
     kinds = {
         "quantile_net": "an agent of QR-DQN (sb3-contrib)",
-        "action_net": "an agent of another algorithm than DQN",
-        "actor": "an agent of another algorithm than DQN",
+        "action_net": "an agent of an algorithm other than DQN",
+        "actor": "an agent of an algorithm other than DQN",
         f"{ONLINE}q_net.2": "a network with further layers (net_arch)",
     }
     for beginning, kind in kinds.items():

@@ -15,10 +15,10 @@ from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game
 from dqn_zoo.play.results import results
 from dqn_zoo.play.session import Session, choose_weights, play_session
 from dqn_zoo.play.statistics import summarize
-from dqn_zoo.runs.checkpoint import replace_file
 from dqn_zoo.runs.manifest import has_finished, read_manifest
 from dqn_zoo.runs.run import discard_run, lock
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
 from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train

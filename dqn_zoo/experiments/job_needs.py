@@ -70,15 +70,15 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
     """
     largest = max(need.memory_bytes for need in needs.values())
     num_jobs, free = len(sweep.plan.jobs()), memory_available_bytes()
-    fitting = num_jobs if free is None else free // largest
+    fitting = free // largest
     wanted = asked or 1
     if fitting < wanted:
         raise UserError(
             f"{wanted} job{'s' if wanted > 1 else ''} of this plan at once need "
-            f"{wanted * largest / 1e9:.1f} GB of memory and {(free or 0) / 1e9:.1f} GB are free: "
+            f"{wanted * largest / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             "set a smaller buffer_size"
             + (", or fewer --jobs" if wanted > 1 else "")
-            + ", or wait for what ends just now"
+            + ", or wait until more is free"
         )
     if asked is not None:
         return asked

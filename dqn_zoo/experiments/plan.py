@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.checkpoint import replace_file
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import SCORES, parse_game
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LOCK_NAME
 
 PLAN_FILE = "plan.yml"

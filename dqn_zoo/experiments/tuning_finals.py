@@ -14,8 +14,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
-from dqn_zoo.runs.checkpoint import replace_file
 from dqn_zoo.settings.recipes import as_yaml, resolve
+from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:
     import optuna
@@ -62,7 +62,7 @@ def finals(
     if sweep.plan != plan:
         raise UserError(
             f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
-            "those of now"
+            "the current ones"
         )
     return sweep
 

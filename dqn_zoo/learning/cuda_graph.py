@@ -96,7 +96,7 @@ class RecordedUpdates:
         self._learner = learner
         self._recorder = recorder
         # A recorded update reads it here; a number would be that of its recording.
-        self._learning_rate = torch.zeros((), device=learner.device)
+        self._learning_rate = torch.zeros((), device=learner.online.device)
         self._num_to_warm_up = WARM_UPS
         self._recordings: dict[tuple[int, int], _Recording] = {}
         self._addresses: list[int] = []
@@ -178,7 +178,7 @@ class RecordedUpdates:
         """Make every update eagerly from now on."""
         self._trouble = trouble
         self._recordings.clear()
-        self._learner.renew_generator()  # the old one may take itself to be recorded still
+        self._learner.online.renew_generator()  # the old one may take itself to be recorded still
         self._news = f"no CUDA graph, updates stay eager: {trouble}"
 
     def _new_recording(self, batch: Batch, num_updates: int, before: "_Saved") -> "_Recording":
@@ -190,7 +190,7 @@ class RecordedUpdates:
             outputs[:] = [self._eagerly(inputs, num_updates)]
 
         before.put_back(self._learner)
-        repeat = self._recorder.record(work, self._learner.generator)
+        repeat = self._recorder.record(work, self._learner.online.generator)
         recording = _Recording(inputs, outputs[0], repeat)
         before.put_back(self._learner)
         for _ in range(CHECKED_REPETITIONS):
@@ -198,7 +198,7 @@ class RecordedUpdates:
         return recording
 
     def _save(self) -> "_Saved":
-        return _Saved(self._learner.tensors(), self._learner.generator)
+        return _Saved(self._learner.tensors(), self._learner.online.generator)
 
 
 class _Recording(NamedTuple):
@@ -236,7 +236,7 @@ class _Saved:
             for kind, group in learner.tensors().items():
                 for tensor, kept in zip(group, self.tensors[kind], strict=True):
                     tensor.copy_(kept)
-        learner.generator.set_state(self._generator_state)
+        learner.online.generator.set_state(self._generator_state)
 
 
 def _largest_difference(start: Tensors, expected: Tensors, found: Tensors) -> tuple[float, str]:

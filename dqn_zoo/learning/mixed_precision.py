@@ -61,6 +61,10 @@ class WorkingNetwork:
             for cast in self._casts:
                 cast.copy.copy_(cast.weight)
 
+    def tensors(self) -> list[Tensor]:
+        """Return weights and buffers of the network that computes."""
+        return list(chain(self.network.parameters(), self.network.buffers()))
+
     def give_gradients(self) -> None:
         """Move the gradients of the copies to the weights."""
         for cast in self._casts:

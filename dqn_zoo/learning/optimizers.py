@@ -1,4 +1,4 @@
-"""Adam and RMSProp: PyTorch's arithmetic, without its classes.
+"""Adam, RAdam and RMSProp: PyTorch's arithmetic, without its classes.
 
 Building one of those imports the whole compiler, half of the time from a command to its first step.
 """
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
+from torch.optim.radam import radam
 from torch.optim.rmsprop import rmsprop
 
 DECAY_OF_RMSPROP = 0.95  # Mnih et al. (2015), extended data table 1
@@ -91,6 +92,27 @@ class Adam(Optimizer):
         )
 
 
+class RAdam(Optimizer):
+    """Liu et al. (2020), https://arxiv.org/abs/1908.03265: Adam that begins with small steps."""
+
+    AVERAGES = ("exp_avg", "exp_avg_sq")
+
+    def _step(self, gradients: list[Tensor], learning_rate: float | Tensor) -> None:
+        radam(
+            self._weights,
+            gradients,
+            self.kept["exp_avg"],
+            self.kept["exp_avg_sq"],
+            self.kept["step"],
+            lr=learning_rate,  # type: ignore[arg-type] # a tensor serves as well
+            beta1=0.9,
+            beta2=0.999,
+            eps=self._epsilon,
+            weight_decay=0.0,
+            capturable=self._is_captured(learning_rate),
+        )
+
+
 class RMSProp(Optimizer):
     """RMSProp with the decay of Mnih et al. (2015).
 
@@ -118,4 +140,4 @@ class RMSProp(Optimizer):
         )
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "rmsprop": RMSProp}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "radam": RAdam, "rmsprop": RMSProp}

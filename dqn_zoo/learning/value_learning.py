@@ -197,3 +197,31 @@ def quantile_huber(quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa:
     above = fractions.unsqueeze(2)
     asymmetry = torch.where(target < prediction, 1.0 - above, above)
     return (asymmetry * size).mean(dim=2).sum(dim=1)
+
+
+# --- Returns of whole rollouts
+
+
+def lambda_returns(
+    reward: Tensor, discount: Tensor, next_value: Tensor, goes_on: Tensor, decay: float
+) -> Tensor:
+    """Return Peng's Q(lambda) returns of a rollout: float32 [steps, num_envs].
+
+    G_t = r_t + d_t ((1 - lambda) V_t + lambda G_(t+1)) while a game goes on, and
+    G_t = r_t + d_t V_t at its last step of the rollout (Gallici et al., 2024, section 3.2 and
+    algorithm 1, https://arxiv.org/abs/2407.04811).
+
+    Args:
+        reward: float32 [steps, num_envs], r.
+        discount: float32 [steps, num_envs], d: gamma, or 0 where bootstrapping must stop.
+        next_value: float32 [steps, num_envs], V: the best value of what each step led to.
+        goes_on: bool [steps, num_envs]: the next step of the rollout continues this one.
+        decay: lambda; 0 gives one-step targets, 1 the discounted sums.
+    """
+    returns = torch.empty_like(reward)
+    following = next_value[-1]
+    for step in reversed(range(len(reward))):
+        mixed = (1.0 - decay) * next_value[step] + decay * following
+        worth = torch.where(goes_on[step], mixed, next_value[step])
+        following = returns[step] = reward[step] + discount[step] * worth
+    return returns

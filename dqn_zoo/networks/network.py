@@ -5,15 +5,17 @@ Weights and frames of the convolutions lie in memory with the channels last; fra
 already, from `channels_last`, are passed through faster.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format, parametrizations
 
-from dqn_zoo.networks.heads import Head, HeadSettings, NoisyLinear, build_head
+from dqn_zoo.networks.heads import Head, HeadSettings, NoisyLinear, Stream, build_head
 from dqn_zoo.settings.config import Config
 
 
@@ -28,6 +30,8 @@ class NetworkSettings:
         pool_size: side of an adaptive max-pool behind the IMPALA torso; None: no pool.
         layer_norm: normalise in the IMPALA torso and in the hidden layers of the head.
         spectral_norm: normalise the residual convolutions of the IMPALA torso.
+        channel_norm: normalise over the channels behind the other torsos' convolutions.
+        he_init: draw the first weights as He et al. (2015) do.
         head: see `HeadSettings`.
     """
 
@@ -37,6 +41,8 @@ class NetworkSettings:
     pool_size: int | None = None
     layer_norm: bool = False
     spectral_norm: bool = False
+    channel_norm: bool = False
+    he_init: bool = False
     head: HeadSettings
 
     @classmethod
@@ -49,6 +55,8 @@ class NetworkSettings:
             pool_size=config.network_pool,
             layer_norm=config.layer_norm,
             spectral_norm=config.spectral_norm,
+            channel_norm=config.channel_norm,
+            he_init=config.he_init,
             head=HeadSettings(
                 kind=head,
                 dueling=config.dueling,
@@ -182,12 +190,12 @@ def nature_torso(settings: NetworkSettings) -> Torso:
 
     https://www.nature.com/articles/nature14236; 3,136 features.
     """
-    return _three_convolutions(settings.frame_stack, channels=(32, 64, 64), hidden_size=512)
+    return _three_convolutions(settings, channels=(32, 64, 64), hidden_size=512)
 
 
 def small_torso(settings: NetworkSettings) -> Torso:
     """Return the Nature torso with half the channels, a third of the work: 1,568 features."""
-    return _three_convolutions(settings.frame_stack, channels=(16, 32, 32), hidden_size=256)
+    return _three_convolutions(settings, channels=(16, 32, 32), hidden_size=256)
 
 
 def impala_torso(settings: NetworkSettings) -> Torso:
@@ -231,6 +239,8 @@ def build_network(settings: NetworkSettings, *, num_actions: int, seed: int) -> 
             hidden_size=torso.hidden_size,
             num_actions=num_actions,
         )
+        if settings.he_init:
+            _draw_as_he(torso, head)
         # The layout that both oneDNN and cuDNN compute in.
         convert_conv2d_weight_memory_format(torso, torch.channels_last)
         return QNetwork(torso, head).eval()
@@ -244,19 +254,46 @@ def weights_on_cpu(network: nn.Module) -> dict[str, Tensor]:
     }
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of every pixel over its channels, as Flax's LayerNorm does it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return [batch, channels, height, width] for the same."""
+        return super().forward(inputs.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 def _three_convolutions(
-    frame_stack: int, *, channels: tuple[int, int, int], hidden_size: int
+    settings: NetworkSettings, *, channels: tuple[int, int, int], hidden_size: int
 ) -> Torso:
-    first, second, third = channels
-    return Torso(
-        nn.Conv2d(frame_stack, first, kernel_size=8, stride=4),  # -> [first, 20, 20]
-        nn.ReLU(inplace=True),
-        nn.Conv2d(first, second, kernel_size=4, stride=2),  # -> [second, 9, 9]
-        nn.ReLU(inplace=True),
-        nn.Conv2d(second, third, kernel_size=3, stride=1),  # -> [third, 7, 7]
-        nn.ReLU(inplace=True),
-        hidden_size=hidden_size,
-    )
+    layers: list[nn.Module] = []
+    before = settings.frame_stack
+    for after, kernel_size, stride in zip(channels, (8, 4, 3), (4, 2, 1), strict=True):
+        layers.append(nn.Conv2d(before, after, kernel_size=kernel_size, stride=stride))
+        if settings.channel_norm:
+            layers.append(ChannelNorm(after))
+        layers.append(nn.ReLU(inplace=True))  # 84 -> 20 -> 9 -> 7 pixels on a side
+        before = after
+    return Torso(*layers, hidden_size=hidden_size)
+
+
+def _draw_as_he(torso: nn.Module, head: nn.Module) -> None:
+    """Draw weights anew: He et al. (2015), equation 10, cut off at two standard deviations.
+
+    https://arxiv.org/abs/1502.01852. As in Flax's `he_normal`; biases begin at 0. The last layers
+    keep PyTorch's.
+    """
+    outputs = [module.output for module in head.modules() if isinstance(module, Stream)]
+    for layer in chain(torso.modules(), head.modules()):
+        is_hidden = not any(layer is output for output in outputs)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and is_hidden:
+            fan_in = layer.weight[0].numel()
+            deviation = math.sqrt(2.0 / fan_in) / 0.87962566  # what the cut leaves of it
+            nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 TORSOS: dict[str, Callable[[NetworkSettings], Torso]] = {

@@ -34,7 +34,7 @@ PROGRESS_INTERVAL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Game:
-    """One game, finished or under way.
+    """One finished game.
 
     Attributes:
         index: its place among the games of the evaluation, from 0.
@@ -51,15 +51,43 @@ class Game:
     truncated: bool
 
 
+class RunningGame:
+    """A game under way, with the random numbers of its exploration.
+
+    Attributes:
+        index: its place among the games of the evaluation, from 0.
+        seed: of the emulator and of the exploration.
+        score: sum of the raw rewards so far.
+        length_steps: decisions of the agent so far.
+    """
+
+    def __init__(self, index: int, seed: int) -> None:
+        self.index = index
+        self.seed = seed
+        self.score = 0.0
+        self.length_steps = 0
+        self.generator = np.random.default_rng(np.random.SeedSequence(seed))
+
+    def end(self, *, truncated: bool) -> Game:
+        """Return the game as it ended."""
+        return Game(
+            index=self.index,
+            seed=self.seed,
+            score=self.score,
+            length_steps=self.length_steps,
+            truncated=truncated,
+        )
+
+
 class Turn(NamedTuple):
     """What one step of all environments brought.
 
     Attributes:
         games: the game this step belonged to, by environment; a finished quota has no entry.
-        finished: those of `games` that this step ended.
+        finished: those that this step ended.
     """
 
-    games: dict[int, Game]
+    games: dict[int, RunningGame]
     finished: list[Game]
 
 
@@ -177,7 +205,7 @@ def play(
     epsilon = settings.protocol.eval_epsilon
     with environments:
         observation = environments.reset()
-        playing = {row: _RunningGame(row, seeds[row]) for row in range(num_envs)}
+        playing = {row: RunningGame(row, seeds[row]) for row in range(num_envs)}
         steps_played = 0
         while playing:
             step = environments.step(
@@ -185,18 +213,19 @@ def play(
             )
             observation = step.observation
             steps_played += len(playing)
-            games = {
-                row: running.record(float(step.reward[row]), truncated=bool(step.truncated[row]))
-                for row, running in playing.items()
-            }
-            ended = [row for row in playing if step.terminated[row] or step.truncated[row]]
-            for row in ended:
-                index = playing[row].index + num_envs
+            for row, running in playing.items():
+                running.score += float(step.reward[row])
+                running.length_steps += 1
+            turn = Turn(dict(playing), [])
+            for row in np.flatnonzero(step.terminated | step.truncated).tolist():
+                if row not in playing:
+                    continue
+                running = playing.pop(row)
+                turn.finished.append(running.end(truncated=bool(step.truncated[row])))
+                index = running.index + num_envs
                 if index < len(seeds) and (max_steps is None or steps_played < max_steps):
-                    playing[row] = _RunningGame(index, seeds[index])
-                else:
-                    del playing[row]
-            yield Turn(games, [games[row] for row in ended])
+                    playing[row] = RunningGame(index, seeds[index])
+            yield turn
 
 
 def evaluation_seeds(run_seed: int, evaluation_number: int, num_games: int) -> list[int]:
@@ -274,33 +303,10 @@ def _in_threads(shares: Sequence[_Share]) -> Iterator[_Reports]:
             ending.set()
 
 
-class _RunningGame:
-    """A game under way, with the random numbers of its exploration."""
-
-    def __init__(self, index: int, seed: int) -> None:
-        self.index = index
-        self.seed = seed
-        self.score = 0.0
-        self.length_steps = 0
-        self.generator = np.random.default_rng(np.random.SeedSequence(seed))
-
-    def record(self, reward: float, *, truncated: bool) -> Game:
-        """Count one step and return the game as it stands after it."""
-        self.score += reward
-        self.length_steps += 1
-        return Game(
-            index=self.index,
-            seed=self.seed,
-            score=self.score,
-            length_steps=self.length_steps,
-            truncated=truncated,
-        )
-
-
 def _actions(
     q_values: QValues,
     observation: NDArray[np.uint8],
-    playing: dict[int, _RunningGame],
+    playing: dict[int, RunningGame],
     epsilon: float,
     environments: Environments,
 ) -> NDArray[np.int64]:

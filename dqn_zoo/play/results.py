@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from dqn_zoo.play.evaluation import Game
-from dqn_zoo.play.film import FRAMES_PER_SECOND
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import Summary
 from dqn_zoo.settings.games import (
     COURSE_GAME,
     COURSE_GAMES,
     COURSE_PASS_MARK,
+    FRAMES_PER_SECOND,
     SCORES,
     rules_in_words,
 )

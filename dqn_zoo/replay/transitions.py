@@ -53,8 +53,16 @@ class TransitionAccumulator:
     """Turns a stream of `EnvStep` into transitions.
 
     Per environment it keeps the ids of the current stack and the last `n_steps` steps that still
-    wait for their bootstrap. A step leaves when n rewards are summed, or at once when its game
-    ends, its observation starts anew, or (by the rule) a life is lost.
+    wait for their bootstrap, in a ring of columns. A step leaves when n rewards are summed, or at
+    once when its game ends, its observation starts anew, or (by the rule) a life is lost. With
+    n = 3, rewards r0, r1, ... and the state s4 in which the game is over:
+
+        vector step     0    1    2              3              4 (the game is over)
+        column          0    1    2              0              1
+        waiting before  -    s0   s0 s1          s1 s2          s2 s3
+        leaves          -    -    s0             s1             s2, s3, s4
+        its reward      -    -    r0+g r1+g2 r2  r1+g r2+g2 r3  r2+g r3+g2 r4, r3+g r4, r4
+        its discount    -    -    g3             g3             0, 0, 0
 
     Args:
         num_envs: environments in every `EnvStep`.
@@ -73,7 +81,6 @@ class TransitionAccumulator:
         self._rule = rule
         self._append_frames = append_frames
         self._observation = np.full((num_envs, stack), BLANK, np.int32)
-        # The step taken at vector step t waits in column t % n_steps.
         self._vector_steps = 0
         self._num_waiting = np.zeros(num_envs, np.int64)
         self._waiting_observation = np.zeros((num_envs, rule.n_steps, stack), np.int32)
@@ -93,17 +100,16 @@ class TransitionAccumulator:
     def add(self, step: EnvStep) -> Transition:
         """Store the frames of one vector step and return the transitions that it completes."""
         rule = self._rule
-        newest = self._vector_steps % rule.n_steps
         self._vector_steps += 1
         self._num_waiting += 1
+        newest = self._column(age=0)
         self._waiting_observation[:, newest] = self._observation
         self._waiting_action[:, newest] = step.action
         self._waiting_reward[:, newest] = 0.0
         reward = np.sign(step.reward) if rule.clip_reward else step.reward
         for age in range(rule.n_steps):
             waits = self._num_waiting > age
-            column = (newest - age) % rule.n_steps
-            self._waiting_reward[waits, column] += rule.gamma**age * reward[waits]
+            self._waiting_reward[waits, self._column(age)] += rule.gamma**age * reward[waits]
 
         # The true successor first; where a new game begins, its first frame is stored after it.
         successor = self._append_frames(np.ascontiguousarray(step.next_observation[:, -1]))
@@ -114,7 +120,11 @@ class TransitionAccumulator:
 
         stops = step.terminated | (step.life_lost & rule.terminal_on_life_loss)
         flushes = stops | step.truncated | step.restarted
-        return self._emit(newest, next_observation, stops, flushes)
+        return self._emit(next_observation, stops, flushes)
+
+    def _column(self, age: int) -> int:
+        """Return where the step waits that was taken `age` vector steps before the newest."""
+        return (self._vector_steps - 1 - age) % self._rule.n_steps
 
     def _start_stacks(self, starts: NDArray[np.bool_], observation: NDArray[np.uint8]) -> None:
         """Begin a new stack in the marked environments: blanks and the first frame."""
@@ -124,7 +134,6 @@ class TransitionAccumulator:
 
     def _emit(
         self,
-        newest: int,
         next_observation: NDArray[np.int32],
         stops: NDArray[np.bool_],
         flushes: NDArray[np.bool_],
@@ -135,7 +144,7 @@ class TransitionAccumulator:
         for age in reversed(range(rule.n_steps)):
             full = age == rule.n_steps - 1
             rows = np.flatnonzero((self._num_waiting > age) & (flushes | full))
-            column = (newest - age) % rule.n_steps
+            column = self._column(age)
             discount = np.where(stops[rows], 0.0, rule.gamma ** (age + 1))
             blocks.append(
                 Transition(

@@ -5,10 +5,8 @@ the checkpoint exist. Whatever was interrupted before that rename leaves a `.unf
 behind, which the next save removes. Nothing here knows what the files mean.
 """
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import checkpoint_folders, checkpoint_name
+from dqn_zoo.system.files import flush_directory, write_file
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -86,16 +85,16 @@ def write_checkpoint(
                 _link(previous.path / name, unfinished / name)
                 entries[name] = previous.files[name]
             else:
-                _write(unfinished / name, content)
+                write_file(unfinished / name, content)
                 entries[name] = {"size": len(content), "sha256": _digest(content)}
         manifest = {"format_version": FORMAT_VERSION, "step": step, "files": entries}
         manifest["sha256"] = _digest(_canonical(manifest))
-        _write(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _flush_directory(unfinished)
+        write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
+        flush_directory(unfinished)
         if target.exists():  # the same step again, after a resume: the new one is as good
             shutil.rmtree(target)
         unfinished.rename(target)
-        _flush_directory(folder)
+        flush_directory(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -151,42 +150,6 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it.
-
-    A link stays, and what it leads to is replaced. A device or a pipe is written to.
-    """
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = path.resolve()
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        _write(temporary, content)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_directory(path.parent)
-
-
-def check_writable(path: Path) -> None:
-    """Find out whether `replace_file` will be able to write a file.
-
-    Raises:
-        OSError: it will not.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    if path.exists() and not path.is_file():
-        with path.open("wb"):
-            return
-    path = path.resolve()
-    probe = path.with_name(f"{path.name}.tmp")
-    probe.touch()
-    probe.unlink()
-
-
 def _prune(folder: Path, written: Path) -> None:
     """Keep what was just written and the `KEPT - 1` before it.
 
@@ -211,29 +174,11 @@ def _verify_file(path: Path, entry: dict[str, Any]) -> None:
         raise DamagedError(f"{path.name} was changed after it was written (SHA-256 differs)")
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _link(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without hard links
-        _write(target, source.read_bytes())
-
-
-def _flush_directory(path: Path) -> None:
-    """Make a rename or a new name durable; Windows can neither open nor flush a directory."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_file(target, source.read_bytes())
 
 
 def _canonical(manifest: dict[str, Any]) -> bytes:

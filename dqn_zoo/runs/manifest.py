@@ -7,9 +7,7 @@ invocations: one entry per start or resume; `changes` says what differed from th
     `seconds` where its wall-clock went, `updates` how they were made in the end
 """
 
-import contextlib
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -211,17 +210,9 @@ def _now() -> str:
 
 
 def _write(run: Run, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest in one step: a killed process leaves the old one or the new one."""
-    unfinished = run.manifest_file.with_suffix(".tmp")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(run.manifest_file)
+        replace_file(run.manifest_file, json.dumps(manifest, indent=2).encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         raise UserError(f"{run.manifest_file} cannot be written: {error.strerror}") from error
 
 

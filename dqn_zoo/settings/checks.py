@@ -10,6 +10,23 @@ SCREEN_ROWS, SCREEN_COLUMNS = 210, 160
 
 # Settings of parts that are not always there: the key that chooses the part, and its values.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "rollout_steps": ("algorithm", ("parallel",)),
+    "td_lambda": ("algorithm", ("parallel",)),
+    "num_epochs": ("algorithm", ("parallel",)),
+    "num_minibatches": ("algorithm", ("parallel",)),
+    "learning_starts": ("algorithm", ("replay",)),
+    "train_freq": ("algorithm", ("replay",)),
+    "gradient_steps": ("algorithm", ("replay",)),
+    "target_update_interval": ("algorithm", ("replay",)),
+    "buffer_size": ("algorithm", ("replay",)),
+    "batch_size": ("algorithm", ("replay",)),
+    "replay": ("algorithm", ("replay",)),
+    "n_steps": ("algorithm", ("replay",)),
+    "bootstrap": ("algorithm", ("replay",)),
+    "loss": ("algorithm", ("replay",)),
+    "noisy_sigma": ("algorithm", ("replay",)),
+    "cuda_graph": ("algorithm", ("replay",)),
+    "channel_norm": ("network", ("nature", "small")),
     "network_width": ("network", ("impala",)),
     "network_pool": ("network", ("impala",)),
     "spectral_norm": ("network", ("impala",)),
@@ -50,14 +67,15 @@ class Finding(NamedTuple):
 
 def contradictions(config: Config) -> Iterator[Finding]:
     """Yield the combinations that cannot run."""
-    if config.learning_starts >= config.n_timesteps:
+    idle = without_effect(config)
+    if "learning_starts" not in idle and config.learning_starts >= config.n_timesteps:
         yield Finding(
             ("learning_starts", "n_timesteps"),
             f"learning_starts must be below n_timesteps, got {config.learning_starts:,} of "
             f"{config.n_timesteps:,} steps: the run would end before it learns; lower "
             "learning_starts or raise n_timesteps",
         )
-    if config.batch_size > config.buffer_size:
+    if "batch_size" not in idle and config.batch_size > config.buffer_size:
         yield Finding(
             ("batch_size", "buffer_size"),
             f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
@@ -77,6 +95,18 @@ def contradictions(config: Config) -> Iterator[Finding]:
     if config.crop is not None:
         yield from _crop_contradictions(config, config.crop)
     yield from _distribution_contradictions(config)
+    if "loss" in idle and config.loss not in ("huber", "squared"):
+        yield Finding(
+            ("algorithm", "loss"),
+            f"algorithm {config.algorithm} learns values, got loss {config.loss}: leave loss out",
+        )
+    transitions = config.rollout_steps * config.n_envs
+    if "num_minibatches" not in idle and transitions % config.num_minibatches:
+        yield Finding(
+            ("rollout_steps", "n_envs", "num_minibatches"),
+            f"num_minibatches must divide the {transitions:,} steps of a rollout (rollout_steps x "
+            f"n_envs), got {config.num_minibatches}",
+        )
 
 
 def check(config: Config) -> None:
@@ -97,7 +127,8 @@ def warnings(config: Config) -> list[str]:
 def _doubts(config: Config) -> Iterator[str]:
     exploration_end = int(config.exploration_fraction * config.n_timesteps)
     falls = config.exploration_final_eps < config.exploration_initial_eps
-    if falls and exploration_end <= config.learning_starts:
+    idle = without_effect(config)
+    if "learning_starts" not in idle and falls and exploration_end <= config.learning_starts:
         yield (
             f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, before "
             f"learning starts at step {config.learning_starts:,}: the whole fall is spent on "
@@ -113,6 +144,14 @@ def _doubts(config: Config) -> Iterator[str]:
             "nothing explores: epsilon is 0 and there are no noisy layers; raise "
             "exploration_initial_eps or set noisy_sigma to 0.5"
         )
+    if "learning_starts" not in idle:
+        yield from _doubts_about_replay(config)
+    if config.loss == "c51":
+        yield from _support_doubts(config)
+    yield from _unused(config)
+
+
+def _doubts_about_replay(config: Config) -> Iterator[str]:
     if config.buffer_size < config.learning_starts:
         yield (
             f"buffer_size {config.buffer_size:,} is below learning_starts "
@@ -129,9 +168,6 @@ def _doubts(config: Config) -> Iterator[str]:
             f"target network between learning_starts {config.learning_starts:,} and the end of "
             f"the run at step {config.n_timesteps:,}"
         )
-    if config.loss == "c51":
-        yield from _support_doubts(config)
-    yield from _unused(config)
 
 
 def _crop_contradictions(config: Config, crop: tuple[int, int, int, int]) -> Iterator[Finding]:

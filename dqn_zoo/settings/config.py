@@ -119,6 +119,15 @@ class Config(BaseModel):
     layer_norm: bool = Field(
         default=False, description="layer normalisation in the head and in an impala torso"
     )
+    channel_norm: bool = Field(
+        default=False,
+        description="normalisation over the channels behind each convolution of the nature and "
+        "small torsos",
+    )
+    he_init: bool = Field(
+        default=False,
+        description="first weights from He's normal distribution, not from PyTorch's default",
+    )
     spectral_norm: bool = Field(
         default=False, description="spectral normalisation of the impala torso's residual blocks"
     )
@@ -131,7 +140,23 @@ class Config(BaseModel):
 
     # Learning rule
     algorithm: str = Field(
-        default="replay", description="where the minibatches come from: a replay memory"
+        default="replay",
+        description="replay: minibatches from a memory, and a target network (DQN and its family); "
+        "parallel: from rollouts of many environments (PQN)",
+    )
+    rollout_steps: PositiveInt = Field(
+        default=32, description="vector steps between rounds of updates; algorithm parallel"
+    )
+    td_lambda: Fraction = Field(
+        default=0.65,
+        description="lambda of the returns: 0 looks one step ahead, 1 to the end of the rollout; "
+        "algorithm parallel",
+    )
+    num_epochs: PositiveInt = Field(
+        default=2, description="passes over each rollout; algorithm parallel"
+    )
+    num_minibatches: PositiveInt = Field(
+        default=32, description="updates in each pass; algorithm parallel"
     )
     bootstrap: Literal["greedy", "double", "soft"] = Field(
         default="greedy",
@@ -170,7 +195,7 @@ class Config(BaseModel):
     huber_kappa: NonNegativeFloat = Field(
         default=1.0, description="where the quantile loss turns linear; losses qrdqn and iqn"
     )
-    optimizer: Literal["adam", "rmsprop"] = Field(default="adam", description="optimizer")
+    optimizer: Literal["adam", "radam", "rmsprop"] = Field(default="adam", description="optimizer")
     learning_rate: PositiveFloat | LinearSchedule = Field(
         default=1e-4, description="step size; 'lin_1e-4' falls linearly to 0 over n_timesteps"
     )

@@ -20,6 +20,9 @@ COURSE_PASS_MARK = 200.0
 """Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders, as
 RL-Zoo measures it when it uploads an agent: in ten games."""
 
+FRAMES_PER_SECOND = 60
+"""Of the console."""
+
 FRAMES_PER_STEP = 4
 """A step is one decision of the agent, which the emulator repeats for so many frames."""
 

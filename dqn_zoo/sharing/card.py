@@ -229,7 +229,7 @@ def _hyperparameters(config: Config) -> str:
     ]
     listing = "\n".join(["```yaml", *lines, "```"])
     return (
-        f"## Hyperparameters\n\n{listing}\n\nOnce more, with other luck: "
+        f"## Hyperparameters\n\n{listing}\n\nTo train it again, with another seed: "
         f"`dqn-train -c {SETTINGS} --seed N`\n"
     )
 

@@ -387,7 +387,7 @@ def _refusal(what: str, error: Any) -> str:
     if isinstance(error, errors.EntryNotFoundError):
         return f"{what} lacks a file that it should have: see {page(what)}"
     if isinstance(error, errors.RepositoryNotFoundError) and status != 401:
-        return f"the Hub has no {what} that you may see: check the name, or log in to who may"
+        return f"the Hub has no {what} that you may see: check the name, or log in as one who may"
     remedy = _REMEDIES.get(status)
     if remedy is None and status >= 500:
         remedy = "has a fault: run the same command again in a while"
@@ -404,5 +404,5 @@ _REMEDIES = {
     404: "has no such thing: check the name",
     409: "has it already, or another push is under way: run the same command again",
     412: "got another commit in between: run the same command again to push on top of it",
-    429: "has had too many requests: run the same command again in some minutes",
+    429: "has had too many requests: run the same command again in a few minutes",
 }

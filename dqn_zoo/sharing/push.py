@@ -14,7 +14,6 @@ from dqn_zoo.play.film import check_film
 from dqn_zoo.play.results import results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import summarize
-from dqn_zoo.runs.checkpoint import replace_file
 from dqn_zoo.runs.learning_curve import draw_learning_curve
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
@@ -36,6 +35,7 @@ from dqn_zoo.sharing.agent_files import (
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
+from dqn_zoo.system.files import replace_file
 
 TENSORBOARD = "tensorboard"
 LOGS = ("progress.csv", "evaluations.csv")

@@ -122,7 +122,7 @@ def _claimed_weights(run: Run, sha256: str | None) -> Path:
         if path.exists() and sha256 in (None, digest(path)):
             return path
     raise UserError(
-        f"the score of {run.path} is of weights that it does not have any more: "
+        f"the score of {run.path} is for weights that it no longer has: "
         f"dqn-enjoy --run {run.quoted_path} measures those that it has"
     )
 

@@ -4,15 +4,16 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from dqn_zoo.errors import UserError
 
 LOCK_NAME = ".lock"
+LOCKED_BYTE = b" "  # on Windows nobody else can read what is locked; the note follows it
+NOTE_BYTES = 127  # longer than any: a note covers the one before, in one write
 
 
 class LockedError(UserError):
@@ -37,59 +38,43 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     try:
-        file = path.open("a+b")
+        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): make it writable, or name another "
             "folder with -f FOLDER"
         ) from error
     with file:
-        if not _try_lock(file):
+        if not _try_lock(file, path):
             raise LockedError(
                 f"{what} is being written by {_holder(path)}: wait for it, stop it, or {otherwise}"
             )
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its note
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-            file.flush()
+            note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            file.write(LOCKED_BYTE + note.encode().ljust(NOTE_BYTES))
         yield
+
+
+def _try_lock(file: FileIO, path: Path) -> bool:
+    from filelock import lock_descriptor
+
+    try:
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError as error:
+        # Some network file systems have no locks; refusing to train there helps nobody.
+        warnings.warn(
+            f"{path} cannot be locked ({error.strerror}): "
+            "make sure that no other process writes there",
+            stacklevel=4,
+        )
+        return True
 
 
 def _holder(path: Path) -> str:
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            file.seek(len(LOCKED_BYTE))
+            note = json.loads(file.read())
         return f"process {note['pid']} on {note['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> bool:
-        """Lock one byte far behind the note, so that the other process can still read the note."""
-        file.seek(1 << 30)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        finally:
-            file.seek(0)
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            # Some network file systems have no locks; refusing to train there helps nobody.
-            warnings.warn(
-                f"{file.name} cannot be locked ({error.strerror}): "
-                "make sure that no other process writes there",
-                stacklevel=4,
-            )
-        return True

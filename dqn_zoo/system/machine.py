@@ -1,7 +1,7 @@
 """The machine under a run: what memory is left, what it can do, and what it is.
 
-Memory is read from the operating system's own files: the limit of a container, which is what ends a
-run there, is in none of the usual libraries.
+psutil knows the memory of the system and of the process; the limit of a container, which is what
+ends a run there, is read from the kernel's own files.
 """
 
 import ctypes
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dqn_zoo.errors import UserError
 
@@ -32,14 +34,14 @@ PACKAGES = (
 MAX_DEFAULT_THREADS = 8
 
 
-def memory_available_bytes() -> int | None:
-    """Return how much more memory this process can use, or None where nothing tells.
+def memory_available_bytes() -> int:
+    """Return how much more memory this process can use.
 
     The smallest of: what the system has available, what the container (cgroup v1 or v2, every level
     of it) leaves, what RLIMIT_AS leaves.
     """
-    limits = [_system_available(), *_container_headrooms(), _address_space_left()]
-    return min((max(limit, 0) for limit in limits if limit is not None), default=None)
+    limits = [psutil.virtual_memory().available, *_container_headrooms(), *_address_space_left()]
+    return max(0, min(limits))
 
 
 def keep_freed_memory() -> bool:
@@ -58,16 +60,9 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in options.items())
 
 
-def process_memory_bytes() -> int | None:
-    """Return the resident memory of this process; on macOS the highest so far; None on Windows."""
-    pages = _own_pages()
-    if pages is not None:
-        return pages[1]
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def process_memory_bytes() -> int:
+    """Return the resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def check_memory(
@@ -103,10 +98,10 @@ def check_memory(
 
 def usable_cores() -> int:
     """Return the processor cores this process may use, a container's quota included."""
-    if sys.platform == "linux":
-        cores = len(os.sched_getaffinity(0))
-    else:
+    if sys.platform == "darwin":
         cores = os.cpu_count() or 1
+    else:
+        cores = len(psutil.Process().cpu_affinity())
     return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas())]))
 
 
@@ -163,7 +158,7 @@ def describe_machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu_model(),
         "cores": usable_cores(),
-        "memory_bytes": _total_memory(),
+        "memory_bytes": psutil.virtual_memory().total,
         "versions": {package: _version(package) for package in PACKAGES},
         "git": _git_revision(Path(__file__).resolve().parents[2]),
     }
@@ -176,23 +171,6 @@ CGROUP_MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),  # version 2
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
 )
-
-
-def _system_available() -> int | None:
-    if sys.platform == "darwin":
-        return _parse_vm_stat(_output(["vm_stat"]) or "")
-    kilobytes = _number(_fields(PROC / "meminfo").get("MemAvailable"))
-    return None if kilobytes is None else kilobytes * 1024
-
-
-def _parse_vm_stat(text: str) -> int | None:
-    """Bytes that macOS can hand out: free pages and those it can take back without writing."""
-    lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    header = lines.get("Mach Virtual Memory Statistics", "")
-    page_bytes = _number(header.partition("page size of ")[2])
-    kinds = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
-    pages = [_number(lines.get(kind, "").strip(" .")) or 0 for kind in kinds]
-    return None if page_bytes is None else sum(pages) * page_bytes
 
 
 def _container_headrooms(proc: Path = PROC, cgroups: Path = CGROUPS) -> Iterator[int]:
@@ -228,29 +206,12 @@ def _cgroup_folders(controller: str, proc: Path, cgroups: Path) -> Iterator[Path
         yield from (parent for parent in folder.parents if parent.is_relative_to(top))
 
 
-def _address_space_left() -> int | None:
-    pages = _own_pages()
-    if pages is None or sys.platform == "win32":
-        return None
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if limit == resource.RLIM_INFINITY else limit - pages[0]
-
-
-def _own_pages() -> tuple[int, int] | None:
-    """Virtual and resident bytes of this process, where the kernel shows them."""
-    words = _text(PROC / "self/statm").split()
-    if sys.platform == "win32" or len(words) < 2:
-        return None
-    page_bytes = os.sysconf("SC_PAGE_SIZE")
-    return int(words[0]) * page_bytes, int(words[1]) * page_bytes
-
-
-def _total_memory() -> int | None:
-    if sys.platform == "win32":
-        return None
-    return int(os.sysconf("SC_PHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+def _address_space_left() -> Iterator[int]:
+    if sys.platform == "linux":
+        process = psutil.Process()
+        limit, _ = process.rlimit(psutil.RLIMIT_AS)
+        if limit != psutil.RLIM_INFINITY:
+            yield limit - process.memory_info().vms
 
 
 def _cpu_model() -> str:

@@ -11,11 +11,12 @@ from dqn_zoo.envs.environments import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
 from dqn_zoo.play.statistics import summarize
-from dqn_zoo.runs.checkpoint import Checkpoint, replace_file, write_checkpoint
+from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import FRAMES_PER_STEP
 from dqn_zoo.system import machine
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.display import Display, Status
 from dqn_zoo.training.snapshot import snapshot

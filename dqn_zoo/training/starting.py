@@ -10,7 +10,7 @@ import torch
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import load_weights
-from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint, replace_file
+from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
 from dqn_zoo.runs.manifest import (
     Setup,
     append_invocation,
@@ -25,6 +25,7 @@ from dqn_zoo.runs.run import Run, claim_run, discard_run, lock
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import protocol_from_config, random_score
 from dqn_zoo.settings.recipes import dump_config
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import Stop, StopReason, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch

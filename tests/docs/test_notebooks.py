@@ -41,7 +41,7 @@ def test_unit_3_runs_from_install_to_a_card(tmp_path, monkeypatch):
         "finished logs/laptop/SpaceInvaders_1 at step 1,000",
         "mean - std",
         "film: film.mp4",
-        "dry run: all of it lies in",
+        "dry run: everything is in",
         "no token yet",
         "the score",
         "(yours)",

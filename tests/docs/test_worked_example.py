@@ -17,8 +17,9 @@ from support.tiny import (
 
 from dqn_zoo.learning import losses
 from dqn_zoo.learning.bootstraps import GreedyBootstrap
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import Loss
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import HeadSettings, build_head, count_actions
 from dqn_zoo.settings.config import Config
 
@@ -68,6 +69,6 @@ def test_the_histogram_of_the_docs_has_the_mean_of_its_target(example):
     learner = learner_of(example.GaussianHistogramLoss(bootstrap=GreedyBootstrap()))
     for _ in range(800):
         learner.update(batch, 1e-2)
-    values = learner.online.q_values(batch.observation)
+    values = learner.online.weights.q_values(batch.observation)
     predicted = values[torch.arange(len(batch.action)), batch.action]
     assert torch.allclose(predicted, batch.reward, atol=0.03)

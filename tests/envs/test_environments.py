@@ -413,7 +413,7 @@ def test_saving_changes_nothing(build: Build) -> None:
 
 
 def test_a_changed_action_is_noticed(build: Build) -> None:
-    from dqn_zoo.envs.action_log import _pack, _unpack
+    from dqn_zoo.envs.exact_resume import _pack, _unpack
 
     environments = build("SpaceInvaders", 1)
     environments.reset()
@@ -429,7 +429,7 @@ def test_a_changed_action_is_noticed(build: Build) -> None:
 
 
 def test_a_damaged_state_is_refused_before_it_reaches_the_emulator(build: Build) -> None:
-    from dqn_zoo.envs.action_log import _pack
+    from dqn_zoo.envs.exact_resume import _pack
 
     environments = build()
     environments.reset()

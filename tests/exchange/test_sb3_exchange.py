@@ -257,11 +257,11 @@ def test_files_that_are_no_zip_or_were_cut_off_are_refused(
     good: Members, refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = zipped(good)
-    refused(b"", "no zip, or was cut off")
-    refused(b"PK\3\4 and no more", "no zip, or was cut off")
-    refused(os.urandom(5000), "no zip, or was cut off")
+    refused(b"", "not a zip, or was cut off")
+    refused(b"PK\3\4 and no more", "not a zip, or was cut off")
+    refused(os.urandom(5000), "not a zip, or was cut off")
     for length in (100, len(whole) // 2, len(whole) - 1):
-        refused(whole[:length], "no zip, or was cut off")
+        refused(whole[:length], "not a zip, or was cut off")
     refused(whole[len(whole) // 2 :], "damaged")
     refused(zipped(good | {"policy.pth": good["policy.pth"][:-1000]}), "cut off")
     for path in (tmp_path / "none.zip", tmp_path):
@@ -333,7 +333,7 @@ def test_weights_that_are_not_those_of_the_network_are_refused(
     [
         (("q_net.", "quantile_net."), "an agent of QR-DQN"),
         (("features_extractor.", "features_extractor.mlp."), "no network that sees pixels"),
-        (("q_net.q_net.0.", "action_net."), "another algorithm than DQN"),
+        (("q_net.q_net.0.", "action_net."), "an algorithm other than DQN"),
         (("q_net_target.", "unused."), "'q_net_target.features_extractor.cnn.0.bias' is missing"),
     ],
 )
@@ -796,7 +796,7 @@ def test_zips_of_other_policies_of_sb3_are_refused_by_name(tmp_path: Path) -> No
     with pytest.raises(UserError, match="does not divide pixels by 255"):
         read_sb3_zip(file)
     library.PPO("CnnPolicy", sb3_env(), n_steps=8).save(file)
-    with pytest.raises(UserError, match="another algorithm than DQN"):
+    with pytest.raises(UserError, match="an algorithm other than DQN"):
         read_sb3_zip(file)
 
 

@@ -225,7 +225,7 @@ def test_curves_without_time_are_not_drawn_over_it(tmp_path, capsys):
     picture = tmp_path / "a.png"
     flags = ["--what", "evaluation", "--x", "time", "-o", str(picture)]
     assert main([str(tmp_path), *flags]) == 2
-    assert "says nothing of time: leave it out, or draw over --x steps" in capsys.readouterr().err
+    assert "holds no times: leave it out, or draw over --x steps" in capsys.readouterr().err
     assert not picture.exists()
 
 

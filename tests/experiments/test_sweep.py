@@ -376,7 +376,7 @@ def test_flags_of_another_plan_are_refused_and_those_of_the_same_go_on(tmp_path,
     for job in sweep.plan.jobs():
         finish(sweep, job, 1.0)
     assert main(["-f", str(folder), "--algos", "dqn", "--games", "pong"]) == 2
-    assert f"go on with it by dqn-bench -f '{folder}', or name" in capsys.readouterr().err
+    assert f"continue it with dqn-bench -f '{folder}', or name" in capsys.readouterr().err
     for flags in ([], FLAGS):
         assert main([*flags, "-f", str(folder)]) == 0
         assert "8 of them done" in capsys.readouterr().out

@@ -19,8 +19,9 @@ from support.tiny import (
 )
 
 from dqn_zoo.learning.bootstraps import Backup
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import Loss, build_loss
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import greedy_policy
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import Batch
@@ -70,7 +71,7 @@ def test_every_recipe_solves_the_chain_with_its_own_loss_head_and_replay(algo):
         if update % 8 == 0:
             learner.sync_target()
     expected = soft_values(config) if config.bootstrap == "soft" else HARD_VALUES
-    values = learner.q_values(lit_pixels(0, 1, 2).numpy())
+    values = learner.online.q_values(lit_pixels(0, 1, 2).numpy())
     assert np.abs(values - expected).max() < 2 * CLOSE
 
 

@@ -21,8 +21,9 @@ from dqn_zoo.learning.cuda_graph import (
     RecordedUpdates,
     _difference,
 )
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import build_loss
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.signals import Stop
@@ -93,7 +94,7 @@ def advance(learner, case, numbers, *, device="cpu"):
         outcomes.append(learner.update(batch, RATES[number % len(RATES)]))
         if number % 3 == 0:
             outcomes.append(
-                torch.from_numpy(learner.noisy_q_values(batch.observation.cpu().numpy()))
+                torch.from_numpy(learner.online.noisy_q_values(batch.observation.cpu().numpy()))
             )
         if number % 5 == 4:
             learner.sync_target()
@@ -101,15 +102,18 @@ def advance(learner, case, numbers, *, device="cpu"):
 
 
 def assert_same(recorded, direct):
-    for one, other in ((recorded.online, direct.online), (recorded.target, direct.target)):
+    for one, other in (
+        (recorded.online.weights, direct.online.weights),
+        (recorded.target, direct.target),
+    ):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
         assert [module.training for module in one.modules()] == [
             m.training for m in other.modules()
         ]
-    for name, kept in recorded._optimizer.kept.items():
-        assert all(map(torch.equal, kept, direct._optimizer.kept[name])), name
-    assert recorded.state() == direct.state()  # generator and sums of metrics
+    for name, kept in recorded.online.optimizer.kept.items():
+        assert all(map(torch.equal, kept, direct.online.optimizer.kept[name])), name
+    assert recorded.online.state() == direct.online.state()  # generator and sums of metrics
 
 
 def assert_goes_like_a_direct_one(recorded, case, numbers, direct=None):
@@ -122,10 +126,10 @@ def assert_goes_like_a_direct_one(recorded, case, numbers, direct=None):
 
 
 def checkpoint(learner):
-    return learner.state(), {
-        "online": load(network_makers.file_bytes(learner.online)),
+    return learner.online.state(), {
+        "online": load(network_makers.file_bytes(learner.online.weights)),
         "target": load(network_makers.file_bytes(learner.target)),
-        "optimizer": learner.optimizer_bytes(),
+        "optimizer": learner.online.optimizer_bytes(),
     }
 
 
@@ -173,7 +177,7 @@ def test_any_number_of_updates_at_a_time_gives_the_same_bits_and_priorities_of_t
         assert torch.equal(together, torch.cat(apart))
     assert_same(recorded, direct)
     assert recorder.recordings == MOST_RECORDINGS  # of 3, 1, 2 and 16
-    assert recorded.take_metrics() == direct.take_metrics()
+    assert recorded.online.take_metrics() == direct.online.take_metrics()
 
 
 def test_updates_made_together_share_a_pass_through_the_target_network():
@@ -218,7 +222,7 @@ def test_a_checkpoint_is_loaded_into_a_recording_unless_tensors_were_replaced(re
     assert recorder.repetitions == CHECK + 1
     learner.restore(state, **files)
     if replaced:
-        averages = learner._optimizer.kept["exp_avg"]
+        averages = learner.online.optimizer.kept["exp_avg"]
         averages[0] = averages[0].clone()
     assert_goes_like_a_direct_one(learner, "iqn", range(2, 2 + WARM_UPS + 3), direct)
     assert recorder.recordings == recordings
@@ -246,7 +250,7 @@ def test_what_cannot_be_recorded_stays_eager_and_is_said_in_one_line(case, broke
     assert recorded.take_news() == f"no CUDA graph, updates stay eager: {reason}"
     assert recorded.take_news() is None
     observation = batch_for(case, 1).observation.numpy()
-    values = [learner.q_values(observation) for learner in (recorded, direct)]
+    values = [learner.online.q_values(observation) for learner in (recorded, direct)]
     assert np.array_equal(*values)
     recorder.generator.manual_seed(99)  # may refuse to draw from now on
     assert_goes_like_a_direct_one(recorded, case, range(WARM_UPS + 1, WARM_UPS + 3), direct)
@@ -375,7 +379,7 @@ def test_a_cuda_graph_updates_as_eager_updates_do(case, optimizer):
         state, files = checkpoint(recorded)
         direct.restore(state, **files)
         outcomes = [advance(each, case, [number], device="cuda") for each in (recorded, direct)]
-        assert recorded.state()["generator"] == direct.state()["generator"]
+        assert recorded.online.state()["generator"] == direct.online.state()["generator"]
         for one, other in zip(*outcomes, strict=True):
             torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
     assert recorded.updates_made == "CUDA graph"

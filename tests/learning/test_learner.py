@@ -12,8 +12,9 @@ from support.tiny import judge, random_batch, small_config, small_network
 from torch import nn
 
 from dqn_zoo.learning.bootstraps import GreedyBootstrap
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss, build_loss, network_settings
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import huber, squared
 from dqn_zoo.networks.heads import HeadSettings, ScalarHead
 from dqn_zoo.networks.network import NetworkSettings, build_network
@@ -41,7 +42,7 @@ def small_learner(
 
 def test_updates_are_clipped_steps_of_the_optimizer_with_the_given_learning_rates():
     learner = small_learner(SQUARED, OptimizerSettings("adam", 1e-8, 2.0))
-    twin = copy.deepcopy(learner.online)
+    twin = copy.deepcopy(learner.online.weights)
     optimizer = torch.optim.Adam(twin.parameters(), lr=99.0, eps=1e-8)
     for seed, rate in enumerate([0.01, 0.02, 0.005]):
         batch = random_batch(seed)
@@ -52,7 +53,7 @@ def test_updates_are_clipped_steps_of_the_optimizer_with_the_given_learning_rate
         assert nn.utils.clip_grad_norm_(twin.parameters(), 2.0) > 2.0
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-    for own, other in zip(learner.online.parameters(), twin.parameters(), strict=True):
+    for own, other in zip(learner.online.weights.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-4)
 
 
@@ -61,7 +62,7 @@ def test_gradients_are_clipped_to_the_norm():
     for limit in (1e-3, 1e9):
         learner = small_learner(SQUARED, OptimizerSettings("adam", 1e-8, limit))
         learner.update(random_batch(), 1e-3)
-        gradients = torch.cat([p.grad.flatten() for p in learner.online.parameters()])
+        gradients = torch.cat([p.grad.flatten() for p in learner.online.weights.parameters()])
         norms.append(float(gradients.norm()))
     assert norms[0] == pytest.approx(1e-3, rel=1e-3)
     assert norms[1] > 0.1
@@ -73,26 +74,26 @@ def test_the_target_network_changes_only_when_it_is_copied():
     before = copy.deepcopy(learner.target.state_dict())
     learner.update(random_batch(), 0.01)
     assert all(torch.equal(before[name], v) for name, v in learner.target.state_dict().items())
-    assert not torch.equal(before[name], learner.online.state_dict()[name])
+    assert not torch.equal(before[name], learner.online.weights.state_dict()[name])
     learner.sync_target()
-    for name, value in learner.online.state_dict().items():
+    for name, value in learner.online.weights.state_dict().items():
         assert torch.equal(value, learner.target.state_dict()[name])
 
 
 def test_metrics_are_means_since_the_last_reading():
     learner = small_learner()
-    assert all(math.isnan(value) for value in learner.take_metrics().values())
+    assert all(math.isnan(value) for value in learner.online.take_metrics().values())
     singles = []
     for seed in (1, 2):
         twin = copy.deepcopy(learner)
-        twin.take_metrics()
+        twin.online.take_metrics()
         twin.update(random_batch(seed), 1e-9)
-        singles.append(twin.take_metrics())
+        singles.append(twin.online.take_metrics())
         learner.update(random_batch(seed), 1e-9)
-    both = learner.take_metrics()
+    both = learner.online.take_metrics()
     for name, value in both.items():
         assert value == pytest.approx((singles[0][name] + singles[1][name]) / 2, rel=1e-4)
-    assert math.isnan(learner.take_metrics()["loss"])
+    assert math.isnan(learner.online.take_metrics()["loss"])
 
 
 # --- Resume
@@ -108,21 +109,26 @@ def assert_resumes_with_the_same_bits(loss, optimizer, config):
                 learner.sync_target()
     second = small_learner(loss, optimizer, config=config, seed=3)
     second.restore(
-        first.state(),
-        online=load(save(first.online.state_dict())),
+        first.online.state(),
+        online=load(save(first.online.weights.state_dict())),
         target=load(save(first.target.state_dict())),
-        optimizer=first.optimizer_bytes(),
+        optimizer=first.online.optimizer_bytes(),
     )
     for seed in range(4, 8):
         priorities = [each.update(random_batch(seed), 0.01) for each in (whole, second)]
         assert torch.equal(*priorities)
-    for one, other in [(whole.online, second.online), (whole.target, second.target)]:
+    for one, other in [
+        (whole.online.weights, second.online.weights),
+        (whole.target, second.target),
+    ]:
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
-    assert whole.state() == second.state()
-    assert whole.take_metrics() == second.take_metrics()
+    assert whole.online.state() == second.online.state()
+    assert whole.online.take_metrics() == second.online.take_metrics()
     observation = random_batch().observation.numpy()
-    assert np.array_equal(whole.noisy_q_values(observation), second.noisy_q_values(observation))
+    assert np.array_equal(
+        whole.online.noisy_q_values(observation), second.online.noisy_q_values(observation)
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -151,7 +157,9 @@ def test_bfloat16_gives_every_weight_nearly_the_float32_gradient(loss, bootstrap
         network = build_network(network_settings(config), num_actions=4, seed=1)
         learner = Learner(network, build_loss(config), ADAM, seed=0, bfloat16=bfloat16)
         learner.update(batch, 1e-4)
-        gradients.append({n: p.grad.flatten() for n, p in learner.online.named_parameters()})
+        gradients.append(
+            {n: p.grad.flatten() for n, p in learner.online.weights.named_parameters()}
+        )
     for name, exact in gradients[0].items():
         similarity = torch.cosine_similarity(exact, gradients[1][name], dim=0)
         assert float(similarity) > 0.97, name
@@ -164,7 +172,7 @@ def test_action_values_keep_float32_resolution_in_bfloat16():
         network.head.layers.stream.output.bias += torch.tensor([5.0, 5.001, 5.002, 5.003])
     learner = Learner(network, HUBER, ADAM, seed=0, bfloat16=True)
     frames = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8).numpy()
-    values = learner.q_values(frames)
+    values = learner.online.q_values(frames)
     rounded = torch.from_numpy(values).bfloat16().float().numpy()
     assert (values != rounded).mean() > 0.8
 
@@ -201,12 +209,15 @@ def assert_updates_alike(device: str = "cpu") -> None:
         learner.update(two, 1e-3, num_updates=2)
         learner.sync_target()
         learner.update(batch, 1e-3)
-    expected, found = plain.take_metrics(), compiled.take_metrics()
+    expected, found = plain.online.take_metrics(), compiled.online.take_metrics()
     assert found == pytest.approx(expected, rel=1e-3)
-    assert compiled.online.state_dict().keys() == plain.online.state_dict().keys()
+    assert compiled.online.weights.state_dict().keys() == plain.online.weights.state_dict().keys()
     observation = batch.observation.cpu().numpy()
     np.testing.assert_allclose(
-        compiled.q_values(observation), plain.q_values(observation), rtol=0.05, atol=0.01
+        compiled.online.q_values(observation),
+        plain.online.q_values(observation),
+        rtol=0.05,
+        atol=0.01,
     )
 
 
@@ -243,9 +254,9 @@ def test_a_torso_compiled_for_a_gpu_learns_as_a_plain_one_does():
 
 def test_a_generator_state_of_another_kind_of_device_is_left_out():
     learner = small_learner()
-    state = learner.state() | {"generator": bytes(16).hex()}  # that of a GPU has 16 bytes
-    weights = learner.online.state_dict()
+    state = learner.online.state() | {"generator": bytes(16).hex()}  # that of a GPU has 16 bytes
+    weights = learner.online.weights.state_dict()
     other = small_learner(seed=3)
-    before = other.state()["generator"]
-    other.restore(state, online=weights, target=weights, optimizer=learner.optimizer_bytes())
-    assert other.state()["generator"] == before
+    before = other.online.state()["generator"]
+    other.restore(state, online=weights, target=weights, optimizer=learner.online.optimizer_bytes())
+    assert other.online.state()["generator"] == before

@@ -18,7 +18,7 @@ from support.tiny import (
 from torch import Tensor, nn
 
 from dqn_zoo.learning.bootstraps import BOOTSTRAPS, DoubleBootstrap, GreedyBootstrap, SoftBootstrap
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import (
     LOSSES,
     CategoricalLoss,
@@ -27,6 +27,7 @@ from dqn_zoo.learning.losses import (
     TDLoss,
     build_loss,
 )
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.learning.value_learning import squared
 from dqn_zoo.networks.heads import (
     CategoricalHead,
@@ -153,11 +154,11 @@ def test_an_update_has_the_weighted_gradient_of_a_reference_computed_row_by_row(
     weighted = sum(w * each for w, each in zip(batch.weight, losses, strict=True)) / len(losses)
     weighted.backward()
     for (name, own), other in zip(
-        learner.online.named_parameters(), twin.parameters(), strict=True
+        learner.online.weights.named_parameters(), twin.parameters(), strict=True
     ):
         torch.testing.assert_close(own.grad, other.grad, atol=1e-5, rtol=1e-4, msg=name)
     torch.testing.assert_close(priorities, expected_priorities, atol=1e-5, rtol=1e-4)
-    metrics = learner.take_metrics()
+    metrics = learner.online.take_metrics()
     assert metrics["loss"] == pytest.approx(weighted.item(), rel=1e-4)
     assert metrics["q_mean"] == pytest.approx(values.mean().item(), rel=1e-4)
 
@@ -346,20 +347,20 @@ def test_soft_without_the_bonus_tends_to_greedy_at_low_temperatures(loss):
 # --- Distributions
 
 
-def fixed_categorical(rows: list[list[float]], support: Tensor) -> QNetwork:
-    """Return a network with given probabilities for each action, whatever it sees."""
+def fixed_categorical(rows: list[list[float]]) -> QNetwork:
+    """Return a network with given probabilities of -1, 0 and 1 per action, whatever it sees."""
     probabilities = torch.tensor(rows)
     layer = nn.Linear(6, probabilities.numel())
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.copy_(probabilities.log().flatten())
     layers = nn.Sequential(layer, nn.Unflatten(1, tuple(probabilities.shape)))
-    return QNetwork(nn.Flatten(), CategoricalHead(layers, support))
+    settings = HeadSettings(kind=CategoricalHead, num_atoms=3, v_min=-1.0, v_max=1.0)
+    return QNetwork(nn.Flatten(), CategoricalHead(layers, settings, feature_size=6))
 
 
 def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
-    support = torch.tensor([-1.0, 0.0, 1.0])
-    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]], support)
+    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.6, 0.3, 0.1]])
     loss = CategoricalLoss(bootstrap=GreedyBootstrap())
     batch = table_batch(reward=[2.97, -2.97], discount=[0.97, 0.97])  # three clipped rewards
     output = judge(loss, online, online, batch, torch.rand)
@@ -368,10 +369,9 @@ def test_a_sum_of_rewards_beyond_the_support_is_its_last_atom():
 
 
 def test_a_well_predicted_random_outcome_has_no_priority_but_a_cross_entropy():
-    support = torch.tensor([-1.0, 0.0, 1.0])
-    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.6, 0.3, 0.1]], support)
+    online = fixed_categorical([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.6, 0.3, 0.1]])
     # The best next action, 0 (mean -0.1), becomes what action 1 has: nothing moves but the action.
-    target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]], support)
+    target = fixed_categorical([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1], [0.8, 0.1, 0.1]])
     batch = table_batch(reward=[0.0, 0.0], discount=[1.0, 1.0])
     output = judge(CategoricalLoss(bootstrap=GreedyBootstrap()), online, target, batch, torch.rand)
     assert output.priority.tolist() == pytest.approx([0.0, 0.0], abs=1e-6)

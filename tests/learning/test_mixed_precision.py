@@ -10,9 +10,10 @@ from support.network_makers import BTR, build, file_bytes, random_batch, random_
 from support.tiny import judge, small_config
 from torch import nn
 
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import build_loss
 from dqn_zoo.learning.mixed_precision import WorkingNetwork
+from dqn_zoo.learning.online_network import OptimizerSettings
 
 ADAM = OptimizerSettings("adam", 1e-8, 10.0)
 NETWORKS = {
@@ -52,7 +53,7 @@ def update_under_autocast(networks, loss, optimizer, generator, batch):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_updates_and_values_have_the_bits_of_plain_autocast(name):
     learner = make_learner(name)
-    online, target = copy.deepcopy((learner.online, learner.target))
+    online, target = copy.deepcopy((learner.online.weights, learner.target))
     optimizer = torch.optim.Adam(online.parameters(), lr=1e-3, eps=1e-8, fused=True)
     generator = torch.Generator().manual_seed(3)
     for number in range(4):
@@ -62,7 +63,7 @@ def test_updates_and_values_have_the_bits_of_plain_autocast(name):
         if number == 1:
             learner.sync_target()
             target.load_state_dict(online.state_dict())
-    for ours, plain in ((learner.online, online), (learner.target, target)):
+    for ours, plain in ((learner.online.weights, online), (learner.target, target)):
         for key, value in ours.state_dict().items():
             assert value.dtype == torch.float32
             assert torch.equal(value, plain.state_dict()[key]), key
@@ -70,7 +71,7 @@ def test_updates_and_values_have_the_bits_of_plain_autocast(name):
     online.remove_noise()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         expected = online.q_values(frames)
-    assert torch.equal(torch.from_numpy(learner.q_values(frames.numpy())), expected)
+    assert torch.equal(torch.from_numpy(learner.online.q_values(frames.numpy())), expected)
 
 
 def test_float32_computes_with_the_weights_that_learn():
@@ -98,10 +99,10 @@ def test_weights_that_are_loaded_are_computed_with():
     for _ in range(2):
         other.update(random_batch(4, 4, 84, 84), 1e-2)
     frames = random_frames(3, 4, 84, 84).numpy()
-    assert not (learner.q_values(frames) == other.q_values(frames)).all()
-    online, target = (load(file_bytes(n)) for n in (other.online, other.target))
+    assert not (learner.online.q_values(frames) == other.online.q_values(frames)).all()
+    online, target = (load(file_bytes(n)) for n in (other.online.weights, other.target))
     learner.load_weights(online=online, target=target)
-    assert (learner.q_values(frames) == other.q_values(frames)).all()
+    assert (learner.online.q_values(frames) == other.online.q_values(frames)).all()
     batch = random_batch(4, 4, 84, 84, seed=5)
     assert torch.equal(learner.update(batch, 1e-9), other.update(batch, 1e-9))
 
@@ -111,23 +112,23 @@ def test_an_optimizer_that_was_saved_in_another_memory_layout_goes_on_with_the_s
     whole, resumed = (make_learner("huber", bfloat16=bfloat16) for _ in range(2))
     whole.update(random_batch(4, 4, 84, 84), 1e-3)
     saved = io.BytesIO()
-    state = whole._optimizer.state()
+    state = whole.online.optimizer.state()
     for kept in state["state"].values():
         for key, value in kept.items():
             kept[key] = value.contiguous()  # as they were saved before channels came last
     torch.save(state, saved)
     resumed.restore(
-        whole.state(),
-        online=load(file_bytes(whole.online)),
+        whole.online.state(),
+        online=load(file_bytes(whole.online.weights)),
         target=load(file_bytes(whole.target)),
         optimizer=saved.getvalue(),
     )
     for weight, average in zip(
-        resumed.online.parameters(), resumed._optimizer.kept["exp_avg"], strict=True
+        resumed.online.weights.parameters(), resumed.online.optimizer.kept["exp_avg"], strict=True
     ):
         assert average.stride() == weight.stride()
     for seed in (6, 7):
         for learner in (whole, resumed):
             learner.update(random_batch(4, 4, 84, 84, seed=seed), 1e-3)
-    for key, value in whole.online.state_dict().items():
-        assert torch.equal(value, resumed.online.state_dict()[key]), key
+    for key, value in whole.online.weights.state_dict().items():
+        assert torch.equal(value, resumed.online.weights.state_dict()[key]), key

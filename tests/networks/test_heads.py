@@ -281,23 +281,25 @@ def test_values_to_judge_by_have_no_noise_and_values_to_explore_with_have_new_no
     frames = random_frames(4, 1, 2, 3)
     means = q_values_by_hand(network.head, "huber", frames.flatten(1) / 255.0).detach()
     torch.testing.assert_close(network.q_values(frames), means)  # as built
-    explored = [learner.noisy_q_values(frames.numpy()) for _ in range(2)]
+    explored = [learner.online.noisy_q_values(frames.numpy()) for _ in range(2)]
     assert not np.allclose(explored[0], explored[1], atol=0.01)
     assert not np.allclose(explored[0], means, atol=0.01)
     for _ in range(2):
-        np.testing.assert_allclose(learner.q_values(frames.numpy()), means, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            learner.online.q_values(frames.numpy()), means, rtol=1e-5, atol=1e-6
+        )
     learner.update(random_batch(4, 1, 2, 3), 0.0)
-    np.testing.assert_allclose(learner.q_values(frames.numpy()), means, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(learner.online.q_values(frames.numpy()), means, rtol=1e-5, atol=1e-6)
 
 
 def test_an_update_draws_new_noise_for_the_online_and_for_the_target_network():
     learner = make_learner(tiny_network(noisy_sigma=0.5))
     frames = random_frames(4, 1, 2, 3)
-    values = [learner.online.q_values(frames), learner.target.q_values(frames)]
+    values = [learner.online.weights.q_values(frames), learner.target.q_values(frames)]
     torch.testing.assert_close(values[0], values[1])  # both without noise
     for _ in range(2):
         learner.update(random_batch(4, 1, 2, 3), 0.0)  # the weights stay
-        values += [learner.online.q_values(frames), learner.target.q_values(frames)]
+        values += [learner.online.weights.q_values(frames), learner.target.q_values(frames)]
     for first, second in itertools.combinations(values[1:], 2):
         assert not torch.allclose(first, second, atol=0.01)
 
@@ -307,13 +309,13 @@ def test_the_loss_of_an_update_is_computed_under_its_noise(network):
     losses = set()
     for seed in range(3):
         learner = make_learner(tiny_network(noisy_sigma=0.5), seed=seed)
-        quiet = learner.target if network == "online" else learner.online
+        quiet = learner.target if network == "online" else learner.online.weights
         with torch.no_grad():
             for name, weight in quiet.named_parameters():
                 if "sigma" in name:
                     weight.zero_()
         learner.update(random_batch(4, 1, 2, 3), 0.0)
-        losses.add(learner.take_metrics()["loss"])
+        losses.add(learner.online.take_metrics()["loss"])
     assert len(losses) == 3
 
 
@@ -321,13 +323,13 @@ def test_without_noisy_layers_nothing_is_drawn():
     frames = random_frames(4, 1, 2, 3).numpy()
     for sigma in (None, 0.5):
         learner = make_learner(tiny_network(noisy_sigma=sigma))
-        states = [learner.state()["generator"]]
-        learner.q_values(frames)
-        states.append(learner.state()["generator"])
-        learner.noisy_q_values(frames)
-        states.append(learner.state()["generator"])
+        states = [learner.online.state()["generator"]]
+        learner.online.q_values(frames)
+        states.append(learner.online.state()["generator"])
+        learner.online.noisy_q_values(frames)
+        states.append(learner.online.state()["generator"])
         learner.update(random_batch(4, 1, 2, 3), 0.0)
-        states.append(learner.state()["generator"])
+        states.append(learner.online.state()["generator"])
         draws = [before != after for before, after in itertools.pairwise(states)]
         assert draws == ([False, False, False] if sigma is None else [False, True, True])
 

@@ -290,23 +290,23 @@ def test_computing_values_changes_no_buffer():
     learner = make_learner(build(**BTR))
     frames = random_frames(2, 4, 84, 84)
     for act in (
-        lambda: learner.online.q_values(frames),
-        lambda: learner.q_values(frames.numpy()),
-        lambda: learner.noisy_q_values(frames.numpy()),
+        lambda: learner.online.weights.q_values(frames),
+        lambda: learner.online.q_values(frames.numpy()),
+        lambda: learner.online.noisy_q_values(frames.numpy()),
     ):
-        before = copy.deepcopy(learner.online.state_dict())
+        before = copy.deepcopy(learner.online.weights.state_dict())
         act()
-        assert same_tensors(learner.online.state_dict(), before)
+        assert same_tensors(learner.online.weights.state_dict(), before)
         learner.update(random_batch(2, 4, 84, 84), 1e-3)  # which must end in evaluation mode
 
 
 def test_power_iteration_follows_the_online_network_and_not_the_target():
     learner = make_learner(build("impala", spectral_norm=True).train())
-    start = power_vectors(learner.online)
+    start = power_vectors(learner.online.weights)
     for _ in range(2):
-        before = power_vectors(learner.online)
+        before = power_vectors(learner.online.weights)
         learner.update(random_batch(2, 4, 84, 84), 1e-3)
-        moved = power_vectors(learner.online)
+        moved = power_vectors(learner.online.weights)
         for name, vector in moved.items():
             assert not torch.equal(vector, before[name]), name
         assert same_tensors(power_vectors(learner.target), start)
@@ -320,7 +320,7 @@ def test_power_iteration_follows_the_online_network_and_not_the_target():
 
 def test_training_keeps_the_estimated_norms_close_to_the_true_ones():
     learner = make_learner(build("impala", spectral_norm=True))
-    normed = [m for m in learner.online.modules() if parametrize.is_parametrized(m)]
+    normed = [m for m in learner.online.weights.modules() if parametrize.is_parametrized(m)]
     before = [m.parametrizations.weight.original.detach().clone() for m in normed]
     for _ in range(8):
         learner.update(random_batch(2, 4, 84, 84), 1e-2)
@@ -333,13 +333,13 @@ def test_training_keeps_the_estimated_norms_close_to_the_true_ones():
 def test_spectral_norms_survive_a_safetensors_file():
     learner = make_learner(build(**BTR))
     learner.update(random_batch(2, 4, 84, 84), 1e-3)
-    weights = load(file_bytes(learner.online))
+    weights = load(file_bytes(learner.online.weights))
     restored = build(seed=5, **BTR)
     restored.load_state_dict(weights)
     frames = random_frames(2, 4, 84, 84)
-    assert same_tensors(restored.state_dict(), learner.online.state_dict())
-    learner.online.remove_noise()
-    assert torch.equal(restored.q_values(frames), learner.online.q_values(frames))
+    assert same_tensors(restored.state_dict(), learner.online.weights.state_dict())
+    learner.online.weights.remove_noise()
+    assert torch.equal(restored.q_values(frames), learner.online.weights.q_values(frames))
 
 
 # --- bfloat16
@@ -373,7 +373,8 @@ def test_a_learner_in_bfloat16_multiplies_in_it_and_returns_float32(torso):
     network = build(torso, pool_size=6, loss="c51", layer_norm=True)
     frames = random_frames(4, 4, 84, 84).numpy()
     exact, rounded = (
-        make_learner(network, bfloat16=bfloat16).q_values(frames) for bfloat16 in (False, True)
+        make_learner(network, bfloat16=bfloat16).online.q_values(frames)
+        for bfloat16 in (False, True)
     )
     assert rounded.dtype == exact.dtype == np.float32
     assert not np.allclose(rounded, exact, atol=1e-5)
@@ -391,11 +392,13 @@ def test_the_network_of_beyond_the_rainbow_learns_in_bfloat16(bootstrap):
     )
     learner = make_learner(build(width=2, **BTR), loss, bfloat16=True)
     learner.update(random_batch(2, 4, 84, 84), 1e-4)
-    for name, weight in learner.online.named_parameters():
+    for name, weight in learner.online.weights.named_parameters():
         assert weight.dtype == weight.grad.dtype == torch.float32
         assert weight.grad.isfinite().all(), name
         assert weight.grad.abs().max() > 0.0, name
-    assert all(vector.dtype == torch.float32 for vector in power_vectors(learner.online).values())
+    assert all(
+        vector.dtype == torch.float32 for vector in power_vectors(learner.online.weights).values()
+    )
 
 
 @pytest.mark.parametrize("stack", [1, 2, 3, 4, 5])

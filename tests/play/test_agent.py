@@ -39,11 +39,11 @@ def test_an_agent_of_every_recipe_plays_as_its_learner_did(algo, tmp_path):
         algo=algo, env="Pong", overrides={"seed": 3, "device": "cpu", "precision": "float32"}
     ).config
     learner = build_learner(config, num_actions=ACTIONS)
-    learner.noisy_q_values(OBSERVATION)  # leaves noise behind, which is none of the agent's
-    weights = weights_bytes(learner.online.state_dict(), {"steps": 1})
+    learner.online.noisy_q_values(OBSERVATION)  # leaves noise behind, which is none of the agent's
+    weights = weights_bytes(learner.online.weights.state_dict(), {"steps": 1})
     agent = load_agent(make_run(tmp_path, config, weights).path)
     assert agent.num_actions == ACTIONS
-    np.testing.assert_array_equal(agent.q_values(OBSERVATION), learner.q_values(OBSERVATION))
+    np.testing.assert_array_equal(agent.q_values(OBSERVATION), learner.online.q_values(OBSERVATION))
     np.testing.assert_array_equal(agent.q_values(OBSERVATION), agent.q_values(OBSERVATION))
     assert len(np.unique(agent.q_values(OBSERVATION))) == 3 * ACTIONS
 

@@ -1,7 +1,6 @@
 """Checkpoints on disk: complete or absent, never half; damaged ones are found and passed over."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +11,7 @@ from dqn_zoo.runs.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,
     DamagedError,
-    check_writable,
     newest_checkpoint,
-    replace_file,
     verify,
     write_checkpoint,
 )
@@ -144,29 +141,3 @@ def test_a_checkpoint_of_a_newer_format_is_refused_not_skipped(tmp_path, monkeyp
     monkeypatch.undo()
     with pytest.raises(UserError, match="upgrade"):
         newest_checkpoint(tmp_path)
-
-
-def test_a_file_that_is_replaced_may_be_a_link_or_a_pipe(tmp_path):
-    file, link = tmp_path / "file", tmp_path / "link"
-    file.write_bytes(b"old")
-    link.symlink_to(file)
-    check_writable(link)
-    replace_file(link, b"new")
-    assert link.is_symlink()
-    assert file.read_bytes() == b"new"
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    check_writable(pipe)
-    replace_file(pipe, b"through")
-    assert os.read(reader, 100) == b"through"
-    os.close(reader)
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "link", "pipe"}
-
-
-def test_a_replaced_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
-    path = tmp_path / "model.bin"
-    replace_file(path, b"old")
-    replace_file(path, b"new content")
-    assert path.read_bytes() == b"new content"
-    assert os.listdir(tmp_path) == ["model.bin"]

@@ -227,7 +227,7 @@ def test_an_unknown_algorithm_gets_the_nearest_and_the_list(algo, message):
 def test_the_packaged_recipes_are_found_in_an_installed_package_too(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "dqn_zoo"
     shutil.copytree(recipe_files.packaged_folder(), package / "hyperparams")
-    monkeypatch.setattr(recipe_files, "__file__", str(package / "settings/recipe_files.py"))
+    monkeypatch.setattr(recipe_files, "__file__", str(package / "settings" / "recipe_files.py"))
     assert recipe_files.packaged_folder() == package / "hyperparams"
     assert resolve(algo="laptop").recipe_path.parent == package / "hyperparams"
 

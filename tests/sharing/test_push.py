@@ -82,7 +82,7 @@ def card_of(readme: bytes) -> dict:
 def test_a_dry_run_makes_and_checks_everything_without_a_network_or_a_token(staged):
     run, output = staged
     folder = run.path / "hub" / "dqn-Breakout"
-    assert f"all of it lies in {folder}; nothing was uploaded" in output
+    assert f"everything is in {folder}; nothing was uploaded" in output
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == PUBLISHED
     check_film(folder / "replay.mp4")

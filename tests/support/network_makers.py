@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.bootstraps import DoubleBootstrap
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import LOSSES, Loss, TDLoss
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import HeadSettings, build_head
 from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network
 from dqn_zoo.replay.memory import Batch

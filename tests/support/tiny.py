@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dqn_zoo.learning.bootstraps import BOOTSTRAPS
-from dqn_zoo.learning.learner import Learner, OptimizerSettings
+from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import LOSSES, Loss, LossOutput, Uniform, network_settings
+from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import build_head
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import Batch
@@ -133,7 +134,7 @@ def distance_after_learning(
         learner.update(CHAIN, 1e-2 if update < 180 else 3e-3 if update < 240 else 1e-3)
         if frozen is None and update % 8 == 0:
             learner.sync_target()
-    values = learner.q_values(lit_pixels(0, 1, 2).numpy())
+    values = learner.online.q_values(lit_pixels(0, 1, 2).numpy())
     return float(np.abs(values - expected).max())
 
 

@@ -374,7 +374,7 @@ def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatc
         before = algorithm.updates
         real(algorithm)
         if algorithm.steps > 200 and algorithm.updates > before:
-            algorithm.learner._sums[0] = math.nan
+            algorithm.learner.online._sums[0] = math.nan
 
     monkeypatch.setattr(ReplayQ, "learn", learn)
     with pytest.raises(UserError, match="training has diverged; start again with a lower"):
@@ -407,7 +407,7 @@ def test_best_weights_that_could_not_be_written_are_written_later(
 
 
 def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, monkeypatch):
-    real, failures = checkpoint._write, []
+    real, failures = checkpoint.write_file, []
 
     def write(path, content):
         if "step_000000180" in str(path) and path.name == "rows.z":
@@ -415,7 +415,7 @@ def test_after_a_failed_save_the_next_one_links_what_did_not_change(tmp_path, mo
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write", write)
+    monkeypatch.setattr(checkpoint, "write_file", write)
     monkeypatch.setattr("dqn_zoo.replay.memory.CHUNK_FRAMES", 16)
     config = config_of(n_timesteps=240, eval_freq=0, save_freq=60, buffer_size=1_000)
     outcome = train(config, log_folder=tmp_path, options=QUIET)
