@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from dqn_zoo.cli.arguments import EXIT_INTERRUPTED
-from dqn_zoo.cli.enjoy_arguments import build_parser
-from dqn_zoo.cli.playing import find_asked_run, make_session, play_games
+from dqn_zoo.cli.enjoy import build_parser
+from dqn_zoo.cli.play_session import find_asked_run, make_session, play_games
 from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes
 from dqn_zoo.play.results import headline, summary_lines
 from dqn_zoo.play.session import choose_weights, read_weights

@@ -155,6 +155,20 @@ def parse_whole_number(text: str) -> int:
     raise UserError(f"expected a whole number such as 1000000, 1_000_000 or 1e6, got {text!r}")
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of at least `least`, at most `most`."""
+
+    def read(text: str) -> int:
+        number = parse_whole_number(text)
+        if number < least:
+            raise UserError(f"expected a whole number of at least {least}, got {text}")
+        if most is not None and number > most:
+            raise UserError(f"expected a whole number of at most {most:,}, got {text}")
+        return number
+
+    return flag_value(read)
+
+
 def parse_duration(text: str) -> float:
     """Read 90m, 1h30m, 45s, 2d or 3600 (seconds); return seconds.
 

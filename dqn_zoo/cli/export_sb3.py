@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, run_command
-from dqn_zoo.cli.play_arguments import add_weights, add_whom
-from dqn_zoo.cli.playing import find_asked_run
+from dqn_zoo.cli.play_session import add_weights, add_whom, find_asked_run
 from dqn_zoo.errors import UserError
 
 _EPILOG = """\

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, run_command
-from dqn_zoo.cli.play_arguments import add_log_folder
+from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
 
 _EPILOG = """\

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, run_command
-from dqn_zoo.cli.play_arguments import add_log_folder, whole_number
+from dqn_zoo.cli.arguments import Parser, run_command, whole_number
+from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:

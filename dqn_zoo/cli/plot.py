@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, run_command
-from dqn_zoo.cli.play_arguments import whole_number
+from dqn_zoo.cli.arguments import Parser, run_command, whole_number
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:

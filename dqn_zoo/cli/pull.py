@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dqn_zoo.cli.arguments import Parser, run_command
-from dqn_zoo.cli.play_arguments import add_log_folder
+from dqn_zoo.cli.play_session import add_log_folder
 
 _EPILOG = """\
 Reads only safetensors and JSON, at one commit, which is printed. Anything that is not as it was

@@ -14,17 +14,20 @@ from dqn_zoo.cli.arguments import (
     Parser,
     add_refused_flags,
     run_command,
+    whole_number,
 )
-from dqn_zoo.cli.play_arguments import (
+from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
     add_machine,
     add_progress,
     add_rules,
     add_weights,
     add_whom,
-    whole_number,
+    find_asked_run,
+    make_session,
+    play_games,
+    print_warning,
 )
-from dqn_zoo.cli.playing import find_asked_run, make_session, play_games, print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:

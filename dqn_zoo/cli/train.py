@@ -94,12 +94,8 @@ def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
 
     from dqn_zoo.training.starting import resume
 
-    changes = {
-        key: getattr(arguments, key)
-        for key in ("device", "num_threads", "cuda_graph")
-        if getattr(arguments, key) is not None
-    }
-    flags = {key: "--" + key.replace("_", "-") for key in changes}
+    changes, flags = overrides_from(arguments)
+    changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
     if changes.get("device", config.device) != config.device:
         changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
     config = build_config(config.model_dump() | changes, flags)
@@ -126,6 +122,7 @@ def _preview(
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.games import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.training.preparation import estimate_seconds
+    from dqn_zoo.training.rates import format_duration
 
     protocol = protocol_from_config(config)
     fall = epsilon_schedule(config).horizon_steps
@@ -153,11 +150,12 @@ def _preview(
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
-    yield f"  will take    about {_duration(seconds)}, until {when}, beside evaluations"
+    yield f"  will take    about {format_duration(seconds)}, until {when}, beside evaluations"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
     if config.device == "cpu" and not config.algo.startswith("laptop") and seconds > 2 * 3_600:
         yield (
-            f"  hint         no GPU: dqn-train --env {config.env} --algo laptop takes half an hour"
+            "  hint         no GPU: the recipe laptop is made for CPUs, "
+            f"dqn-train --env {config.env} --algo laptop"
         )
     if time_limit_s is not None and time_limit_s < seconds:
         yield _hint_on_limit(config, time_limit_s, seconds)
@@ -165,8 +163,10 @@ def _preview(
 
 def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
     """Say how many steps fit in the time; the schedules of the run are made for all of them."""
+    from dqn_zoo.training.rates import format_duration
+
     fit = max(1, int(float(f"{config.n_timesteps * time_limit_s / seconds:.2g}")))
-    time = _duration(time_limit_s)
+    time = format_duration(time_limit_s)
     hint = f"  hint         about {fit:,} steps fit in {time}; --resume does the rest"
     if fit <= config.learning_starts:  # with so few nothing would be learned
         return hint
@@ -189,15 +189,6 @@ def _pieces(config: "Config") -> Iterator[str]:
         yield "dueling"
     if config.noisy_sigma is not None:
         yield f"noisy {config.noisy_sigma:g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes >= 2 * 24 * 60:
-        return f"{round(minutes / 60 / 24)} days"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:

@@ -1,8 +1,12 @@
-"""The flags of dqn-train: RL-Zoo's spellings, and the settings they stand for."""
+"""The flags of dqn-train: RL-Zoo's spellings, and the settings they stand for.
+
+A flag for a setting takes its name, choices, range, default and help from the field of `Config`;
+`_SETTING_FLAGS` holds what it adds.
+"""
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from dqn_zoo.cli.arguments import (
     REFUSED_TRAIN,
@@ -15,6 +19,7 @@ from dqn_zoo.cli.arguments import (
     parse_whole_number,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import Config, accepted_values
 
 DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name
@@ -34,21 +39,21 @@ class Overrides(NamedTuple):
 
 
 def build_parser() -> Parser:
-    """Return the parser of dqn-train.
-
-    The defaults in the help are text, so that --help needs no recipe; a test compares them.
-    """
+    """Return the parser of dqn-train."""
     parser = Parser(
         prog="dqn-train",
         description="Train a deep Q-learning agent on an Atari game, or resume a run.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_what_to_train(parser.add_argument_group("what to train"))
-    _add_settings(parser.add_argument_group("settings"))
-    _add_length(parser.add_argument_group("how long, how often"))
-    _add_runs(parser.add_argument_group("runs"))
-    _add_machine(parser.add_argument_group("machine and display"))
+    groups = {title: parser.add_argument_group(title) for title in _GROUPS}
+    _add_what_to_train(groups[_WHAT])
+    for key, flag in _SETTING_FLAGS.items():
+        _add_setting(groups[flag.group], key, flag)
+    _add_files_and_keys(groups[_SETTINGS])
+    _add_length(groups[_LENGTH])
+    _add_runs(groups[_RUNS])
+    _add_display(groups[_MACHINE])
     add_refused_flags(parser, REFUSED_TRAIN)
     return parser
 
@@ -109,12 +114,6 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
         help="print the recipes with a line each, and stop (default: off)",
     )
     group.add_argument(
-        "--protocol",
-        choices=("zoo", "machado", "sb3"),
-        help="rules of play (default: what the name of the game implies, NoFrameskip-v4: zoo, "
-        "ALE/...-v5: machado; else the recipe's, zoo)",
-    )
-    group.add_argument(
         "-i",
         "--trained-agent",
         type=Path,
@@ -123,7 +122,7 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_settings(group: argparse._ArgumentGroup) -> None:
+def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-c",
         "-conf",
@@ -152,29 +151,11 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_length(group: argparse._ArgumentGroup) -> None:
-    _add_count(group, "-n", "--n-timesteps", help="steps of the run (default: recipe, 10,000,000)")
     group.add_argument(
         "--time-limit",
         type=flag_value(parse_duration),
         metavar="TIME",
         help="save and stop after 90m, 1h30m, 45s or 3600 (seconds) (default: none)",
-    )
-    _add_count(
-        group,
-        "--eval-freq",
-        help="steps between evaluations; 0: never (default: recipe, 25,000)",
-    )
-    _add_count(group, "--eval-episodes", help="full games in one evaluation (default: recipe, 5)")
-    _add_count(
-        group,
-        "--save-freq",
-        help="steps between checkpoints; 0: only at the end "
-        "(default: 100,000; on a GPU a tenth of the run, at most 1,000,000)",
-    )
-    _add_count(
-        group,
-        "--log-interval",
-        help="steps between rows of progress.csv (default: recipe, 1,000)",
     )
 
 
@@ -194,7 +175,12 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         metavar="RUN",
         help="continue a run, given by folder or name; without RUN the latest (default: a new run)",
     )
-    _add_count(group, "--exp-id", help="with --resume: number of the run; 0: latest (default: 0)")
+    group.add_argument(
+        "--exp-id",
+        type=flag_value(parse_whole_number),
+        metavar="N",
+        help="with --resume: number of the run; 0: latest (default: 0)",
+    )
     group.add_argument(
         "-tb",
         "--tensorboard-log",
@@ -204,34 +190,7 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_machine(group: argparse._ArgumentGroup) -> None:
-    _add_count(group, "--seed", help="seed of the run (default: drawn and printed)")
-    group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        help="where the networks live (default: auto, a GPU where there is one)",
-    )
-    _add_count(
-        group, "--num-threads", help="threads of PyTorch (default: 0, chosen from the cores)"
-    )
-    _add_count(group, "--n-envs", help="environments stepped together (default: recipe, 1)")
-    group.add_argument(
-        "--backend",
-        choices=("auto", "vector", "gymnasium"),
-        help="who runs the emulator (default: auto, vector wherever it can serve)",
-    )
-    group.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "auto"),
-        help="arithmetic of the networks; auto: bfloat16 on a GPU, and where the CPU does it fast "
-        "(default: recipe, float32)",
-    )
-    group.add_argument(
-        "--cuda-graph",
-        choices=("auto", "never"),
-        help="record the updates on a GPU and repeat them; auto: unless that fails "
-        "(default: recipe, auto)",
-    )
+def _add_display(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--profile",
         action="store_true",
@@ -245,22 +204,36 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_count(group: argparse._ArgumentGroup, *flags: str, help: str) -> None:
-    """Add a flag that takes a whole number; RL-Zoo's -1 means what it means there."""
+def _add_setting(group: argparse._ArgumentGroup, key: str, flag: "_SettingFlag") -> None:
+    """Add the flag of a setting that is one of some words, or a whole number."""
+    field = Config.model_fields[key]
+    names = [*flag.short, _flag(key)]
+    meaning, _, without = (field.description or "").replace("%", "%%").partition("; null: ")
+    default = flag.default or without or f"recipe, {_in_words(field.default)}"
+    if get_origin(field.annotation) is Literal:
+        help = f"{meaning} (default: {default})"
+        group.add_argument(*names, choices=get_args(field.annotation), help=help)
+        return
+    accepted = accepted_values(key).removesuffix(", or null")
     group.add_argument(
-        *flags,
+        *names,
         type=flag_value(parse_whole_number),
         action=_CountAction,
+        const=flag.minus_one,
         metavar="N",
-        help=help,
+        help=f"{meaning}; {accepted} (default: {default})",
     )
+
+
+def _in_words(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class _CountAction(argparse.Action):
     """Stores a number; RL-Zoo's -1 is stored as what it means, or leaves the default."""
 
     def __call__(self, parser: object, namespace: object, values: Any, flag: object = None) -> None:
-        setattr(namespace, self.dest, _MINUS_ONE.get(self.dest, -1) if values == -1 else values)
+        setattr(namespace, self.dest, self.const if values == -1 else values)
 
 
 def _add(overrides: Overrides, key: str, value: object, flag: str) -> None:
@@ -274,32 +247,50 @@ def _flag(dest: str) -> str:
     return "--" + dest.replace("_", "-")
 
 
-# What -1 means in RL-Zoo; None is "not given": the recipe's number, a drawn seed, chosen threads.
-_MINUS_ONE: dict[str, int | None] = {
-    "n_timesteps": None,
-    "log_interval": None,
-    "seed": None,
-    "num_threads": None,
-    "eval_freq": 0,
-    "save_freq": 0,
-}
+class _SettingFlag(NamedTuple):
+    """What a flag adds to the setting whose name it has.
 
-# Flags whose value is a setting of the same name.
-_SETTING_FLAGS = (
-    "protocol",
-    "n_timesteps",
-    "eval_freq",
-    "eval_episodes",
-    "save_freq",
-    "log_interval",
-    "seed",
-    "device",
-    "num_threads",
-    "n_envs",
-    "backend",
-    "precision",
-    "cuda_graph",
+    Attributes:
+        group: of the help.
+        short: RL-Zoo's short spellings.
+        default: in the help, where the field does not say it.
+        minus_one: what -1 means in RL-Zoo; None is "not given": the recipe's number, a drawn seed,
+            chosen threads.
+    """
+
+    group: str
+    short: tuple[str, ...] = ()
+    default: str | None = None
+    minus_one: int | None = -1
+
+
+_GROUPS = _WHAT, _SETTINGS, _LENGTH, _RUNS, _MACHINE = (
+    "what to train",
+    "settings",
+    "how long, how often",
+    "runs",
+    "machine and display",
 )
+
+_SETTING_FLAGS = {
+    "protocol": _SettingFlag(
+        _WHAT,
+        default="what the name of the game implies, NoFrameskip-v4: zoo, ALE/...-v5: machado; "
+        "else the recipe's, zoo",
+    ),
+    "n_timesteps": _SettingFlag(_LENGTH, ("-n",), minus_one=None),
+    "eval_freq": _SettingFlag(_LENGTH, minus_one=0),
+    "eval_episodes": _SettingFlag(_LENGTH),
+    "save_freq": _SettingFlag(_LENGTH, minus_one=0),
+    "log_interval": _SettingFlag(_LENGTH, minus_one=None),
+    "seed": _SettingFlag(_MACHINE, minus_one=None),
+    "device": _SettingFlag(_MACHINE),
+    "num_threads": _SettingFlag(_MACHINE, minus_one=None),
+    "n_envs": _SettingFlag(_MACHINE),
+    "backend": _SettingFlag(_MACHINE),
+    "precision": _SettingFlag(_MACHINE),
+    "cuda_graph": _SettingFlag(_MACHINE),
+}
 
 _WITH_RESUME = frozenset(
     {

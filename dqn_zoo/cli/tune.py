@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import run_command, settings_of
-from dqn_zoo.cli.tune_arguments import build_parser
+from dqn_zoo.cli.arguments import (
+    Parser,
+    add_set,
+    flag_value,
+    parse_whole_number,
+    run_command,
+    settings_of,
+    whole_number,
+)
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,14 +24,101 @@ if TYPE_CHECKING:
     from dqn_zoo.experiments.sweep import Launch
     from dqn_zoo.experiments.tuning import Goal
 
+_EPILOG = """\
+  dqn-tune --env SpaceInvaders --algo dqn --n-trials 50 --budget-steps 300000
+  dqn-tune --env Pong --algo laptop --search mine.yml --n-jobs 2 -f tuning/pong
+
+The same command continues a study that was stopped; see docs/experiments.md.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
-    return run_command(lambda: _tune(build_parser().parse_args(arguments)))
+    return run_command(lambda: _tune(_build_parser().parse_args(arguments)))
+
+
+def _build_parser() -> Parser:
+    """Return the parser of dqn-tune."""
+    parser = Parser(
+        prog="dqn-tune",
+        description="Search the hyperparameters of a recipe on one game.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is tuned")
+    what.add_argument(
+        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
+    )
+    what.add_argument(
+        "--algo", default="laptop", metavar="NAME", help="recipe to start from (default: laptop)"
+    )
+    what.add_argument(
+        "--budget-steps",
+        type=flag_value(parse_whole_number),
+        default=100_000,
+        metavar="N",
+        help="steps of every trial (default: 100,000)",
+    )
+    add_set(what, "one setting of all trials; may be repeated")
+    what.add_argument(
+        "--search",
+        default="atari",
+        metavar="NAME",
+        help="search space: a name in hyperparams/search/, or a file (default: atari)",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--n-trials", type=whole_number(1), default=50, metavar="N", help="trials (default: 50)"
+    )
+    how.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
+    how.add_argument(
+        "--pruner",
+        choices=("halving", "median", "none"),
+        default="halving",
+        help="stops hopeless trials by their evaluations (default: halving)",
+    )
+    how.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="seed of the search (default: 0)",
+    )
+    how.add_argument(
+        "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
+    )
+    how.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database that several machines share (default: a journal in the folder)",
+    )
+    how.add_argument(
+        "--ray", metavar="ADDRESS", help="run the trials on a Ray cluster: its address, or auto"
+    )
+    how.add_argument("--dry-run", action="store_true", help="show the cost, and stop")
+    finals = parser.add_argument_group("finals")
+    finals.add_argument(
+        "--top",
+        type=whole_number(0),
+        default=3,
+        metavar="N",
+        help="best trials that are run again beside the recipe; 0: none (default: 3)",
+    )
+    finals.add_argument(
+        "--seeds", type=whole_number(1), default=3, metavar="N", help="seeds of each (default: 3)"
+    )
+    parser.add_argument(
+        "-f",
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the study; an existing one is continued (default: tuning/ALGO-GAME)",
+    )
+    return parser
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    from dqn_zoo.experiments.needs import machine_settings
+    from dqn_zoo.experiments.job_needs import machine_settings
     from dqn_zoo.experiments.plots import draw_study
     from dqn_zoo.experiments.search import find_space, read_space
     from dqn_zoo.experiments.tuning import Goal, open_study, optimize
@@ -70,6 +164,8 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -> dict[str, Any]:
     settings = settings_of(arguments)
+    if "n_timesteps" in settings:
+        raise UserError("--set n_timesteps: --budget-steps sets the steps of every trial")
     for key in settings:
         if key in searched:
             raise UserError(f"--set {key}: the search space has it, too; take it out of one")
@@ -80,7 +176,7 @@ def _launcher(
     arguments: argparse.Namespace, folder: Path, goal: "Goal", machine: "Mapping[str, Any]"
 ) -> "Launch":
     """Say what the study costs; refuse what cannot run; return what starts its jobs."""
-    from dqn_zoo.experiments.needs import jobs_at_once, needs_by_variant
+    from dqn_zoo.experiments.job_needs import jobs_at_once, needs_by_variant
     from dqn_zoo.experiments.plan import Sweep
     from dqn_zoo.experiments.sweep import JobProcess
     from dqn_zoo.experiments.tuning import TRIAL
@@ -110,8 +206,8 @@ def _launcher(
 
 def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
     """Say how a trial ended, and which is the best so far."""
-    from dqn_zoo.experiments.finals import best_trials
     from dqn_zoo.experiments.tuning import CUT_OFF, FAILURE
+    from dqn_zoo.experiments.tuning_finals import best_trials
 
     values = trial.intermediate_values
     if trial.value is not None and trial.state.name == "COMPLETE":
@@ -145,9 +241,9 @@ def _finals(
     from rich.console import Console
 
     from dqn_zoo.experiments.board import Board
-    from dqn_zoo.experiments.finals import finals, train_command, write_best
     from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
     from dqn_zoo.experiments.sweep import work_off
+    from dqn_zoo.experiments.tuning_finals import finals, train_command, write_best
 
     sweep = finals(
         study,

@@ -8,9 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, run_command
-from dqn_zoo.cli.play_arguments import add_log_folder, add_machine, add_progress, whole_number
-from dqn_zoo.cli.playing import make_session, play_games, print_warning
+from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, run_command, whole_number
+from dqn_zoo.cli.play_session import (
+    add_log_folder,
+    add_machine,
+    add_progress,
+    make_session,
+    play_games,
+    print_warning,
+)
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from dqn_zoo.settings.checks import contradictions
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game, protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
+from dqn_zoo.settings.rl_zoo_keys import count_in_steps
 
 Say = Callable[[str], None]
 
@@ -144,6 +145,10 @@ def _check_actions(model: Sb3Model, name: GameName, file: Path) -> None:
 def _config(model: Sb3Model, *, game: str, algo: str) -> tuple[Config, list[str]]:
     """Return the settings that SB3 trained with, as far as they are readable and have a meaning."""
     values, notes = _read_settings(model.settings)
+    if "train_freq" in values:
+        n_envs = int(values.get("n_envs", 1))
+        values["train_freq"], converted = count_in_steps(values["train_freq"], n_envs)
+        notes += converted
     fixed = {
         "env": game,
         "algo": algo,

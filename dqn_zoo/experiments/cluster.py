@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.needs import Needs
+from dqn_zoo.experiments.job_needs import Needs
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, Handle, JobProcess
 

@@ -24,7 +24,7 @@ from dqn_zoo.experiments.curves import (
 )
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
-from dqn_zoo.html_page import with_data
+from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run

@@ -109,7 +109,8 @@ def _range(key: str, entry: Entry) -> Range:
         raise UserError(f"{entry.origin}: cannot search {key!r}; {hint}")
     if not isinstance(entry.value, dict) or len(entry.value) != 1:
         raise _no_range(key, entry.origin)
-    [(kind, (values, origin))] = entry.value.items()
+    [(kind, said)] = entry.value.items()
+    values, origin = said.value, said.origin
     if kind not in KINDS or not isinstance(values, list) or not values:
         raise _no_range(key, origin)
     if kind != "choices":

@@ -3,7 +3,7 @@
 tuning/pong/
     study.journal         every trial, as Optuna keeps it
     trials/0007/          a sweep of one run: see plan.py
-    finals/, best.yml     see finals.py
+    finals/, best.yml     see tuning_finals.py
 """
 
 import contextlib

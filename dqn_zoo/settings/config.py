@@ -231,7 +231,8 @@ class Config(BaseModel):
     # The machine
     seed: Seed | None = Field(default=None, description="seed of the run; null: drawn and printed")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="where the networks live"
+        default="auto",
+        description="where the networks live; auto: on a GPU where there is one",
     )
     num_threads: Count = Field(
         default=0, description="threads of PyTorch; 0: chosen from the cores"

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import Config, build_config
+from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import GAMES, parse_game
-from dqn_zoo.settings.rl_zoo_keys import count_in_steps, is_from_rl_zoo, translate
+from dqn_zoo.settings.rl_zoo_keys import is_from_rl_zoo, translate, with_calls_marked
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
 
 Layer = dict[str, Entry]
@@ -39,8 +39,10 @@ class RecipeFile:
     def layer(self, game: str) -> tuple[Layer, tuple[str, ...]]:
         """Return what the file sets for `game`, its block over `atari`, and notes for the user.
 
+        Keys are ours; values are as they were read.
+
         Raises:
-            UserError: no block applies, an unknown key, a value that is not accepted.
+            UserError: no block applies, or a key of RL-Zoo's cannot be had here.
         """
         applicable = [self.blocks[block] for block in (ATARI, game) if block in self.blocks]
         if not applicable:
@@ -50,14 +52,13 @@ class RecipeFile:
         no_effect: list[str] = []
         for block in applicable:
             entries, without_effect = translate(block)
-            layer |= validated(entries)
+            layer |= entries
             no_effect += without_effect
         if self.others:
             no_effect.append("blocks of other environments: " + ", ".join(self.others))
         notes = [f"{self.name}: no effect here: {'; '.join(no_effect)}"] if no_effect else []
         if any(is_from_rl_zoo(block) for block in applicable):
-            layer, converted = count_in_steps(layer)
-            notes += converted
+            layer = with_calls_marked(layer)
         return layer, tuple(notes)
 
 
@@ -118,7 +119,8 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
         entries = {ATARI: Entry(entries, f"{name}, line 1")} if flat else entries
     blocks: dict[str, Layer] = {}
     others = []
-    for key, (value, origin) in entries.items():
+    for key, entry in entries.items():
+        value, origin = entry.value, entry.origin
         if key in Config.model_fields or not isinstance(value, dict | None):
             raise UserError(
                 f"{origin}: {key} stands outside of a block: put it under 'atari:' or a game"
@@ -133,17 +135,6 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
         if not (may_name_run and block == ATARI):
             refuse_run_names(blocks[block])
     return RecipeFile(name, blocks, tuple(others))
-
-
-def validated(layer: Layer) -> Layer:
-    """Return the layer with every value in its final type.
-
-    Raises:
-        UserError: the first key that is unknown or has a value that is not accepted.
-    """
-    values = {key: entry.value for key, entry in layer.items()}
-    config = build_config(values, {key: entry.origin for key, entry in layer.items()})
-    return {key: Entry(getattr(config, key), entry.origin) for key, entry in layer.items()}
 
 
 def refuse_run_names(layer: Layer) -> None:

@@ -7,11 +7,14 @@ The layers, each over the one before:
     the file given with -c: the same two blocks
     the protocol that the name of the environment implies (NoFrameskip-v4: zoo, ALE/...-v5: machado)
     the command line
+
+They are merged as they were read, validated once, and only then converted: what RL-Zoo counts in
+calls depends on n_envs, on which any layer may have the last word.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +30,8 @@ from dqn_zoo.settings.recipe_files import (
     find_recipe,
     read_recipe,
     refuse_run_names,
-    validated,
 )
-from dqn_zoo.settings.rl_zoo_keys import translate
+from dqn_zoo.settings.rl_zoo_keys import count_in_steps, translate
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
@@ -81,9 +83,15 @@ def resolve(
     recipe_path = find_recipe(algo_entry.value)
     recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
 
-    merged, notes = _merge_files([recipe, given] if given else [recipe], name.game)
-    last, without_effect_here = _override_layer(overrides or {}, flags or {})
-    notes += without_effect_here
+    merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
+    files = [recipe, given] if given else [recipe]
+    notes = ["settings: " + ", then ".join(file.name for file in files)]
+    for file in files:
+        layer, file_notes = file.layer(name.game)
+        merged |= layer
+        notes += file_notes
+    last, no_effect = _override_layer(overrides or {}, flags or {})
+    notes += no_effect
     if "protocol" not in last and name.implied_protocol is not None:
         implied = Entry(name.implied_protocol, f"implied by {env_entry.value}")
         notes += _protocol_notes(merged["protocol"], implied)
@@ -91,7 +99,8 @@ def resolve(
     merged |= last
     merged |= {"env": Entry(name.game, env_entry.origin), "algo": algo_entry}
 
-    config = build_config({key: entry.value for key, entry in merged.items()})
+    config, conversions = _settled(merged)
+    notes += conversions
     sources = {key: entry.origin for key, entry in merged.items()}
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
@@ -135,7 +144,7 @@ def load_config(path: Path) -> Config:
     """Read what `dump_config` wrote.
 
     A key that a later version added takes its built-in default, which has to mean what the program
-    did before the key existed; one that a later version renamed is translated.
+    did before the key existed.
 
     Raises:
         UserError: not readable, an unknown key, a value that is not accepted.
@@ -149,13 +158,23 @@ def settle(entries: Mapping[str, Entry]) -> Config:
     Raises:
         UserError: an unknown key, a value that is not accepted.
     """
-    entries, _ = translate(entries)
+    config, _ = _settled(entries)
+    check(config)
+    return config
+
+
+def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
+    """Validate what the layers came to, and convert what could not be before; note the latter."""
     config = build_config(
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},
     )
-    check(config)
-    return config
+    train_freq = entries.get("train_freq")
+    if train_freq is None or not train_freq.counts_calls:
+        return config, ()
+    steps, notes = count_in_steps(config.train_freq, config.n_envs)
+    noted = tuple(f"{train_freq.origin}: {note}" for note in notes)
+    return config.model_copy(update={"train_freq": steps}), noted
 
 
 def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
@@ -164,7 +183,9 @@ def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
         return Entry(argument, f"--{key}")
     from_file = file.blocks.get(ATARI, {}).get(key) if file else None
     if from_file is not None:
-        return validated({key: from_file})[key]
+        if not isinstance(from_file.value, str):
+            raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
+        return from_file
     return Entry(Config.model_fields[key].default, BUILT_IN)
 
 
@@ -181,18 +202,7 @@ def _override_layer(
     layer = {key: Entry(value, flags.get(key, "override")) for key, value in overrides.items()}
     refuse_run_names(layer)
     entries, no_effect = translate(layer)
-    return validated(entries), [f"no effect here: {'; '.join(no_effect)}"] if no_effect else []
-
-
-def _merge_files(files: Sequence[RecipeFile], game: str) -> tuple[Layer, list[str]]:
-    """Lay the files over the built-in defaults; return the notes of reading them too."""
-    merged = {key: Entry(value, BUILT_IN) for key, value in build_config({})}
-    notes = ["settings: " + ", then ".join(file.name for file in files)]
-    for file in files:
-        layer, file_notes = file.layer(game)
-        merged |= layer
-        notes += file_notes
-    return merged, notes
+    return entries, [f"no effect here: {'; '.join(no_effect)}"] if no_effect else []
 
 
 def _protocol_notes(before: Entry, implied: Entry) -> list[str]:

@@ -64,23 +64,31 @@ def is_from_rl_zoo(entries: Mapping[str, Entry]) -> bool:
     return "policy" in entries or "env_wrapper" in entries
 
 
-def count_in_steps(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], tuple[str, ...]]:
-    """Turn RL-Zoo's train_freq, which counts calls of all environments together, into steps.
+def with_calls_marked(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Mark RL-Zoo's train_freq, which counts calls of all environments together.
 
-    With one environment they are the same. A note says what was changed and why.
+    How many steps these are is known when the last word on n_envs is said: `count_in_steps`.
     """
-    n_envs = entries.get("n_envs")
-    train_freq = entries.get("train_freq")
-    calls = 4 if train_freq is None else train_freq.value  # 4 is Stable-Baselines3's default
-    if n_envs is None or not _is_count(n_envs.value) or n_envs.value == 1 or not _is_count(calls):
-        return dict(entries), ()
-    origin = (train_freq or n_envs).origin
-    steps = int(calls * n_envs.value)
+    said = entries.get("train_freq")
+    if said is None and "n_envs" in entries:
+        said = Entry(_DEFAULT_TRAIN_FREQ, entries["n_envs"].origin)
+    marked = {} if said is None else {"train_freq": said._replace(counts_calls=True)}
+    return {**entries, **marked}
+
+
+def count_in_steps(calls: int, n_envs: int) -> tuple[int, tuple[str, ...]]:
+    """Turn calls of all environments together into steps; a note says what was changed and why.
+
+    With one environment they are the same.
+    """
+    if n_envs == 1:
+        return calls, ()
+    steps = calls * n_envs
     note = (
-        f"{origin}: train_freq {calls} counts calls of {n_envs.value} environments in RL-Zoo; "
+        f"train_freq {calls} counts calls of {n_envs} environments in RL-Zoo; "
         f"here it counts steps, so that the same is train_freq {steps}, which this run takes"
     )
-    return {**entries, "train_freq": Entry(steps, origin)}, (note,)
+    return steps, (note,)
 
 
 def parse_dict_text(text: str) -> dict[str, Any]:
@@ -115,10 +123,6 @@ def _name(keyword: ast.keyword) -> str:
 
 def _literal(node: ast.expr) -> object:
     return _dict_literal(node) if isinstance(node, ast.Call) else ast.literal_eval(node)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1
 
 
 def _as_mapping(value: object) -> dict[str, Any]:
@@ -260,6 +264,8 @@ def _atari_wrapper(arguments: Mapping[str, object]) -> dict[str, object]:
     return settings
 
 
+_DEFAULT_TRAIN_FREQ = 4  # Stable-Baselines3's
+
 _ATARI_WRAPPER_SETTINGS = (
     "noop_max",
     "terminal_on_life_loss",
@@ -278,7 +284,7 @@ _MEANINGS: dict[str, Callable[[object], Meaning]] = {
     "tau": _tau,
     "train_freq": _train_freq,
     "gradient_steps": _gradient_steps,
-    "double_q": _double_q,  # of the zoo before Stable-Baselines3, and of this project's first runs
+    "double_q": _double_q,  # of the zoo before Stable-Baselines3
     "optimize_memory_usage": _no_effect("every frame is stored once anyway"),
     "monitor_kwargs": _no_effect("episodes.csv has every game"),
     "stats_window_size": _no_effect("means are over 100 games"),

@@ -17,10 +17,17 @@ from dqn_zoo.errors import UserError
 
 
 class Entry(NamedTuple):
-    """A value and where it came from, in words: "dqn.yml, line 4" or "--n-envs"."""
+    """A value and where it came from.
+
+    Attributes:
+        value: as YAML or a flag gave it.
+        origin: in words: "dqn.yml, line 4" or "--n-envs".
+        counts_calls: the value counts calls of all environments together, as RL-Zoo's train_freq.
+    """
 
     value: Any
     origin: str
+    counts_calls: bool = False
 
 
 def read_entries(path: Path, *, name: str) -> dict[str, Entry]:

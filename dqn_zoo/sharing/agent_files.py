@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import check_shapes
 from dqn_zoo.play.statistics import Sample
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import settle
@@ -218,6 +217,8 @@ def check_weights(description: Description, path: Path) -> None:
     Raises:
         UserError: not safetensors, or not the weights of that network.
     """
+    from dqn_zoo.play.agent import check_shapes  # with PyTorch
+
     try:
         with safe_open(path, framework="numpy") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.html_page import with_data
+from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import (
@@ -29,7 +29,7 @@ from dqn_zoo.settings.games import (
 )
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
-from dqn_zoo.sharing.card_scores import CardScore, env_tags, read_score
+from dqn_zoo.sharing.card import CardScore, env_tags, read_score
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

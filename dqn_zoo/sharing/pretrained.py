@@ -16,7 +16,7 @@ from dqn_zoo.sharing.agent_files import (
     read_results,
     sample_of,
 )
-from dqn_zoo.sharing.unpack import unpack, unpacked_before
+from dqn_zoo.sharing.pull import unpack, unpacked_before
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 """A folder for each game, with config.json, model.safetensors and results.json."""

@@ -1,6 +1,8 @@
 """From the Hub to a run folder: pinned to a commit, checked before anything of it is loaded."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,8 +10,10 @@ import torch
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
-from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.games import GAMES, parse_game
+from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
+from dqn_zoo.runs.run import Run, claim_run
+from dqn_zoo.settings.games import GAMES, parse_game, protocol_from_config
+from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
     CONFIG,
@@ -19,12 +23,13 @@ from dqn_zoo.sharing.agent_files import (
     AgentFiles,
     Description,
     check_agent,
+    check_file,
     check_listing,
     is_recipe_name,
     read_description,
     read_results,
 )
-from dqn_zoo.sharing.unpack import unpack, unpacked_before
+from dqn_zoo.sharing.card import read_score
 
 Say = Callable[[str], None]
 
@@ -165,6 +170,78 @@ def fetch_sb3(repo: str) -> FetchedZip:
     return FetchedZip(file, _tagged_game(remote.card), origin)
 
 
+def unpack(
+    agent: AgentFiles,
+    origin: Mapping[str, Any],
+    *,
+    score: str | None,
+    log_folder: Path,
+    command: Sequence[str],
+    group: str | None = None,
+) -> Run:
+    """Make a run folder.
+
+    Args:
+        agent: its files.
+        origin: where it came from, as in `{"repo": "user/name", "commit": "..."}`.
+        score: that its card claims, as "622.50 +/- 201.56".
+        log_folder: folder of all runs.
+        command: the command line, for the manifest.
+        group: folder in it; None: that of the recipe.
+
+    Raises:
+        UserError: it cannot be written; then nothing is left.
+    """
+    config = agent.description.config
+    run = claim_run(log_folder, group or config.algo, config.env)
+    try:
+        run.config_file.write_text(dump_config(config), encoding="utf-8")
+        shutil.copyfile(agent.weights, run.model_file)
+        shutil.copyfile(agent.results, run.results_file)
+        training = agent.description.training
+        write_origin_manifest(
+            run,
+            command=command,
+            seed=config.seed,
+            protocol=asdict(protocol_from_config(config)),
+            steps=_count(training.get("steps")),
+            origin={
+                **origin,
+                "score": score,
+                "training": training,
+                "results": read_results(agent.results),
+            },
+        )
+    except BaseException as error:
+        shutil.rmtree(run.path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
+        raise
+    return run
+
+
+def unpacked_before(
+    agent: AgentFiles, origin: Mapping[str, Any], log_folder: Path, group: str | None = None
+) -> Run | None:
+    """Return the run folder that `unpack` made of the same agent.
+
+    Raises:
+        UserError: its weights were changed since.
+    """
+    config = agent.description.config
+    for path in sorted((log_folder / (group or config.algo)).glob(f"{config.env}_*")):
+        run = Run(path)
+        try:
+            found = read_manifest(run).get("origin", {})
+        except UserError:
+            continue
+        same = {key: found.get(key) for key in origin} == dict(origin)
+        if same and run.model_file.exists():
+            check_file(agent.description, WEIGHTS, run.model_file)
+            return run
+    return None
+
+
 def _fetch_cached(name: hub.RepoName, reason: hub.UnreachableError, say: Say) -> Fetched:
     """Take what the last download left, at the commit it was pinned to."""
     try:
@@ -221,8 +298,6 @@ def _check_sizes(remote: hub.Remote, description: Description) -> None:
 
 
 def _claim(remote: hub.Remote | None) -> str | None:
-    from dqn_zoo.sharing.card_scores import read_score
-
     score = None if remote is None else read_score(remote.card)
     return None if score is None else f"{score.mean:.2f} +/- {score.std:.2f}"
 
@@ -237,3 +312,7 @@ def _tagged_game(card: Mapping[str, Any]) -> str | None:
         except UserError:
             continue
     return None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None

@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.children import Child
 
 from dqn_zoo.cli.train import _hint_on_limit, _preview, main
 from dqn_zoo.runs.run import RUN_FORMAT
@@ -158,14 +160,14 @@ def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_the_steps_that_fi
     changes = {"n_timesteps": 2_000_000, "learning_starts": 60, "device": "cpu"}
     resolved = resolve(env="Pong", overrides=changes)
     preview = "\n".join(_preview(resolved, complete(resolved.config), limit_s))
-    assert ("steps fit in 45 s;" in preview) is hints
+    assert ("steps fit in 0:45;" in preview) is hints
     assert ("or -n " in preview) is hints
     laptop = resolve(env="Pong", algo="laptop", overrides={"n_timesteps": 600_000}).config
     hint = _hint_on_limit(laptop, time_limit_s=1_800, seconds=2_650)
-    assert "about 410,000 steps fit in 30 min; " in hint
+    assert "about 410,000 steps fit in 30:00; " in hint
     assert " -n 410_000 " in hint
     hint = _hint_on_limit(laptop, time_limit_s=30, seconds=2_650)  # learning starts at 10,000
-    assert hint.endswith("about 6,800 steps fit in 30 s; --resume does the rest")
+    assert hint.endswith("about 6,800 steps fit in 0:30; --resume does the rest")
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):
@@ -186,26 +188,20 @@ def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):
 def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path):
     folder = ["-f", str(tmp_path)]
     long = [flag for flag in SMALL if "n_timesteps" not in flag] + ["-n", "1e6"]
-    arguments = [sys.executable, "-m", "dqn_zoo.cli.train"]
-    process = subprocess.Popen(
-        [*arguments, "--env", "Pong", *folder, *long],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    writer = Child("dqn_zoo.cli.train", ["--env", "Pong", *folder, *long])
     run = tmp_path / "dqn" / "Pong_1"
     deadline = time.monotonic() + 60
     while not (run / "progress.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     try:
-        second = subprocess.run(
-            [*arguments, "--resume", str(run)], capture_output=True, text=True, check=False
-        )
+        second = Child("dqn_zoo.cli.train", ["--resume", str(run)])
+        said = second.wait(60)
     finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        writer.send_signal(signal.SIGTERM)
+        writer.wait(60)
     assert second.returncode == 2
-    assert f"process {process.pid}" in second.stderr
-    assert process.returncode == 143
+    assert f"process {writer.pid}" in said
+    assert writer.returncode == 143
 
 
 def test_help_answers_in_under_half_a_second_without_pytorch():

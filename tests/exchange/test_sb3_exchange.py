@@ -411,15 +411,18 @@ def test_what_data_says_of_the_training_is_taken_over(good: Members, tmp_path: P
     )  # fmt: skip
     for name, value in theirs.items():
         key = {"_total_timesteps": "n_timesteps"}.get(name, name)
-        assert getattr(config, key) == value, key
+        expected = 8 * 3 if key == "train_freq" else value  # calls of three environments
+        assert getattr(config, key) == expected, key
     assert (config.learning_rate, config.optimizer_eps) == (3e-4, 1.5e-4)
     assert (config.eval_epsilon, config.protocol) == (0.03, "sb3")
     assert (config.network, config.loss, config.bootstrap) == ("nature", "huber", "greedy")
     assert "1,500,000 steps of training" in said[0]
-    assert [line for line in said if line.startswith("note")] == [
+    [calls, epsilon] = [line for line in said if line.startswith("note")]
+    assert calls.startswith("note: train_freq 8 counts calls of 3 environments")
+    assert epsilon == (
         "note: it plays with epsilon 0.03, the exploration rate that was saved; "
         "dqn-enjoy --epsilon sets another"
-    ]
+    )
 
 
 def test_a_falling_learning_rate_of_rl_zoo_is_read(good: Members, tmp_path: Path) -> None:

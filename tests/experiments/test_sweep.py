@@ -5,12 +5,11 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.children import Child
 
 from dqn_zoo.cli.bench import main
 from dqn_zoo.experiments.job import run_job
@@ -51,17 +50,19 @@ def scores(sweep: Sweep) -> str:
     return json.dumps(found, indent=1)
 
 
-def wait_for(condition, process: subprocess.Popen, timeout_s: float = 60.0):
+def wait_for(condition, process: Child, timeout_s: float = 60.0):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert process.poll() is None, "the driver ended"
+        assert process.returncode is None, "the driver ended"
         assert time.monotonic() < deadline, "nothing came"
         time.sleep(0.02)
     return value
 
 
-def locked_by(sweep: Sweep, job: Job) -> int:
-    return int(json.loads((sweep.run(job).path / LOCK_NAME).read_text())["pid"])
+def locked_by(sweep: Sweep, job: Job) -> int | None:
+    """Return the process in the note of a lock; None while the note is being written."""
+    note = (sweep.run(job).path / LOCK_NAME).read_text()
+    return int(json.loads(note)["pid"]) if note else None
 
 
 def is_alive(pid: int) -> bool:
@@ -74,19 +75,20 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_path):
-    undisturbed = sweep_in(tmp_path / "undisturbed")
+    smaller = {"games": ["Pong"], "n_timesteps": 600, "eval_freq": 300}
+    undisturbed = sweep_in(tmp_path / "undisturbed", **smaller)
     for job in undisturbed.plan.jobs():
         assert run_job(undisturbed, job) == 0
-    sweep = sweep_in(tmp_path / "killed")
-    command = [sys.executable, "-m", "dqn_zoo.cli.bench", "-f", str(sweep.folder), "--jobs", "2"]
+    sweep = sweep_in(tmp_path / "killed", **smaller)
+    flags = ["-f", str(sweep.folder), "--jobs", "2"]
     first = sweep.plan.jobs()[0]
     has_checkpoint = lambda job: bool(sweep.run(job).checkpoint_steps())  # noqa: E731
 
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    driver = Child("dqn_zoo.cli.bench", flags)
     wait_for(lambda: has_checkpoint(first), driver)
     killed = locked_by(sweep, first)
     os.kill(killed, signal.SIGKILL)  # a job dies: the driver starts it again
-    wait_for(lambda: is_alive(pid := locked_by(sweep, first)) and pid != killed, driver)
+    wait_for(lambda: locked_by(sweep, first) not in (None, killed), driver)
     third = sweep.plan.jobs()[2]
     wait_for(lambda: has_checkpoint(third), driver)
     running = [
@@ -94,8 +96,8 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
         for job in sweep.plan.jobs()
         if sweep.run(job).path.exists() and not sweep.is_done(job)
     ]
-    driver.kill()  # the driver dies: its jobs save and stop by themselves
-    driver.wait()
+    driver.send_signal(signal.SIGKILL)  # its jobs save and stop by themselves
+    driver.wait(30)
     deadline = time.monotonic() + 30
     while any(map(is_alive, running)):
         assert time.monotonic() < deadline, "jobs outlived their driver"
@@ -104,12 +106,14 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     written = {job: sweep.run(job).model_file.stat().st_mtime_ns for job in done}
     assert len(done) < len(sweep.plan.jobs())
 
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"8 jobs in {sweep.folder}, {len(done)} of them done" in again.stdout
+    again = Child("dqn_zoo.cli.bench", flags)
+    said = again.wait(200)
+    assert again.returncode == 0, said
+    assert f"4 jobs in {sweep.folder}, {len(done)} of them done" in said
     assert all(sweep.run(job).model_file.stat().st_mtime_ns == at for job, at in written.items())
     assert scores(sweep) == scores(undisturbed)
     assert as_markdown(summarize_sweep(sweep)) == as_markdown(summarize_sweep(undisturbed))
-    assert (sweep.folder / "results.md").read_text() in again.stdout
+    assert (sweep.folder / "results.md").read_text() in said
     resumed = json.loads(sweep.run(first).manifest_file.read_text())["invocations"]
     assert [entry["resumed_from_step"] is None for entry in resumed][:2] == [True, False]
 
@@ -321,7 +325,9 @@ def test_a_command_that_cannot_be_meant_starts_nothing(tmp_path, capsys, flags, 
 
 
 def test_a_plan_that_does_not_fit_the_memory_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("dqn_zoo.experiments.needs.memory_available_bytes", lambda: 1_000_000_000)
+    monkeypatch.setattr(
+        "dqn_zoo.experiments.job_needs.memory_available_bytes", lambda: 1_000_000_000
+    )
     folder = tmp_path / "sweep"
     assert main([*FLAGS, "-f", str(folder), "--jobs", "2"]) == 2
     message = capsys.readouterr().err
@@ -374,6 +380,12 @@ def test_flags_of_another_plan_are_refused_and_those_of_the_same_go_on(tmp_path,
     for flags in ([], FLAGS):
         assert main([*flags, "-f", str(folder)]) == 0
         assert "8 of them done" in capsys.readouterr().out
+
+
+def test_steps_given_twice_are_refused(tmp_path, capsys):
+    flags = ["--algos", "dqn", "--games", "pong", "-n", "5", "--set", "n_timesteps=6"]
+    assert main([*flags, "-f", str(tmp_path / "sweep")]) == 2
+    assert "n_timesteps is given twice, by -n and --set; keep one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])

@@ -13,9 +13,9 @@ import pytest
 
 from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.finals import best_trials, train_command
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
+from dqn_zoo.experiments.summary import Cell, RunScore, Summary
 from dqn_zoo.experiments.tuning import (
     FAILURE,
     TRIAL,
@@ -24,6 +24,7 @@ from dqn_zoo.experiments.tuning import (
     optimize,
     value_of,
 )
+from dqn_zoo.experiments.tuning_finals import best_trials, train_command, write_best
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.locks import hold
 
@@ -319,6 +320,37 @@ def test_a_study_of_something_else_is_refused(tmp_path, capsys):
         study_in(tmp_path / "study", space)
 
 
+# --- The winner
+
+
+def test_the_winner_is_written_in_our_keys_whatever_the_search_spoke(tmp_path):
+    settings = {**TINY, "policy_kwargs": "dict(optimizer_kwargs=dict(eps=1.5e-4))", "tau": 1}
+    goal = Goal(game="ALE/Pong-v5", algo="dqn", settings=settings, budget_steps=1_000)
+    plan = goal.plan({"recipe": {}, "trial-7": {"gamma": 0.5}}, seeds=(2,), episodes=1)
+    scores = {"recipe": 1.0, "trial-7": 2.0}
+    cells = {
+        name: {"Pong": Cell(runs={2: RunScore(last=score, best=score)}, planned=1)}
+        for name, score in scores.items()
+    }
+    summary = Summary(cells=cells, aggregates={}, profiles={}, improvement={}, incomplete={})
+    assert (
+        write_best(tmp_path, goal, Sweep.new(tmp_path / "finals", plan, {}), summary) == "trial-7"
+    )
+    written = tmp_path / "best.yml"
+    assert "mean of 1 seeds; the recipe dqn: 1.0" in written.read_text()
+    overrides = {"n_timesteps": 1_000}
+    again = resolve(env=goal.game, algo=goal.algo, conf_file=written, overrides=overrides)
+    assert again.config.optimizer_eps == 1.5e-4
+    own = {"gamma", "optimizer_eps", *TINY}
+    assert {key for key, source in again.sources.items() if source.startswith(str(written))} == own
+
+
+def test_the_steps_of_a_trial_are_set_in_one_place(tmp_path, capsys):
+    assert main(["--env", "Pong", "--set", "n_timesteps=5", "-f", str(tmp_path)]) == 2
+    message = "error: --set n_timesteps: --budget-steps sets the steps of every trial\n"
+    assert capsys.readouterr().err == message
+
+
 # --- The command
 
 
@@ -346,7 +378,7 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
     tmp_path, capsys, monkeypatch, how, num_jobs, code
 ):
     pytest.importorskip("optuna")
-    monkeypatch.setattr("dqn_zoo.experiments.finals.DEFAULT_EPISODES", 2)
+    monkeypatch.setattr("dqn_zoo.experiments.tuning_finals.DEFAULT_EPISODES", 2)
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {log: [1e-6, 1e-2]}\n")
     folder = tmp_path / "study"

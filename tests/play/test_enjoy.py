@@ -22,8 +22,7 @@ from support.run_makers import make_run, weights_of
 
 from dqn_zoo import load_agent
 from dqn_zoo.cli.arguments import REFUSED_ENJOY
-from dqn_zoo.cli.enjoy import main
-from dqn_zoo.cli.enjoy_arguments import build_parser
+from dqn_zoo.cli.enjoy import build_parser, main
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network

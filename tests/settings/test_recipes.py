@@ -10,7 +10,7 @@ from dqn_zoo.settings.checks import check, without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import dump_config, format_config, load_config, resolve
 from dqn_zoo.settings.rl_zoo_keys import parse_dict_text
-from dqn_zoo.settings.yaml_reader import parse_value, read_entries
+from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 # The keys, values and spellings of rl-baselines3-zoo's hyperparams/dqn.yml.
 RL_ZOO_DQN = """
@@ -435,7 +435,7 @@ def test_a_file_nested_absurdly_deep_is_an_error_and_no_crash():
 def test_every_value_knows_its_line():
     entries = read_entries(written("\natari:\n  gamma: 1\n\n  n_envs: 2\n"), name="here.yml")
     assert entries["atari"].origin == "here.yml, line 2"
-    assert entries["atari"].value["n_envs"] == (2, "here.yml, line 5")
+    assert entries["atari"].value["n_envs"] == Entry(2, "here.yml, line 5")
 
 
 # --- RL-Zoo's files ----------------------------------------------------------------------------
@@ -539,8 +539,25 @@ def test_rl_zoos_train_freq_is_turned_from_calls_into_steps_and_the_note_says_so
 def test_train_freq_stays_where_it_counts_steps_already():
     assert with_settings("n_envs: 8\ntrain_freq: 4").config.train_freq == 4
     assert with_settings("policy: CnnPolicy\ntrain_freq: 4").config.train_freq == 4
-    flags = with_settings("policy: CnnPolicy\ntrain_freq: 4", overrides={"n_envs": 8})
+    flags = with_settings("policy: CnnPolicy\nn_envs: 8", overrides={"train_freq": 4})
     assert flags.config.train_freq == 4
+
+
+@pytest.mark.parametrize("lines", ["n_envs: 8\ntrain_freq: 4", "n_envs: 8", "train_freq: 4"])
+@pytest.mark.parametrize(("n_envs", "train_freq"), [(1, 4), (2, 8), (8, 32)])
+def test_the_last_word_on_n_envs_turns_rl_zoos_calls_into_steps(lines, n_envs, train_freq):
+    resolved = with_settings(f"policy: CnnPolicy\n{lines}", overrides={"n_envs": n_envs})
+    assert (resolved.config.n_envs, resolved.config.train_freq) == (n_envs, train_freq)
+    conversions = [note for note in resolved.notes if "counts calls of" in note]
+    assert len(conversions) == (n_envs > 1)
+    assert all(f"of {n_envs} environments" in note for note in conversions)
+
+
+def test_a_later_files_train_freq_counts_steps_and_its_n_envs_converts_rl_zoos():
+    written("atari:\n  policy: CnnPolicy\n  n_envs: 8\n  train_freq: 4\n", "hyperparams/zoo.yml")
+    assert resolve(algo="zoo").config.train_freq == 32
+    assert with_settings("n_envs: 2", algo="zoo").config.train_freq == 8
+    assert with_settings("train_freq: 5", algo="zoo").config.train_freq == 5
 
 
 def test_dict_text_is_read_as_literals():
@@ -697,14 +714,16 @@ def test_a_flag_for_a_part_that_is_not_there_is_refused_and_a_recipe_may_have_it
     )
 
 
-def test_the_settings_of_a_first_run_still_load(tmp_path):
-    file = tmp_path / "config.yml"
-    for value, bootstrap in (("true", "double"), ("false", "greedy")):
-        file.write_text(f"env: Pong\nalgo: dqn\ndouble_q: {value}\nseed: 4\n")
-        assert load_config(file) == Config(env="Pong", bootstrap=bootstrap, seed=4)
+def test_double_q_of_the_former_zoo_is_a_bootstrap():
     assert with_settings("double_q: true").config.bootstrap == "double"
-    file.write_text("double_q: 1\n")
-    assert "line 1: double_q: must be true or false, got 1" in error_of(load_config, file)
+    assert with_settings("double_q: false", algo="double-dqn").config.bootstrap == "greedy"
+    message = error_of(with_settings, "double_q: 1")
+    assert message == "my.yml, line 2: double_q: must be true or false, got 1"
+
+
+def test_the_settings_of_a_run_are_in_our_keys_alone():
+    file = written("env: Pong\nalgo: dqn\ndouble_q: true\n", "config.yml")
+    assert "config.yml, line 3: unknown key 'double_q'" in error_of(load_config, file)
 
 
 @pytest.mark.parametrize("algo", ["laptop", "laptop-qrdqn"])

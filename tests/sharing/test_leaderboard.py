@@ -20,7 +20,7 @@ from dqn_zoo.cli.leaderboard import main
 from dqn_zoo.runs.manifest import write_origin_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.sharing.card_scores import CardScore, read_score
+from dqn_zoo.sharing.card import CardScore, read_score
 from dqn_zoo.sharing.leaderboard import Leaderboard, Row, as_html, ranked
 
 TAG = "BreakoutNoFrameskip-v4"

@@ -24,7 +24,7 @@ GAMES = (*FAST, "--seed", "3")
 def master(tmp_path_factory) -> tuple[Run, Files]:
     """A run whose games depend on their seeds, and its published files."""
     computer = Computer(tmp_path_factory.mktemp("author"), hub=None)
-    run = make_run(computer.logs, network="small", max_frames=600, eval_epsilon=0.9)
+    run = make_run(computer.logs, network="small", max_frames=300, eval_epsilon=0.9)
     run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
     ended = computer.run("push", *FAST, "--episodes", "6", "--no-render", "--dry-run")
     assert ended.code == 0, ended.output

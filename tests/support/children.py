@@ -24,7 +24,9 @@ _CONTEXT.set_forkserver_preload(
         "dqn_zoo.play.evaluation",
         "dqn_zoo.play.film",
         "httpx2",
+        "httpcore2",
         "matplotlib.pyplot",
+        "torch.fx.experimental.symbolic_shapes",  # a network on the device meta asks for it
     ]
 )
 RETRIES_FASTER = 100
@@ -69,6 +71,12 @@ class Child:
         self._process.start()
 
     @property
+    def pid(self) -> int:
+        """The number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """The exit code, -9 after SIGKILL, None while the command runs."""
         return self._process.exitcode
@@ -80,8 +88,7 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send a signal unless the command has ended."""
         if self.returncode is None:
-            assert self._process.pid is not None
-            os.kill(self._process.pid, number)
+            os.kill(self.pid, number)
 
     def wait(self, timeout_s: float) -> str:
         """Wait for the end, return what was printed; kill and fail after `timeout_s`."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BEST = "best.yml"
 
+_TUNED = "dqn-tune"
+
 
 def finals(
     study: "optuna.Study",
@@ -89,13 +91,19 @@ def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> str:
     }
     winner = max(means, key=lambda name: means[name])
     own = next(each.settings for each in sweep.plan.variants if each.name == winner)
-    recipe = resolve(env=goal.game, algo=goal.algo, overrides={**goal.settings, **own})
+    settings = {**goal.settings, **own}  # RL-Zoo's keys among them become ours
+    flags = dict.fromkeys(settings, _TUNED)
+    recipe = resolve(env=goal.game, algo=goal.algo, overrides=settings, flags=flags)
     lines = [
         f"# {winner} of dqn-tune: {means[winner]:.1f} after {goal.budget_steps:,} steps, mean of "
         f"{len(sweep.plan.seeds)} seeds; the recipe {goal.algo}: {means['recipe']:.1f}.",
         f"# {train_command(goal, folder)}",
         "atari:",
-        *(f"  {key}: {as_yaml(getattr(recipe.config, key))}" for key in {**goal.settings, **own}),
+        *(
+            f"  {key}: {as_yaml(getattr(recipe.config, key))}"
+            for key, source in recipe.sources.items()
+            if source == _TUNED
+        ),
     ]
     replace_file(folder / BEST, ("\n".join(lines) + "\n").encode())
     return winner
