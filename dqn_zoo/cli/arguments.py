@@ -1,12 +1,13 @@
 """What the commands share: one-line errors, values of flags, RL-Zoo's flags that are not here."""
 
 import argparse
+import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 
@@ -15,30 +16,43 @@ EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
 
 
-def run_command(command: Callable[[], int | None]) -> int:
-    """Call a command and return its exit code; a user's mistake becomes one line on stderr.
+class Main(Protocol):
+    """The function behind a command; without arguments it reads those of the process."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run and return the exit code."""
+        ...
+
+
+def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
+    """Make a function a command: a user's mistake becomes one line on stderr and an exit code.
 
     Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C, 141 if the reader
-    of a pipe left before the end, otherwise what the command returns (None is 0). Every other
+    of a pipe left before the end, otherwise what the function returns (None is 0). Every other
     exception is a bug of ours and keeps its traceback.
     """
-    _replace_closed_streams()
-    try:
-        return command() or 0
-    except UserError as error:
-        print(f"error: {_plain(error)}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader left (`dqn-verify ... | head`); Python must not flush to it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {_plain(error.filename)}: {error.strerror}", file=sys.stderr)
-        return EXIT_USER_ERROR
+
+    @functools.wraps(run)
+    def main(arguments: Sequence[str] | None = None) -> int:
+        _replace_closed_streams()
+        try:
+            return run(arguments) or 0
+        except UserError as error:
+            print(f"error: {_plain(error)}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # The reader left (`dqn-verify ... | head`); Python must not flush to it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_BROKEN_PIPE
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print(f"error: {_plain(error.filename)}: {error.strerror}", file=sys.stderr)
+            return EXIT_USER_ERROR
+
+    return main
 
 
 def _replace_closed_streams() -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from dqn_zoo.cli.arguments import (
     Parser,
     add_set,
+    command,
     flag_value,
     parse_setting,
     parse_whole_number,
-    run_command,
     settings_of,
     whole_number,
 )
@@ -37,9 +37,10 @@ A plan is made once and kept in FOLDER/plan.yml; see docs/experiments.md.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run dqn-bench and return its exit code: 0, 1 where a job failed, 2 for a user's mistake."""
-    return run_command(lambda: _bench(_build_parser().parse_args(arguments)))
+    return _bench(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

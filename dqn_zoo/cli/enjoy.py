@@ -14,7 +14,7 @@ from dqn_zoo.cli.arguments import (
     REFUSED_ENJOY,
     Parser,
     add_refused_flags,
-    run_command,
+    command,
     whole_number,
 )
 from dqn_zoo.cli.play_session import (
@@ -48,9 +48,10 @@ Scores are raw and games are full: a lost life ends none. A step is one decision
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run dqn-enjoy and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    return run_command(lambda: _enjoy(build_parser().parse_args(arguments)))
+    return _enjoy(build_parser().parse_args(arguments))
 
 
 def build_parser() -> Parser:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.play_session import add_weights, add_whom, find_asked_run
 from dqn_zoo.errors import UserError
 
@@ -16,9 +16,10 @@ See docs/stable-baselines3.md.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-export-sb3 and return its exit code: 0, or 2 for a user's mistake."""
-    return run_command(lambda: _export(_build_parser().parse_args(arguments)))
+    _export(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

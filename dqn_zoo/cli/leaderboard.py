@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, run_command, whole_number
+from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
 
@@ -27,9 +27,10 @@ _WIDE = 110
 """Columns of a terminal in which library and date fit beside the rest."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
-    return run_command(lambda: _show(_build_parser().parse_args(arguments)))
+    _show(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, run_command, whole_number
+from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ _EPILOG = """\
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-plot and return its exit code: 0, or 2 for a user's mistake."""
-    return run_command(lambda: _plot(_build_parser().parse_args(arguments)))
+    _plot(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.play_session import add_log_folder
 
 _EPILOG = """\
@@ -13,9 +13,10 @@ pushed is refused. Without a connection, the cached copy is used. See docs/shari
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-pull and return its exit code: 0, or 2 for a user's mistake."""
-    return run_command(lambda: _pull(_build_parser().parse_args(arguments)))
+    _pull(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

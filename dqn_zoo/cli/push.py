@@ -13,7 +13,7 @@ from dqn_zoo.cli.arguments import (
     REFUSED_PUSH,
     Parser,
     add_refused_flags,
-    run_command,
+    command,
     whole_number,
 )
 from dqn_zoo.cli.play_session import (
@@ -46,9 +46,10 @@ command again completes a push that was interrupted. See docs/sharing.md.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    return run_command(lambda: _push(_build_parser().parse_args(arguments)))
+    return _push(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

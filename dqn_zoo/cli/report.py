@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, run_command
+from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.errors import UserError
 
 _EPILOG = """\
@@ -14,9 +14,10 @@ _EPILOG = """\
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-report and return its exit code: 0, or 2 for a user's mistake."""
-    return run_command(lambda: _report(_build_parser().parse_args(arguments)))
+    _report(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

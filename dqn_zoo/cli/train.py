@@ -5,10 +5,11 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import run_command
+from dqn_zoo.cli.arguments import command
 from dqn_zoo.cli.train_arguments import (
     build_parser,
     check_resume_flags,
@@ -17,26 +18,41 @@ from dqn_zoo.cli.train_arguments import (
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
+    from dqn_zoo.runs.run import Run
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
     from dqn_zoo.training.starting import Outcome, TrainOptions
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run dqn-train and return its exit code; `training.starting.EXIT_CODES` lists them."""
-    return run_command(lambda: _train(build_parser().parse_args(arguments)))
-
-
-def _train(arguments: argparse.Namespace) -> int:
     stopwatch = Stopwatch()
-    if arguments.list_algos:
+    flags = build_parser().parse_args(arguments)
+    if flags.list_algos:
         return _list_algos()
-    check_resume_flags(arguments)
-    command = _start if arguments.resume is None else _resume
-    outcome = command(arguments, stopwatch)
-    if outcome is None:
-        return 0
-    return _report(outcome, profile_lines(stopwatch.seconds()) if arguments.profile else ())
+    check_resume_flags(flags)
+    # PyTorch takes a second to import, so it comes after everything that can be refused without it.
+    if flags.resume is not None:
+        run, config = _run_to_resume(flags)
+        from dqn_zoo.training.starting import resume
+
+        outcome = resume(run, config, options=_options(flags), stopwatch=stopwatch)
+    else:
+        resolved = _resolve(flags)
+        if flags.print_config:
+            return _print_config(resolved)
+        from dqn_zoo.training.starting import train
+
+        outcome = train(
+            resolved.config,
+            log_folder=flags.log_folder,
+            trained_agent=flags.trained_agent,
+            options=_options(flags),
+            announce=partial(_announce, resolved, flags.time_limit),
+            stopwatch=stopwatch,
+        )
+    return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
 
 
 def _list_algos() -> int:
@@ -50,56 +66,46 @@ def _list_algos() -> int:
     return 0
 
 
-def _start(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome | None":
-    """Resolve the settings, say what will happen, and train; None: only the settings were asked."""
-    from dqn_zoo.settings.recipes import format_config, resolve
+def _resolve(arguments: argparse.Namespace) -> "Resolved":
+    """Merge recipe, file and flags."""
+    from dqn_zoo.settings.recipes import resolve
 
     overrides = overrides_from(arguments)
-    resolved = resolve(
+    return resolve(
         env=arguments.env,
         algo=arguments.algo,
         conf_file=arguments.conf_file,
         overrides=overrides.values,
         flags=overrides.flags,
     )
-    if arguments.print_config:
-        print(format_config(resolved), end="")
-        return None
 
-    # PyTorch takes a second to import, so it comes after everything that can be refused without it.
-    from dqn_zoo.training.preparation import check_memory, complete
-    from dqn_zoo.training.starting import train
 
-    config = complete(resolved.config)
-    check_memory(config)
-    for line in _preview(resolved, config, arguments.time_limit):
+def _print_config(resolved: "Resolved") -> int:
+    from dqn_zoo.settings.recipes import format_config
+
+    print(format_config(resolved), end="")
+    return 0
+
+
+def _announce(resolved: "Resolved", time_limit_s: float | None, config: "Config") -> None:
+    """Say what the run is about to do."""
+    for line in _preview(resolved, config, time_limit_s):
         print(line)
-    return train(
-        config,
-        log_folder=arguments.log_folder,
-        trained_agent=arguments.trained_agent,
-        options=_options(arguments),
-        stopwatch=stopwatch,
-    )
 
 
-def _resume(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "Outcome":
-    """Continue a run with its own settings."""
+def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config]":
+    """Find a run, and take its own settings but for those that may change."""
     from dqn_zoo.runs.run import find_run
     from dqn_zoo.settings.config import build_config
     from dqn_zoo.settings.recipes import load_config
 
     run = find_run(arguments.log_folder, run=arguments.resume or None, exp_id=arguments.exp_id)
     config = load_config(run.config_file)
-
-    from dqn_zoo.training.starting import resume
-
     changes, flags = overrides_from(arguments)
     changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
     if changes.get("device", config.device) != config.device:
         changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
-    config = build_config(config.model_dump() | changes, flags)
-    return resume(run, config, options=_options(arguments), stopwatch=stopwatch)
+    return run, build_config(config.model_dump() | changes, flags)
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.cli.arguments import (
     Parser,
     add_set,
+    command,
     flag_value,
     parse_whole_number,
-    run_command,
     settings_of,
     whole_number,
 )
@@ -32,9 +32,10 @@ The same command continues a study that was stopped; see docs/experiments.md.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
-    return run_command(lambda: _tune(_build_parser().parse_args(arguments)))
+    return _tune(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

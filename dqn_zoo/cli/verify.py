@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, run_command, whole_number
+from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, command, whole_number
 from dqn_zoo.cli.play_session import (
     add_log_folder,
     add_machine,
@@ -31,9 +31,10 @@ mistake. See docs/sharing.md.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run dqn-verify and return its exit code."""
-    return run_command(lambda: _verify(_build_parser().parse_args(arguments)))
+    return _verify(_build_parser().parse_args(arguments))
 
 
 def _build_parser() -> Parser:

@@ -11,10 +11,10 @@ from dqn_zoo.cli import enjoy
 from dqn_zoo.cli.arguments import (
     REFUSED_ENJOY,
     REFUSED_TRAIN,
+    command,
     parse_duration,
     parse_setting,
     parse_whole_number,
-    run_command,
 )
 from dqn_zoo.cli.train_arguments import (
     LATEST,
@@ -363,42 +363,46 @@ def test_a_wrong_flag_is_one_line_that_says_what_was_expected(arguments, message
 
 
 def test_a_users_mistake_is_one_line_on_stderr_and_exit_code_2(capsys):
-    def command():
+    @command
+    def main(arguments):
         raise UserError("first\n  second")
 
-    assert run_command(command) == 2
+    assert main() == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "error: first second\n")
 
 
 def test_a_file_that_cannot_be_used_is_a_users_mistake(tmp_path, capsys):
-    assert run_command(lambda: (tmp_path / "missing").read_bytes()) == 2
+    assert command(lambda _: (tmp_path / "missing").read_bytes())() == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'missing'}: No such file or directory\n"
 
 
 def test_what_a_message_quotes_is_not_obeyed_by_the_terminal(capsys):
-    def command():
+    @command
+    def main(arguments):
         raise UserError("the file says \x1b]0;x\x07 größer")
 
-    assert run_command(command) == 2
+    assert main() == 2
     assert capsys.readouterr().err == "error: the file says \\x1b]0;x\\x07 größer\n"
 
 
 def test_the_exit_code_is_that_of_the_command_and_130_after_ctrl_c():
-    def interrupted():
+    @command
+    def interrupted(arguments):
         raise KeyboardInterrupt
 
-    assert run_command(lambda: None) == 0
-    assert run_command(lambda: 3) == 3
-    assert run_command(interrupted) == 130
+    assert command(lambda arguments: None)() == 0
+    assert command(lambda arguments: arguments)(3) == 3
+    assert interrupted() == 130
 
 
 def test_a_bug_of_ours_keeps_its_traceback():
-    def buggy():
+    @command
+    def buggy(arguments):
         raise ValueError("ours")
 
     with pytest.raises(ValueError, match="ours"):
-        run_command(buggy)
+        buggy()
 
 
 def test_the_help_shows_every_default_as_the_recipe_has_it():
@@ -424,8 +428,8 @@ def test_the_examples_in_the_docs_work():
     earlier.write_text(dump_config(resolve(env="Pong", conf_file=Path("mine.yml")).config))
     commands = re.findall(r"^(?:\$ )?dqn-train (--env .*?)(?: +#.*)?$", docs, re.MULTILINE)
     assert len(commands) == 5
-    for command in [*commands, "--env MsPacman -c mine.yml"]:
-        arguments = parse(*command.split())
+    for line in [*commands, "--env MsPacman -c mine.yml"]:
+        arguments = parse(*line.split())
         overrides = overrides_from(arguments)
         resolve(
             env=arguments.env,

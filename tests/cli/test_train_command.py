@@ -110,7 +110,7 @@ def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
         "15 updates of 4, from step 60",
         "will take",
         "seed 3",
-        "loss huber, bootstrap greedy, n = 1, network nature, replay uniform",
+        "loss huber, bootstrap greedy, n = 1",
         "finished logs/dqn/Pong_1 at step 120",
         "dqn-enjoy --run logs/dqn/Pong_1",
     ):

@@ -74,7 +74,7 @@ def parser_of(command: str) -> Parser:
     return parser
 
 
-@of_every_page("reading.md")
+@of_every_page()
 def test_prose_is_at_most_120_columns_wide(page):
     lines = enumerate(prose(page).splitlines(), start=1)
     wide = [

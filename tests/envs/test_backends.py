@@ -161,7 +161,8 @@ def test_watching_does_not_change_the_game() -> None:
 def test_a_window_opens_and_the_game_runs_at_true_speed() -> None:
     code = (
         "import time, numpy\n"
-        "from dqn_zoo.envs.environments import EnvSettings, make_envs\n"
+        "from dqn_zoo.envs.env_settings import EnvSettings\n"
+        "from dqn_zoo.envs.making import make_envs\n"
         "settings = EnvSettings(render_mode='human')\n"
         "with make_envs('Breakout', 2, settings=settings) as environments:\n"
         "    environments.reset()\n"

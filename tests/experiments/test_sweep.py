@@ -290,7 +290,7 @@ def test_a_dry_run_shows_plan_cost_and_commands_and_leaves_nothing(tmp_path, cap
     assert main([*FLAGS, "-f", str(folder), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert f"8 jobs in {folder}, 0 of them done" in printed
-    assert "double       dqn with bootstrap=double: 0.6 GB, 1 thread" in printed
+    assert "double       dqn with bootstrap=double: 0.5 GB, 1 thread" in printed
     assert "core-hours" in printed
     assert f"dqn-bench -f {folder} --job double/Breakout_2" in printed
     assert not folder.exists()
@@ -325,13 +325,11 @@ def test_a_command_that_cannot_be_meant_starts_nothing(tmp_path, capsys, flags, 
 
 
 def test_a_plan_that_does_not_fit_the_memory_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "dqn_zoo.experiments.job_needs.memory_available_bytes", lambda: 1_000_000_000
-    )
+    monkeypatch.setattr("dqn_zoo.experiments.job_needs.memory_available_bytes", lambda: 900_000_000)
     folder = tmp_path / "sweep"
     assert main([*FLAGS, "-f", str(folder), "--jobs", "2"]) == 2
     message = capsys.readouterr().err
-    assert "2 jobs of this plan at once need 1.2 GB of memory and 1.0 GB are free" in message
+    assert "2 jobs of this plan at once need 1.0 GB of memory and 0.9 GB are free" in message
     assert not folder.exists()
     # What starts nothing here needs no memory here.
     assert main([*FLAGS, "-f", str(folder), "--jobs", "2", "--plan-only"]) == 0

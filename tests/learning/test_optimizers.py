@@ -11,6 +11,7 @@ from dqn_zoo.learning.optimizers import OPTIMIZERS
 EPSILON = 1e-3
 CLASSES = {
     "adam": lambda weights: torch.optim.Adam(weights, eps=EPSILON, fused=True),
+    "radam": lambda weights: torch.optim.RAdam(weights, eps=EPSILON),
     "rmsprop": lambda weights: torch.optim.RMSprop(weights, alpha=0.95, eps=EPSILON),
 }
 

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from support.streams import STACK, Stream, naive_transitions, numbers
 
 from dqn_zoo.envs.environments import EnvStep
-from dqn_zoo.replay.memory import CHUNK_FRAMES, FRAME_BYTES, FrameStore, Replay, ReplayShape
+from dqn_zoo.replay.frame_files import (
+    CHUNK_FRAMES,
+    _chunks,
+    _read_chunk,
+    compressed_frames,
+    restore_frames,
+)
+from dqn_zoo.replay.memory import FRAME_BYTES, FrameStore, Replay, ReplayShape
 from dqn_zoo.replay.samplers import SAMPLERS, build_sampler
 from dqn_zoo.replay.sum_tree import SumTree
 from dqn_zoo.replay.transitions import Transition, TransitionAccumulator, TransitionRule
@@ -204,7 +211,7 @@ def test_a_million_transitions_occupy_at_most_7_2_gb():
 
 def test_the_promised_bytes_are_the_bytes_allocated():
     replay, _ = build(2, 3, 1_000)
-    assert bytes_of([replay.frames._frames, *replay._rows.values()]) == (
+    assert bytes_of([replay.frames.pixels, *replay._rows.values()]) == (
         replay.shape.num_bytes - replay._written_at.nbytes
     )
 
@@ -254,8 +261,8 @@ def test_a_restored_memory_and_accumulator_go_on_identically(num_envs, n_steps, 
             surprise(replay, seed=3)
     copy, accumulator_copy = build(num_envs, n_steps, 50, sampler=sampler)
     copy.restore(replay.state(), replay.rows())
-    for number, _ in copy.frames.chunks(0):
-        copy.frames.write_chunk(number, replay.frames.read_chunk(number).tobytes())
+    files = dict(compressed_frames(replay.frames, 0))
+    restore_frames(copy.frames, files.__getitem__)
     accumulator_copy.restore(accumulator.state())
     assert len(copy) == len(replay)
     for _ in range(40):
@@ -284,15 +291,15 @@ def test_changed_chunks_are_exactly_those_whose_bytes_changed():
     image = np.zeros((1, 84, 84), np.uint8)
     known: dict[int, bytes] = {}
     written_before = 0
-    store._frames = torch.zeros((places, 1), dtype=torch.uint8)  # one byte a frame: quick
+    store.pixels = torch.zeros((places, 1), dtype=torch.uint8)  # one byte a frame: quick
     for round_number in range(60):
         count = int(generator.integers(0, 9_000))
         position = store.frames_written + np.arange(count)
         ids = 1 + position % (places - 1)
-        store._frames[torch.from_numpy(ids), 0] = round_number + 1
+        store.pixels[torch.from_numpy(ids), 0] = round_number + 1
         store.frames_written += count
-        found = {number: store.read_chunk(number).tobytes() for number, _ in store.chunks(0)}
-        marked = {number for number, changed in store.chunks(written_before) if changed}
+        found = {number: _read_chunk(store, number).tobytes() for number, _ in _chunks(store, 0)}
+        marked = {number for number, changed in _chunks(store, written_before) if changed}
         different = {number for number, data in found.items() if known.get(number) != data}
         assert different <= marked
         assert len(marked - different) <= (1 if count else 0)
