@@ -66,7 +66,7 @@ def process_memory_bytes() -> int:
 
 
 def check_memory(
-    needed_bytes: int, bytes_each: float, *, key: str, size: int, available: int | None
+    needed_bytes: int, bytes_each: float, *, key: str, size: int, available: int
 ) -> None:
     """Refuse a run that would not fit, before it starts.
 
@@ -78,12 +78,12 @@ def check_memory(
         bytes_each: The part of them that each one of `size` adds.
         key: The setting that decides how much it is.
         size: Its value, such as the transitions of `buffer_size`.
-        available: Bytes from `memory_available_bytes`; None (unknown) refuses nothing.
+        available: Bytes from `memory_available_bytes`, or of a GPU.
 
     Raises:
         UserError: It does not fit; the message names the largest value that would.
     """
-    if available is None or needed_bytes <= available:
+    if needed_bytes <= available:
         return
     fixed_bytes = needed_bytes - bytes_each * size
     largest = _two_digits(int((available - fixed_bytes) / bytes_each))

@@ -120,7 +120,6 @@ class Duties:
         self._loss, self._q_mean = metrics["loss"], metrics["q_mean"]
         row_s, row_steps = self._last_row
         self._last_row = (elapsed_s, steps)
-        memory_bytes = machine.process_memory_bytes()
         self._log.progress(
             metrics
             | {
@@ -133,7 +132,7 @@ class Duties:
                 "length_mean": trainer.statistics.length_mean,
                 "epsilon": trainer.algorithm.epsilon,
                 "updates": trainer.algorithm.updates,
-                "memory_mb": None if memory_bytes is None else round(memory_bytes / 1e6, 1),
+                "memory_mb": round(machine.process_memory_bytes() / 1e6, 1),
             }
         )
 

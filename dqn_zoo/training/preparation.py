@@ -100,7 +100,7 @@ def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:
     return min(seconds[num_first:] or seconds)
 
 
-def _free_memory_bytes(device: str) -> int | None:
+def _free_memory_bytes(device: str) -> int:
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return machine.memory_available_bytes()
