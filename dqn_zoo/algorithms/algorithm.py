@@ -40,12 +40,7 @@ class Algorithm(Protocol):
 
     @staticmethod
     def memory_bytes(config: Config) -> int:
-        """Return what the run keeps on its device, beside the process, networks and workspaces."""
-        ...
-
-    @staticmethod
-    def updates_owed(config: Config, steps: int) -> int:
-        """Return the updates that so many steps call for."""
+        """Return what the run keeps in memory, beside the process, networks and workspaces."""
         ...
 
     @staticmethod
@@ -68,7 +63,7 @@ class Algorithm(Protocol):
     # --- The four calls of the loop
 
     def start(self, observation: NDArray[np.uint8]) -> None:
-        """Begin with the first observations, uint8 [num_envs, stack, 84, 84]."""
+        """Begin a new run with its first observations, uint8 [num_envs, stack, 84, 84]."""
         ...
 
     def act(self, observation: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -76,11 +71,18 @@ class Algorithm(Protocol):
         ...
 
     def learn(self) -> None:
-        """Do whatever the steps so far call for; the emulators compute meanwhile."""
+        """Do whatever the steps so far call for; the emulators compute meanwhile.
+
+        It is called after every `act`, and once more when the run has made its last step.
+        """
         ...
 
     def observe(self, step: EnvStep) -> None:
-        """Take note of what the emulators answered, and count the steps."""
+        """Take note of what the emulators answered, and count the steps.
+
+        `step.action` is what was executed: FIRE may stand in for what `act` chose. The arrays are
+        not written to afterwards.
+        """
         ...
 
     # --- What is learned
@@ -124,13 +126,20 @@ class Algorithm(Protocol):
         ...
 
     def take_metrics(self) -> dict[str, float]:
-        """Return columns of progress.csv, those that are means over what came since the last."""
+        """Return columns of progress.csv, means over what came since the last call.
+
+        `loss` and `q_mean` are among them, and only columns that `runs/metrics.py` lists.
+        """
         ...
 
     # --- Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """Return everything small that a checkpoint keeps, as JSON."""
+        """Return everything small that a checkpoint keeps, as JSON.
+
+        `counters` holds at least `steps` and `updates`. The snapshot adds to it, and beside it, its
+        own: see `training/snapshot.py` for the keys.
+        """
         ...
 
     def files(self, previous: Mapping[str, Any] | None) -> Files:
@@ -142,7 +151,13 @@ class Algorithm(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
-        """Continue from what `state` and `files` gave; `read` returns a file by its name."""
+        """Continue from what `state` and `files` gave.
+
+        Args:
+            state: of the whole checkpoint.
+            read: returns a file by its name; the snapshot has written the weights of `network` as
+                `model.safetensors`.
+        """
         ...
 
     def check_restored(self, observation: NDArray[np.uint8]) -> None:

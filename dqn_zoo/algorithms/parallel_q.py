@@ -34,7 +34,7 @@ from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import protocol_from_config
-from dqn_zoo.system.devices import channels_last
+from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
 from dqn_zoo.system.stopwatch import Stopwatch
 
 ROLLOUT_FILE = "rollout.z"
@@ -317,6 +317,7 @@ def update(
 def build_online_network(config: Config, *, num_actions: int) -> OnlineNetwork:
     """Build the network and the optimizer of a run, on its device."""
     assert config.seed is not None
+    let_cuda_be_fast(config.device)
     seed = stream_seed(config.seed, "network")
     network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
     return OnlineNetwork(

@@ -1,5 +1,6 @@
 """What the settings of a run of `ReplayQ` call for: parts, memory, updates, time."""
 
+import numpy as np
 import torch
 
 from dqn_zoo.algorithms.algorithm import MOST_ACTIONS, Timer
@@ -13,7 +14,7 @@ from dqn_zoo.replay.transitions import TransitionRule
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import protocol_from_config
-from dqn_zoo.system.devices import channels_last
+from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
 
 
 def memory_bytes(config: Config) -> int:
@@ -47,7 +48,7 @@ def estimate_seconds(config: Config, timer: Timer) -> float:
     recorded = record_updates(config, learner)
     update = learner.update if recorded is None else recorded.update
     batch = _made_up_batch(config)
-    observation = batch.observation[: config.n_envs].cpu().numpy()
+    observation = np.zeros((config.n_envs, config.frame_stack, 84, 84), np.uint8)
     # A recording comes after the warm-up; what counts is its repetition.
     num_first = 1 if recorded is None else WARM_UPS + 1
     update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
@@ -60,11 +61,7 @@ def estimate_seconds(config: Config, timer: Timer) -> float:
 def build_learner(config: Config, *, num_actions: int) -> Learner:
     """Build the networks and the optimizer of a run, on its device."""
     assert config.seed is not None
-    if config.device == "cuda":
-        # Tried out once per shape: cuDNN's own choice can take twice as long for few channels.
-        torch.backends.cudnn.benchmark = True
-        # What PyTorch does in convolutions anyway: multiply float32 with 10 bits of mantissa.
-        torch.backends.cuda.matmul.allow_tf32 = True
+    let_cuda_be_fast(config.device)
     seed = stream_seed(config.seed, "network")
     network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
     return Learner(
@@ -116,8 +113,8 @@ def transition_rule(config: Config) -> TransitionRule:
 
 
 def _made_up_batch(config: Config) -> Batch:
-    """Return black transitions, as many as a minibatch of the run has or environments play."""
-    size = max(config.batch_size, config.n_envs)
+    """Return a minibatch of black transitions."""
+    size = config.batch_size
     pixels = torch.zeros((size, config.frame_stack, 84, 84), dtype=torch.uint8)
     pixels = channels_last(pixels.to(config.device))
     ones = torch.ones(size, device=config.device)

@@ -244,11 +244,6 @@ class ReplayQ:
         return replay_plan.memory_bytes(config)
 
     @staticmethod
-    def updates_owed(config: Config, steps: int) -> int:
-        """Return the updates that so many steps call for; any number of environments agrees."""
-        return replay_plan.updates_owed(config, steps)
-
-    @staticmethod
     def describe(config: Config) -> dict[str, str]:
         """Return what is learned, from what, and what it takes."""
         return replay_plan.describe(config)

@@ -33,7 +33,11 @@ class History:
 
     def seeds(self) -> Seeds:
         """Return the seeds with which the environments were last seeded: int64 [num_envs]."""
-        counts = enumerate(self._seeded_times.tolist())
+        return self._seeds_after(self._seeded_times)
+
+    def _seeds_after(self, seeded_times: Counts) -> Seeds:
+        """Return the seeds of environments that were seeded so often before."""
+        counts = enumerate(seeded_times.tolist())
         seeds = [self._plan.seed_of(row, count) for row, count in counts]
         if not all(0 <= seed < 2**31 for seed in seeds):
             raise ValueError(f"seed_of has to return 0 <= seed < 2**31; it returned {seeds}")
@@ -105,10 +109,10 @@ class History:
             ValueError: the state is damaged.
         """
         log = ActionLog.from_state(state, num_actions=num_actions)
-        self._seeded_times = np.array([row["seeded_times"] for row in state], dtype=np.int64)
-        if [row["seed"] for row in state] != self.seeds().tolist():
+        seeded_times = np.array([row["seeded_times"] for row in state], dtype=np.int64)
+        if [row["seed"] for row in state] != self._seeds_after(seeded_times).tolist():
             raise UserError("the saved environments had other seeds: resume with the run's seed")
-        self._log = log
+        self._log, self._seeded_times = log, seeded_times
 
 
 class ActionLog:

@@ -62,6 +62,7 @@ class Learner:
         """
         online, target = self.online, self._target.for_updates
         size = len(batch.action) // num_updates
+        assert size * num_updates == len(batch.action), "minibatches of different sizes"
         with torch.no_grad(), online.autocast():
             next_features = target.features(batch.next_observation)
         priorities = []

@@ -432,9 +432,7 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "squared": value_learning.squared,
 }
 
-LOSSES: dict[str, type[Loss]] = {
-    "huber": TDLoss,
-    "squared": TDLoss,
+LOSSES: dict[str, type[Loss]] = dict.fromkeys(PENALTIES, TDLoss) | {
     "c51": CategoricalLoss,
     "qrdqn": QuantileLoss,
     "iqn": ImplicitQuantileLoss,

@@ -100,6 +100,11 @@ def contradictions(config: Config) -> Iterator[Finding]:
             ("algorithm", "loss"),
             f"algorithm {config.algorithm} learns values, got loss {config.loss}: leave loss out",
         )
+    if "noisy_sigma" in idle and config.noisy_sigma is not None:
+        yield Finding(
+            ("algorithm", "noisy_sigma"),
+            f"algorithm {config.algorithm} explores by epsilon alone: leave noisy_sigma out",
+        )
     transitions = config.rollout_steps * config.n_envs
     if "num_minibatches" not in idle and transitions % config.num_minibatches:
         yield Finding(

@@ -115,7 +115,7 @@ class Duties:
         trainer = self._trainer
         steps, elapsed_s = trainer.algorithm.steps, trainer.elapsed_s
         metrics = trainer.algorithm.take_metrics()
-        self._check_finite(metrics["loss"])
+        self._refuse_divergence(metrics["loss"])
         self._updates_at_row = trainer.algorithm.updates
         self._loss, self._q_mean = metrics["loss"], metrics["q_mean"]
         row_s, row_steps = self._last_row
@@ -136,12 +136,15 @@ class Duties:
             }
         )
 
-    def _check_finite(self, loss: float) -> None:
-        """Stop a run that has diverged, before its next evaluation or checkpoint.
+    def check_finite(self) -> None:
+        """Stop a run that has diverged, before its weights are evaluated or written.
 
         Raises:
-            UserError: if updates were made and their mean loss is not a number.
+            UserError: if updates were made since the last row and their mean loss is no number.
         """
+        self._refuse_divergence(self._trainer.algorithm.mean_loss)
+
+    def _refuse_divergence(self, loss: float) -> None:
         if self._trainer.algorithm.updates > self._updates_at_row and not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {self._trainer.algorithm.steps:,}: training has "
@@ -153,7 +156,7 @@ class Duties:
         trainer = self._trainer
         config, algorithm = trainer.config, trainer.algorithm
         assert config.seed is not None
-        self._check_finite(algorithm.mean_loss)
+        self.check_finite()
         settings = EnvSettings.from_config(config)
         played: list[Game] = []
         began = time.monotonic()
@@ -227,7 +230,7 @@ class Duties:
         Raises:
             UserError: if the run has diverged; its last checkpoint from before stays the newest.
         """
-        self._check_finite(self._trainer.algorithm.mean_loss)
+        self.check_finite()
         steps = self._tried_at = self._trainer.algorithm.steps
         self._show("saving")
         previous = self._previous

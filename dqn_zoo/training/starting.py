@@ -237,6 +237,7 @@ def _invocation(
             reason = stop.reason() or "finished"
         else:
             trainer.algorithm.learn()  # what the last vector step called for
+            duties.check_finite()
             replace_file(run.model_file, trainer.weights_bytes())
         try:
             seconds = trainer.stopwatch.seconds()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.algorithms.replay_q import ReplayQ
@@ -386,6 +387,17 @@ def test_a_run_that_diverged_is_neither_saved_nor_evaluated(tmp_path, monkeypatc
         "step_000000120"
     ]
     assert not (folder / "best_model.safetensors").exists()
+
+
+def test_a_run_that_diverges_in_its_last_updates_is_not_called_finished(tmp_path):
+    config = config_of(
+        n_timesteps=104, learning_starts=100, gradient_steps=4, learning_rate=1e38, save_freq=0
+    )
+    with pytest.raises(UserError, match="training has diverged"):
+        train(config, log_folder=tmp_path, options=QUIET)
+    [folder] = (tmp_path / "dqn").iterdir()
+    weights = load((folder / "model.safetensors").read_bytes())
+    assert all(bool(torch.isfinite(value).all()) for value in weights.values())
 
 
 @pytest.mark.parametrize("is_saved_again", [True, False])
