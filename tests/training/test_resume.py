@@ -18,6 +18,7 @@ from support.children import Child
 from dqn_zoo.runs.checkpoint import MANIFEST
 from dqn_zoo.runs.metrics import TIMING_COLUMNS
 from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.settings.recipes import resolve
 
@@ -48,7 +49,9 @@ class Case:
     extra: dict = field(default_factory=dict)
 
     def arguments(self, folder: Path) -> list[str]:
-        settings = SETTINGS | {"save_freq": self.save_freq} | self.extra
+        idle = without_effect(resolve(algo=self.algo).config)
+        settings = {key: value for key, value in SETTINGS.items() if key not in idle}
+        settings |= {"save_freq": self.save_freq} | self.extra
         flags = [f"--set={key}={value}" for key, value in settings.items()]
         run = ["--env", "Breakout", "--algo", self.algo, "--seed", "11", "-f", str(folder)]
         return [*run, *flags, "--no-progress", "--num-threads", "1"]
@@ -63,7 +66,10 @@ DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=230, extra={"n_s
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
 # Noise, priorities and a distribution at once.
 RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_freq": 12})
-CORE = [DQN_1, DOUBLE_3, RAINBOW_3]
+PQN = Case(
+    "pqn-3-envs", algo="pqn-laptop", extra={"n_envs": 3, "rollout_steps": 16, "num_minibatches": 4}
+)
+CORE = [DQN_1, DOUBLE_3, RAINBOW_3, PQN]
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
 
 
@@ -77,6 +83,8 @@ def recipe_case(algo: str) -> Case:
         small |= {"num_quantiles": 8}
     if config.loss == "iqn":
         small |= {"num_target_quantiles": 6, "num_acting_quantiles": 4}
+    if "rollout_steps" not in without_effect(config):
+        small = {"n_envs": 2, "rollout_steps": 24, "num_minibatches": 4, "precision": "float32"}
     return Case(algo, algo=algo, extra=small)
 
 
