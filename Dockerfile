@@ -1,7 +1,7 @@
 # dqn_zoo for a CPU:
 #   docker build -t dqn-zoo .
 #   mkdir -p logs
-#   docker run --rm -it -v "$PWD/logs:/work/logs" dqn-zoo
+#   docker run --rm -it -v "$PWD/logs:/runs/logs" dqn-zoo
 # and in the shell: dqn-train --env Pong --algo laptop
 # The user in the container has number 1000; if yours is another: --user "$(id -u)".
 FROM python:3.13-slim-trixie AS build
@@ -19,10 +19,10 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/dqn-zoo /opt/dqn-zoo
 ENV PATH=/opt/dqn-zoo/bin:$PATH \
-    HOME=/work \
+    HOME=/runs \
     MPLCONFIGDIR=/tmp/matplotlib
-RUN useradd --uid 1000 --home-dir /work --no-create-home player \
-    && mkdir -p /work/logs && chown -R 1000 /work && chmod -R a+rwX /work
+RUN useradd --uid 1000 --home-dir /runs --no-create-home player \
+    && mkdir -p /runs/logs && chown -R 1000 /runs && chmod -R a+rwX /runs
 USER 1000
-WORKDIR /work
+WORKDIR /runs
 CMD ["bash"]
