@@ -100,7 +100,7 @@ def test_the_names_of_variants_in_the_config_are_those_that_exist():
     from dqn_zoo.networks.network import TORSOS
     from dqn_zoo.replay.samplers import SAMPLERS
     from dqn_zoo.settings.config import Config
-    from dqn_zoo.settings.games import PROTOCOLS
+    from dqn_zoo.settings.protocols import PROTOCOLS
 
     for key, variants in {
         "protocol": PROTOCOLS,

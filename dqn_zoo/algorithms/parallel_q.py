@@ -33,7 +33,7 @@ from dqn_zoo.replay.memory import FRAME_BYTES
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
 from dqn_zoo.system.stopwatch import Stopwatch
 

@@ -13,7 +13,7 @@ from dqn_zoo.replay.memory import Batch, ReplayShape
 from dqn_zoo.replay.transitions import TransitionRule
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
 
 

@@ -126,7 +126,7 @@ def _preview(
     """Yield what the run is about to do, and when it will probably end."""
     from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
-    from dqn_zoo.settings.games import FRAMES_PER_STEP, protocol_from_config
+    from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.training.preparation import estimate_seconds
     from dqn_zoo.training.rates import format_duration
 

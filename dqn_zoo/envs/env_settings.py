@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.seeding import stream_seed
-from dqn_zoo.settings.games import PROTOCOLS, Protocol, protocol_from_config
+from dqn_zoo.settings.protocols import PROTOCOLS, Protocol, protocol_from_config
+from dqn_zoo.settings.screen import Crop
 
 if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
@@ -32,7 +33,7 @@ class EnvSettings:
     protocol: Protocol = PROTOCOLS["zoo"]
     backend: Literal["auto", "vector", "gymnasium"] = "auto"
     frame_stack: int = 4
-    crop: tuple[int, int, int, int] | None = None
+    crop: Crop | None = None
     on_frame: Callable[[int, npt.NDArray[np.uint8]], None] | None = None
     render_mode: Literal["human"] | None = None
 

@@ -20,8 +20,9 @@ from dqn_zoo.envs.backend import (
     Observations,
     Seeds,
 )
-from dqn_zoo.envs.wrappers import RESTART_FRAME, Crop, Screen, make_game
-from dqn_zoo.settings.games import Protocol
+from dqn_zoo.envs.wrappers import RESTART_FRAME, Screen, make_game
+from dqn_zoo.settings.protocols import Protocol
+from dqn_zoo.settings.screen import Crop
 
 OnFrame = Callable[[int, Screen], None]
 

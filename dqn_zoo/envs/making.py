@@ -4,7 +4,8 @@ from dqn_zoo.envs.backend import Backend
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import PROTOCOLS, parse_game
+from dqn_zoo.settings.games import parse_game
+from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.system.machine import usable_cores
 
 

@@ -12,7 +12,7 @@ from dqn_zoo.envs.backend import (
     Observations,
     Seeds,
 )
-from dqn_zoo.settings.games import Protocol
+from dqn_zoo.settings.protocols import Protocol
 
 
 class VectorBackend:

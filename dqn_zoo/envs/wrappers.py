@@ -18,13 +18,13 @@ from ale_py.env import AtariEnv
 
 from dqn_zoo.envs.backend import NOOP, SCREEN_SIZE
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import FRAMES_PER_SECOND, Protocol
+from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, Protocol
+from dqn_zoo.settings.screen import Crop, crop_window
 
 Screen = npt.NDArray[np.uint8]
 Game = gymnasium.Env[Screen, int]
 GameWrapper = gymnasium.Wrapper[Screen, int, Screen, int]
 StepResult = tuple[Screen, float, bool, bool, dict[str, Any]]
-Crop = tuple[int, int, int, int]
 
 RESTART_FRAME = "restart_frame"
 """Key of `info`: the frame a new stack begins with although the game goes on."""
@@ -266,21 +266,6 @@ class Sb3Restarts(GameWrapper):
         lost = 0 < info["lives"] < self._lives
         self._lives = info["lives"]
         return self._restart_on_life_loss and lost
-
-
-def crop_window(crop: Crop | None, *, height: int, width: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the screen that are kept.
-
-    Raises:
-        UserError: Nothing would be left.
-    """
-    top, bottom, left, right = crop or (0, 0, 0, 0)
-    if min(top, bottom, left, right) < 0 or top + bottom >= height or left + right >= width:
-        raise UserError(
-            f"crop is [top, bottom, left, right], none negative, and has to leave something of the "
-            f"{height} rows and {width} columns; got {[top, bottom, left, right]}"
-        )
-    return slice(top, height - bottom), slice(left, width - right)
 
 
 def sb3_opening(action_meanings: Sequence[str], protocol: Protocol) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from dqn_zoo.exchange.sb3_zip import LAYERS, ONLINE, TARGET
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.runs.run import claim_run
 from dqn_zoo.settings.config import Config, initial_learning_rate
-from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config
 
 Say = Callable[[str], None]
 

@@ -18,7 +18,8 @@ from dqn_zoo.runs.manifest import write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings.checks import contradictions
 from dqn_zoo.settings.config import Config, build_config
-from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game, protocol_from_config
+from dqn_zoo.settings.games import GameName, parse_game
+from dqn_zoo.settings.protocols import PROTOCOLS, protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps
 

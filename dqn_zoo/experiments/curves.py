@@ -19,7 +19,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate_mean
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.games import FRAMES_PER_STEP, parse_game
+from dqn_zoo.settings.games import parse_game
+from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 from dqn_zoo.settings.recipes import load_config
 
 Floats = NDArray[np.float64]

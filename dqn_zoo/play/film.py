@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import FRAMES_PER_SECOND
+from dqn_zoo.settings.protocols import FRAMES_PER_SECOND
 
 SCALE_X, SCALE_Y = 5, 3
 """An Atari pixel is about 5/3 as wide as high: 160 x 210 pixels become 800 x 630, close to 4:3."""

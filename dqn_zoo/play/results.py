@@ -12,14 +12,8 @@ import torch
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import Summary
-from dqn_zoo.settings.games import (
-    COURSE_GAME,
-    COURSE_GAMES,
-    COURSE_PASS_MARK,
-    FRAMES_PER_SECOND,
-    SCORES,
-    rules_in_words,
-)
+from dqn_zoo.settings.games import COURSE_GAME, COURSE_GAMES, COURSE_PASS_MARK, SCORES
+from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, rules_in_words
 from dqn_zoo.system.machine import describe_machine
 
 

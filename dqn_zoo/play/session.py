@@ -15,7 +15,7 @@ from dqn_zoo.play.film import Film
 from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import Protocol
+from dqn_zoo.settings.protocols import Protocol
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the

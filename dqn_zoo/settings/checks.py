@@ -5,47 +5,39 @@ from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, initial_learning_rate
+from dqn_zoo.settings.screen import Crop, crop_window
 
-SCREEN_ROWS, SCREEN_COLUMNS = 210, 160
-
-# Settings of parts that are not always there: the key that chooses the part, and its values.
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "rollout_steps": ("algorithm", ("parallel",)),
-    "td_lambda": ("algorithm", ("parallel",)),
-    "num_epochs": ("algorithm", ("parallel",)),
-    "num_minibatches": ("algorithm", ("parallel",)),
-    "learning_starts": ("algorithm", ("replay",)),
-    "train_freq": ("algorithm", ("replay",)),
-    "gradient_steps": ("algorithm", ("replay",)),
-    "target_update_interval": ("algorithm", ("replay",)),
-    "buffer_size": ("algorithm", ("replay",)),
-    "batch_size": ("algorithm", ("replay",)),
-    "replay": ("algorithm", ("replay",)),
-    "n_steps": ("algorithm", ("replay",)),
-    "bootstrap": ("algorithm", ("replay",)),
-    "loss": ("algorithm", ("replay",)),
-    "noisy_sigma": ("algorithm", ("replay",)),
-    "cuda_graph": ("algorithm", ("replay",)),
-    "channel_norm": ("network", ("nature", "small")),
-    "network_width": ("network", ("impala",)),
-    "network_pool": ("network", ("impala",)),
-    "spectral_norm": ("network", ("impala",)),
-    "compiled_torso": ("network", ("impala",)),
-    "priority_exponent": ("replay", ("prioritized",)),
-    "priority_weight_initial": ("replay", ("prioritized",)),
-    "priority_weight_final": ("replay", ("prioritized",)),
-    "priority_floor": ("replay", ("prioritized",)),
-    "munchausen_alpha": ("bootstrap", ("soft",)),
-    "munchausen_temperature": ("bootstrap", ("soft",)),
-    "munchausen_clip": ("bootstrap", ("soft",)),
-    "num_atoms": ("loss", ("c51",)),
-    "v_min": ("loss", ("c51",)),
-    "v_max": ("loss", ("c51",)),
-    "num_quantiles": ("loss", ("qrdqn", "iqn")),
-    "num_target_quantiles": ("loss", ("iqn",)),
-    "num_acting_quantiles": ("loss", ("iqn",)),
-    "num_cosines": ("loss", ("iqn",)),
-    "huber_kappa": ("loss", ("qrdqn", "iqn")),
+# Settings of parts that are not always there: the key that chooses a part, and the values of it
+# that these settings belong to.
+NEEDS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
+    ("algorithm", ("parallel",)): ("rollout_steps", "td_lambda", "num_epochs", "num_minibatches"),
+    ("network", ("nature", "small")): ("channel_norm",),
+    ("network", ("impala",)): ("network_width", "network_pool", "spectral_norm", "compiled_torso"),
+    ("replay", ("prioritized",)): (
+        "priority_exponent",
+        "priority_weight_initial",
+        "priority_weight_final",
+        "priority_floor",
+    ),
+    ("bootstrap", ("soft",)): ("munchausen_alpha", "munchausen_temperature", "munchausen_clip"),
+    ("loss", ("c51",)): ("num_atoms", "v_min", "v_max"),
+    ("loss", ("iqn",)): ("num_target_quantiles", "num_acting_quantiles", "num_cosines"),
+    ("loss", ("qrdqn", "iqn")): ("num_quantiles", "huber_kappa"),
+    ("algorithm", ("replay",)): (
+        "learning_starts",
+        "train_freq",
+        "gradient_steps",
+        "target_update_interval",
+        "buffer_size",
+        "batch_size",
+        "replay",
+        "n_steps",
+        "bootstrap",
+        "loss",
+        "noisy_sigma",
+        "cuda_graph",
+        "compiled_torso",
+    ),
 }
 
 
@@ -53,8 +45,9 @@ def without_effect(config: Config) -> dict[str, str]:
     """Return the keys of parts that this config does not use, each with what would use it."""
     return {
         key: f"{chooser} {' or '.join(values)}"
-        for key, (chooser, values) in NEEDS.items()
+        for (chooser, values), keys in NEEDS.items()
         if getattr(config, chooser) not in values
+        for key in keys
     }
 
 
@@ -175,14 +168,11 @@ def _doubts_about_replay(config: Config) -> Iterator[str]:
         )
 
 
-def _crop_contradictions(config: Config, crop: tuple[int, int, int, int]) -> Iterator[Finding]:
-    top, bottom, left, right = crop
-    if top + bottom >= SCREEN_ROWS or left + right >= SCREEN_COLUMNS:
-        yield Finding(
-            ("crop",),
-            f"crop must leave rows and columns of a screen of {SCREEN_ROWS} x {SCREEN_COLUMNS}, "
-            f"got {list(crop)} ([top, bottom, left, right])",
-        )
+def _crop_contradictions(config: Config, crop: Crop) -> Iterator[Finding]:
+    try:
+        crop_window(crop)
+    except UserError as error:
+        yield Finding(("crop",), str(error))
     if config.backend == "vector":
         yield Finding(
             ("backend", "crop"),

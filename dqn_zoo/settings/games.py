@@ -1,55 +1,19 @@
-"""The games: their names, the protocols they are played under, human and random scores.
+"""The games: their names, human and random scores.
 
 Nothing here touches the emulator, so that names can be checked before anything heavy is imported.
 """
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.errors import UserError
-
-if TYPE_CHECKING:
-    from dqn_zoo.settings.config import Config
-
 
 COURSE_GAME = "SpaceInvaders"
 COURSE_GAMES = 10
 COURSE_PASS_MARK = 200.0
 """Unit 3 of the Hugging Face deep RL course is passed with mean - std >= 200 in Space Invaders, as
 RL-Zoo measures it when it uploads an agent: in ten games."""
-
-FRAMES_PER_SECOND = 60
-"""Of the console."""
-
-FRAMES_PER_STEP = 4
-"""A step is one decision of the agent, which the emulator repeats for so many frames."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """The rules a game is played by; a score means nothing without them.
-
-    Attributes:
-        name: "zoo", "machado" or "sb3".
-        action_repeat_probability: sticky actions, the chance that the last one is repeated.
-        noop_max: most no-op actions at a reset, in frames; 0: none.
-        terminal_on_life_loss: a lost life ends the bootstrap in training; the game goes on.
-        fire: FIRE is the first action of a game and after a lost life, where the game has FIRE.
-        eval_epsilon: share of uniformly random actions in evaluation.
-        frame_skip: frames per step.
-        max_frames: a game is truncated after this many frames.
-    """
-
-    name: str
-    action_repeat_probability: float
-    noop_max: int
-    terminal_on_life_loss: bool
-    fire: bool
-    eval_epsilon: float
-    frame_skip: int = FRAMES_PER_STEP
-    max_frames: int = 108_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +55,6 @@ def parse_game(text: str) -> GameName:
             f"no environment is called {text!r}: use {game}, {game}NoFrameskip-v4 or ALE/{game}-v5"
         )
     return GameName(game, GAMES[game], implied)
-
-
-def protocol_from_config(config: "Config") -> Protocol:
-    """Return the protocol of a run, with the departures that its settings ask for."""
-    departures: dict[str, Any] = {
-        "noop_max": config.noop_max,
-        "action_repeat_probability": config.action_repeat_probability,
-        "terminal_on_life_loss": config.terminal_on_life_loss,
-        "max_frames": config.max_frames,
-        "eval_epsilon": config.eval_epsilon,
-    }
-    given = {name: value for name, value in departures.items() if value is not None}
-    return replace(PROTOCOLS[config.protocol], **given)
-
-
-def rules_in_words(protocol: Protocol) -> str:
-    """Name a protocol, with what departs from it: `zoo`, or `zoo with noop_max 0`."""
-    standard = asdict(PROTOCOLS[protocol.name])
-    departures = [
-        f"{key} {value}"
-        for key, value in asdict(protocol).items()
-        if key != "eval_epsilon" and value != standard[key]
-    ]
-    return protocol.name + (f" with {', '.join(departures)}" if departures else "")
 
 
 def random_score(game: str) -> float | None:
@@ -165,36 +105,6 @@ def _unknown_game(text: str) -> str:
     )
     return f"unknown game {text!r}: expected one of the {len(GAMES)} Atari games of ale-py; {hint}"
 
-
-PROTOCOLS: dict[str, Protocol] = {
-    # What Stable-Baselines3, CleanRL and the papers before 2018 play: NoFrameskip-v4 ids.
-    "zoo": Protocol(
-        name="zoo",
-        action_repeat_probability=0.0,
-        noop_max=30,
-        terminal_on_life_loss=True,
-        fire=True,
-        eval_epsilon=0.01,
-    ),
-    # Machado et al. 2018, "Revisiting the Arcade Learning Environment"; as Dopamine plays it.
-    "machado": Protocol(
-        name="machado",
-        action_repeat_probability=0.25,
-        noop_max=0,
-        terminal_on_life_loss=False,
-        fire=False,
-        eval_epsilon=0.001,
-    ),
-    # Stable-Baselines3's wrappers exactly, for agents that come from there.
-    "sb3": Protocol(
-        name="sb3",
-        action_repeat_probability=0.0,
-        noop_max=30,
-        terminal_on_life_loss=True,
-        fire=True,
-        eval_epsilon=0.01,
-    ),
-}
 
 # The name in Gymnasium's ids and the name of the ROM.
 GAMES: dict[str, str] = {

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import FRAMES_PER_STEP, Protocol, rules_in_words
+from dqn_zoo.settings.protocols import FRAMES_PER_STEP, Protocol, rules_in_words
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing.agent_files import CURVE, FILM, LIBRARY, SETTINGS
 

@@ -20,13 +20,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.games import (
-    COURSE_GAME,
-    COURSE_PASS_MARK,
-    PROTOCOLS,
-    Protocol,
-    rules_in_words,
-)
+from dqn_zoo.settings.games import COURSE_GAME, COURSE_PASS_MARK
+from dqn_zoo.settings.protocols import PROTOCOLS, Protocol, rules_in_words
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.card import CardScore, env_tags, read_score

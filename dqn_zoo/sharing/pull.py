@@ -12,7 +12,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
-from dqn_zoo.settings.games import GAMES, parse_game, protocol_from_config
+from dqn_zoo.settings.games import GAMES, parse_game
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (

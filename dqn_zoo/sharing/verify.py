@@ -10,7 +10,7 @@ from dqn_zoo.play.statistics import Sample, Summary, welch_interval
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.sharing.agent_files import digest, read_results, sample_of
 
 RULES_OF_THE_CONFIG = (

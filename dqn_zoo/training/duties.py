@@ -14,7 +14,7 @@ from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.games import FRAMES_PER_STEP
+from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 from dqn_zoo.system import machine
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop

@@ -23,7 +23,8 @@ from dqn_zoo.runs.manifest import (
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run, claim_run, discard_run, lock
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import protocol_from_config, random_score
+from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory

@@ -18,7 +18,8 @@ from dqn_zoo.envs.environments import Environments
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.envs.wrappers import RESTART_FRAME, Sb3Restarts
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.games import GAMES, PROTOCOLS
+from dqn_zoo.settings.games import GAMES
+from dqn_zoo.settings.protocols import PROTOCOLS
 
 FIXED = replace(PROTOCOLS["zoo"], noop_max=0)  # nothing left to chance, FIRE on
 SEED = 11

@@ -16,7 +16,7 @@ from dqn_zoo.envs.environments import Environments, EnvStep
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import PROTOCOLS
+from dqn_zoo.settings.protocols import PROTOCOLS
 
 BACKENDS: tuple[Literal["vector", "gymnasium"], ...] = ("vector", "gymnasium")
 

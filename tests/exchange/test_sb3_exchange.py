@@ -37,7 +37,7 @@ from dqn_zoo.play.evaluation import evaluate
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import find_run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import PROTOCOLS
+from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.settings.recipes import load_config
 
 ENV_ID = "SpaceInvadersNoFrameskip-v4"

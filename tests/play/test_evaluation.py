@@ -21,7 +21,7 @@ from dqn_zoo.play.evaluation import (
     evaluation_seeds,
     play,
 )
-from dqn_zoo.settings.games import PROTOCOLS
+from dqn_zoo.settings.protocols import PROTOCOLS
 
 QValues = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 

@@ -1,19 +1,9 @@
 import re
-from dataclasses import replace
 
 import pytest
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import (
-    GAMES,
-    PROTOCOLS,
-    SCORES,
-    human_normalized_score,
-    parse_game,
-    protocol_from_config,
-    random_score,
-)
+from dqn_zoo.settings.games import GAMES, SCORES, human_normalized_score, parse_game, random_score
 
 
 def test_every_game_that_ale_py_registers_is_known_by_its_rom():
@@ -80,27 +70,6 @@ def test_every_game_is_found_by_its_name_and_by_its_rom():
 def test_a_name_that_is_no_game_gets_the_nearest_one(wrong, message):
     with pytest.raises(UserError, match=re.escape(message)):
         parse_game(wrong)
-
-
-def test_settings_override_only_what_they_name_in_a_protocol():
-    config = Config(protocol="machado", noop_max=7, eval_epsilon=0.05, max_frames=900)
-    expected = replace(PROTOCOLS["machado"], noop_max=7, eval_epsilon=0.05, max_frames=900)
-    assert protocol_from_config(config) == expected
-    zero = Config(protocol="zoo", noop_max=0, terminal_on_life_loss=False, eval_epsilon=0.0)
-    assert protocol_from_config(zero).noop_max == 0
-    assert protocol_from_config(zero).eval_epsilon == 0.0
-    assert protocol_from_config(zero).terminal_on_life_loss is False
-    assert protocol_from_config(Config()) == PROTOCOLS["zoo"]
-
-
-def test_the_protocols_differ_where_the_literature_says():
-    zoo, machado = PROTOCOLS["zoo"], PROTOCOLS["machado"]
-    assert (zoo.action_repeat_probability, zoo.noop_max, zoo.eval_epsilon) == (0.0, 30, 0.01)
-    assert (machado.action_repeat_probability, machado.noop_max) == (0.25, 0)
-    assert machado.eval_epsilon == 0.001
-    assert (zoo.terminal_on_life_loss, machado.terminal_on_life_loss) == (True, False)
-    assert (zoo.fire, machado.fire) == (True, False)
-    assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
 
 
 def test_random_play_scores_0_and_the_human_scores_1():
