@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dqn_zoo.envs.environments import EnvStep
-from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.schedules import LinearSchedule
+from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config, initial_learning_rate
+from dqn_zoo.system.devices import let_cuda_be_fast
 from dqn_zoo.system.stopwatch import Stopwatch
 
 MOST_ACTIONS = 18
@@ -170,6 +173,15 @@ class Algorithm(Protocol):
 
 
 # --- What the settings say in the same way for all
+
+
+def untrained_network(config: Config, *, num_actions: int) -> QNetwork:
+    """Build the network of a run on its device, with the weights that its seed gives."""
+    assert config.seed is not None
+    let_cuda_be_fast(config.device)
+    seed = stream_seed(config.seed, "network")
+    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
+    return network.to(config.device)
 
 
 def epsilon_schedule(config: Config) -> LinearSchedule:

@@ -23,18 +23,18 @@ from dqn_zoo.algorithms.algorithm import (
     Timer,
     epsilon_schedule,
     rate_schedule,
+    untrained_network,
 )
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
-from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
-from dqn_zoo.networks.network import QNetwork, build_network
+from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import FRAME_BYTES
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
-from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
+from dqn_zoo.system.devices import channels_last
 from dqn_zoo.system.stopwatch import Stopwatch
 
 ROLLOUT_FILE = "rollout.z"
@@ -317,12 +317,9 @@ def update(
 def build_online_network(config: Config, *, num_actions: int) -> OnlineNetwork:
     """Build the network and the optimizer of a run, on its device."""
     assert config.seed is not None
-    let_cuda_be_fast(config.device)
-    seed = stream_seed(config.seed, "network")
-    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
     return OnlineNetwork(
-        network.to(config.device),
-        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
+        untrained_network(config, num_actions=num_actions),
+        OptimizerSettings.from_config(config),
         seed=stream_seed(config.seed, "learner"),
         bfloat16=config.precision == "bfloat16",
     )

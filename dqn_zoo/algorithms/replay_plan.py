@@ -3,18 +3,17 @@
 import numpy as np
 import torch
 
-from dqn_zoo.algorithms.algorithm import MOST_ACTIONS, Timer
+from dqn_zoo.algorithms.algorithm import MOST_ACTIONS, Timer, untrained_network
 from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import build_loss, network_settings
+from dqn_zoo.learning.losses import build_loss
 from dqn_zoo.learning.online_network import OptimizerSettings
-from dqn_zoo.networks.network import build_network
 from dqn_zoo.replay.memory import Batch, ReplayShape
 from dqn_zoo.replay.transitions import TransitionRule
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
-from dqn_zoo.system.devices import channels_last, let_cuda_be_fast
+from dqn_zoo.system.devices import channels_last
 
 
 def memory_bytes(config: Config) -> int:
@@ -61,13 +60,10 @@ def estimate_seconds(config: Config, timer: Timer) -> float:
 def build_learner(config: Config, *, num_actions: int) -> Learner:
     """Build the networks and the optimizer of a run, on its device."""
     assert config.seed is not None
-    let_cuda_be_fast(config.device)
-    seed = stream_seed(config.seed, "network")
-    network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
     return Learner(
-        network.to(config.device),
+        untrained_network(config, num_actions=num_actions),
         build_loss(config),
-        OptimizerSettings(config.optimizer, config.optimizer_eps, config.max_grad_norm),
+        OptimizerSettings.from_config(config),
         seed=stream_seed(config.seed, "learner"),
         bfloat16=config.precision == "bfloat16",
         compiled_torso=compiles_torso(config),

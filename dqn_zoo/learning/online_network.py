@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dqn_zoo.learning.mixed_precision import WorkingNetwork
 from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.networks.network import QNetwork
+from dqn_zoo.settings.config import Config
 from dqn_zoo.system.devices import channels_last, upload
 
 METRICS = ("loss", "q_mean", "grad_norm")
@@ -33,6 +34,11 @@ class OptimizerSettings(NamedTuple):
     name: str
     epsilon: float
     max_grad_norm: float | None
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Return what a run says of its steps."""
+        return cls(config.optimizer, config.optimizer_eps, config.max_grad_norm)
 
 
 class OnlineNetwork:
