@@ -49,7 +49,7 @@ class Status:
         steps: decisions of the agent so far, summed over environments.
         frames: emulator frames so far.
         elapsed_s: wall-clock seconds of the run so far, summed over resumes.
-        learning: whether updates are made (False in the random play before `learning_starts`).
+        learning: whether updates are made (False before the first one).
         episodes: games finished so far.
         return_mean: mean raw score of the last 100 games.
         epsilon: chance of a random action now.
@@ -346,7 +346,9 @@ class _PatientConsole(Console):
 
 
 def _phase(status: Status) -> str:
-    return status.phase or ("learning" if status.learning else "random play before learning")
+    if status.phase or status.learning:
+        return status.phase or "learning"
+    return "random play before learning" if status.epsilon == 1.0 else "before the first update"
 
 
 def _number(value: float | None, form: str) -> str:

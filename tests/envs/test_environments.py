@@ -361,7 +361,7 @@ def saved(environments: Environments) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize(("num_envs", "stop_after"), [(1, 0), (1, 263), (3, 350)])
+@pytest.mark.parametrize(("num_envs", "stop_after"), [(1, 0), (1, 263), (2, 300)])
 def test_restored_environments_go_on_bit_for_bit(
     build: Build, num_envs: int, stop_after: int
 ) -> None:

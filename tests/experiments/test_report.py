@@ -14,9 +14,9 @@ from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.training.starting import TrainOptions, train
 
 TINY = {
-    "n_timesteps": 600, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,
-    "network": "small", "max_frames": 200, "eval_freq": 200, "eval_episodes": 1,
-    "log_interval": 100, "device": "cpu", "num_threads": 1,
+    "n_timesteps": 300, "learning_starts": 100, "buffer_size": 200, "batch_size": 4,
+    "network": "small", "max_frames": 200, "eval_freq": 100, "eval_episodes": 1,
+    "log_interval": 50, "device": "cpu", "num_threads": 1,
 }  # fmt: skip
 NASTY = "</script><img src=x onerror=alert(1)>"
 PLAYED = {
@@ -82,11 +82,11 @@ def test_the_page_holds_everything_and_nothing_in_it_can_end_its_data(page):
     assert groups.keys() == {"dqn", "double"}
     assert len(groups["dqn"]["runs"]) == 2
     assert [row["seed"] for row in data["results"]] == [1, 2, 1, 2]
-    assert data["results"][0]["steps"] == 600
+    assert data["results"][0]["steps"] == 300
     assert data["results"][0]["played"][0]["interval"] == [11.25, 13.75]
     assert data["settings"]["differing"] == ["algo", "bootstrap"]
     assert [len(column["runs"]) for column in data["settings"]["columns"]] == [2, 2]
-    assert data["settings"]["shared"]["n_timesteps"] == 600
+    assert data["settings"]["shared"]["n_timesteps"] == 300
     assert len(data["films"]) == 1
     assert data["aggregates"][0]["human_normalised"].keys() == {"dqn", "double"}
     text = page.read_text()
@@ -181,7 +181,7 @@ def test_curves_are_read_by_mouse_and_keyboard_and_toggled(opened):
     opened.keyboard.press("Home")
     assert says.inner_text().startswith("5 steps: ")
     opened.keyboard.press("End")
-    assert says.inner_text().startswith("600 steps: ")
+    assert says.inner_text().startswith("300 steps: ")
     toggle = opened.get_by_role("button", name="double")
     toggle.focus()
     opened.keyboard.press("Enter")

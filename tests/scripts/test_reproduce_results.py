@@ -2,10 +2,12 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import reproduce_results
 from reproduce_results import SB3, SUITES, Job, left_s, minutes_to_pass, run_of
+from support.children import Child
 
 from dqn_zoo.cli.arguments import parse_setting
 from dqn_zoo.runs.run import Run
@@ -28,7 +30,20 @@ def command(monkeypatch, folder, *flags) -> int:
     return reproduce_results.main()
 
 
+class Command(Child):
+    """What `subprocess.Popen([python, "-m", module, ...])` is, started in milliseconds."""
+
+    def __init__(self, command: list[str]) -> None:
+        _, _, module, *arguments = command
+        super().__init__(module, arguments)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        super().wait(timeout_s)
+        return self.returncode
+
+
 def test_a_suite_is_trained_measured_and_drawn_once(job, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce_results, "subprocess", SimpleNamespace(Popen=Command))
     assert command(monkeypatch, tmp_path, "--preview") == 0
     assert f"Breakout-dqn-5min-seed3-{'-'.join(TINY)}" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+_CONTEXT = multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
 _CONTEXT.set_forkserver_preload(
     # Not huggingface_hub: it reads its variables when it is imported.
     [

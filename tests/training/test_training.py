@@ -5,7 +5,6 @@ import csv
 import errno
 import json
 import math
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load
+from support.children import Child
 
 from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.algorithms.replay_q import ReplayQ
@@ -344,25 +344,24 @@ def test_the_second_interrupt_quits_at_once():
 
 def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
     settings = [f"--set={key}={value}" for key, value in (SMALL | {"save_freq": 40}).items()]
-    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Breakout", "--no-progress"]
-    subprocess.run([*command, "-f", str(tmp_path), *settings], check=True, capture_output=True)
+    resource = pytest.importorskip("resource")  # not on Windows
+    start = ["--env", "Breakout", "--no-progress", "-f", str(tmp_path), *settings]
+    Child("dqn_zoo.cli.train", start).wait(60)
     run = tmp_path / "dqn" / "Breakout_1"
     before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
 
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    resume = [sys.executable, "-m", "dqn_zoo.cli.train", "--resume", str(run), "--no-progress"]
-    full = subprocess.run(
-        [*resume, "-n", "320"], preexec_fn=no_room, capture_output=True, text=True, check=False
-    )
+    resume = ["--resume", str(run), "--no-progress", "-n", "320"]
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", *resume]
+    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)
     assert full.returncode == 2
     assert "the one at step 240 is untouched" in full.stdout
     assert "could not be written" in full.stderr
     assert "Traceback" not in full.stderr
     assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == before
-    after = subprocess.run([*resume, "-n", "320"], capture_output=True, text=True, check=True)
-    assert "resumed" in after.stdout
+    assert "resumed" in Child("dqn_zoo.cli.train", resume).wait(60)
     assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
 
 
