@@ -31,7 +31,7 @@ from dqn_zoo.settings.recipe_files import (
     read_recipe,
     refuse_run_names,
 )
-from dqn_zoo.settings.rl_zoo_keys import count_in_steps, translate
+from dqn_zoo.settings.rl_zoo_keys import SB3, Framework, framework_of, translate
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
@@ -86,8 +86,13 @@ def resolve(
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     files = [recipe, given] if given else [recipe]
     notes = ["settings: " + ", then ".join(file.name for file in files)]
+    left_out = []
     for file in files:
         layer, file_notes = file.layer(name.game)
+        if file.is_from_rl_zoo(name.game):
+            framework = framework_of(algo_entry.value) or (SB3 if file is recipe else None)
+            left_out.append(_LeftOut(file.name, recipe.name, framework, layer, dict(merged)))
+            layer = left_out[-1].filled() | layer
         merged |= layer
         notes += file_notes
     last, no_effect = _override_layer(overrides or {}, flags or {})
@@ -101,6 +106,7 @@ def resolve(
 
     config, conversions = _settled(merged)
     notes += conversions
+    notes += [note for each in left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
@@ -169,12 +175,56 @@ def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},
     )
-    train_freq = entries.get("train_freq")
-    if train_freq is None or not train_freq.counts_calls:
-        return config, ()
-    steps, notes = count_in_steps(config.train_freq, config.n_envs)
-    noted = tuple(f"{train_freq.origin}: {note}" for note in notes)
-    return config.model_copy(update={"train_freq": steps}), noted
+    converted: dict[str, object] = {}
+    noted: list[str] = []
+    for key, entry in entries.items():
+        if entry.convert is not None:
+            converted[key], notes = entry.convert(config)
+            noted += [f"{entry.origin}: {note}" for note in notes]
+    return config.model_copy(update=converted), tuple(noted)
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What a file of RL-Zoo leaves out, and what it means.
+
+    Attributes:
+        file: its name.
+        recipe: that it lies over.
+        framework: whose defaults are meant; None: the recipe is none of RL-Zoo's, and is meant.
+        layer: what the file sets.
+        below: what was merged before.
+    """
+
+    file: str
+    recipe: str
+    framework: Framework | None
+    layer: Layer
+    below: Layer
+
+    def filled(self) -> Layer:
+        """Return what is set in place of the recipe."""
+        return {} if self.framework is None else self.framework.left_out(self.layer, self.file)
+
+    def notes(self, config: Config, merged: Layer) -> Iterator[str]:
+        """Yield a line where recipe and framework differ in what the run takes from one of them."""
+        theirs = (self.framework or SB3).left_out(self.layer, self.file)
+        taken = theirs if self.framework is not None else self.below
+        idle = without_effect(config)
+        differing = [
+            f"{key} {as_yaml(chosen.value)} (not {as_yaml(other.value)})"
+            for key, other in (self.below if taken is theirs else theirs).items()
+            if key in theirs and key not in idle and self.below[key].origin != BUILT_IN
+            for chosen in [taken[key]]
+            if merged[key] == chosen and chosen.value != other.value
+        ]
+        if not differing:
+            return
+        default = f"{(self.framework or SB3).name}'s default"
+        recipe = f"{self.recipe}'s value"
+        whose, whose_not = (recipe, default) if self.framework is None else (default, recipe)
+        left_out = ", ".join(differing)
+        yield f"{self.file}: what it leaves out is {whose}, not {whose_not}: {left_out}"
 
 
 def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
