@@ -126,6 +126,11 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted(found, key=_checkpoint_step)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder lies and is named as the checkpoint of a run."""
+    return folder in checkpoint_folders(folder.parent) and folder.parent.name == "checkpoints"
+
+
 def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | None = None) -> Run:
     """Create the folder of a new run; two processes never get the same one.
 

@@ -3,7 +3,8 @@
 The layers, each over the one before:
 
     built-in defaults
-    the recipe: its `atari:` block, then its block for the game
+    the recipe: its `atari:` block, then its block for the game; or, where weights are given and no
+        recipe is named, the settings of the run that the weights come from
     the file given with -c: the same two blocks
     the protocol that the name of the environment implies (NoFrameskip-v4: zoo, ALE/...-v5: machado)
     the command line
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.checks import check, contradictions, warnings, without_effect
@@ -27,6 +29,7 @@ from dqn_zoo.settings.recipe_files import (
     LOCAL_FOLDER,
     Layer,
     RecipeFile,
+    available_recipes,
     find_recipe,
     read_recipe,
     refuse_run_names,
@@ -35,6 +38,9 @@ from dqn_zoo.settings.rl_zoo_keys import SB3, Framework, framework_of, translate
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
+
+CHOSEN_AT_START = ("seed", "device", "num_threads", "precision", "save_freq")
+"""Settings that a run may leave open, and that its config.yml holds as they were chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +52,30 @@ class Resolved:
         sources: where the value of each key came from, in words.
         notes: what was read, changed or left out on the way, one line each.
         warnings: settings that run but make little sense together, one line each.
-        recipe_path: the recipe that was read.
+        recipe_path: the recipe that was read; None: the settings are those of a run.
     """
 
     config: Config
     sources: dict[str, str]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    recipe_path: Path
+    recipe_path: Path | None
+
+
+class StartedFrom(NamedTuple):
+    """What is known of the weights that a run is started from.
+
+    Attributes:
+        name: what messages call them.
+        env: game that they were trained on; None: unknown.
+        algo: their recipe; None: unknown.
+        config: settings of their run; None: unknown.
+    """
+
+    name: str
+    env: str | None = None
+    algo: str | None = None
+    config: Config | None = None
 
 
 def resolve(
@@ -63,29 +85,44 @@ def resolve(
     conf_file: Path | None = None,
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
+    started_from: StartedFrom | None = None,
 ) -> Resolved:
     """Merge everything that has a say in the settings of a run.
 
     Args:
-        env: any spelling of a game that `parse_game` reads; None: the file's, else SpaceInvaders.
-        algo: name of a recipe; None: the file's, else dqn.
+        env: any spelling of a game that `parse_game` reads; None: the file's, else that of the
+            given weights, else SpaceInvaders.
+        algo: name of a recipe; None: the file's, else the settings of the run that the given
+            weights come from, else dqn.
         conf_file: YAML whose settings lie over the recipe's; RL-Zoo's own files work.
         overrides: the last word, by key, protocol included.
         flags: the flag that gave each override, to name it in errors and sources.
+        started_from: weights that the run begins with.
 
     Raises:
         UserError: whatever is wrong, with the file, line and key, or the flag.
     """
     given = read_recipe(conf_file, name=str(conf_file), may_name_run=True) if conf_file else None
-    env_entry = _named("env", env, given)
-    algo_entry = _named("algo", algo, given)
+    source = started_from or StartedFrom("")
+    env_entry = _named("env", env, given, source)
+    algo_entry = _named("algo", algo, given, source)
+    if started_from is not None and env_entry.origin == BUILT_IN:
+        raise UserError(f"{started_from.name} does not say which game it plays: add --env")
     name = parse_game(env_entry.value)
-    recipe_path = find_recipe(algo_entry.value)
-    recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
 
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
-    files = [recipe, given] if given else [recipe]
-    notes = ["settings: " + ", then ".join(file.name for file in files)]
+    if source.config is not None and algo_entry.origin == source.name:
+        merged |= _settings_of_run(source.name, source.config, name.game)
+        recipe_path, recipe = None, RecipeFile(source.name, {}, ())
+        files = [given] if given else []
+    else:
+        recipe_path = find_recipe(algo_entry.value)
+        recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
+        files = [recipe, given] if given else [recipe]
+    names = dict.fromkeys([recipe.name, *(file.name for file in files)])
+    notes = [f"settings: {', then '.join(names)}"]
+    if source.env not in (None, name.game):
+        notes.append(f"the weights of {source.name} were trained on {source.env}")
     left_out = []
     for file in files:
         layer, file_notes = file.layer(name.game)
@@ -227,8 +264,18 @@ class _LeftOut:
         yield f"{self.file}: what it leaves out is {whose}, not {whose_not}: {left_out}"
 
 
-def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
-    """Return env or algo: the command line's, else the -c file's, else the built-in default."""
+def _settings_of_run(name: str, config: Config, game: str) -> Layer:
+    """Return the settings of a run for another one; what each start chooses is the recipe's."""
+    path = available_recipes().get(config.algo)
+    recipe: Layer = {}
+    if path is not None:
+        recipe, _ = read_recipe(path, name=_short_name(path)).layer(game)
+    layer = {key: Entry(value, name) for key, value in config if key not in CHOSEN_AT_START}
+    return layer | {key: recipe[key] for key in CHOSEN_AT_START if key in recipe}
+
+
+def _named(key: str, argument: str | None, file: RecipeFile | None, source: StartedFrom) -> Entry:
+    """Return env or algo: the command line's, the -c file's, the weights', else the default."""
     if argument is not None:
         return Entry(argument, f"--{key}")
     from_file = file.blocks.get(ATARI, {}).get(key) if file else None
@@ -236,6 +283,8 @@ def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
         if not isinstance(from_file.value, str):
             raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
         return from_file
+    if getattr(source, key) is not None:
+        return Entry(getattr(source, key), source.name)
     return Entry(Config.model_fields[key].default, BUILT_IN)
 
 
