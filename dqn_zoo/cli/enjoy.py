@@ -70,7 +70,8 @@ def build_parser() -> Parser:
     whom.add_argument(
         "--pretrained",
         action="store_true",
-        help="the agent for --env that comes with dqn_zoo (default: only if there is no run)",
+        help="the agent for --env that comes with dqn_zoo (default: only if there is no run and "
+        "neither -f nor --algo, --run or --exp-id was given)",
     )
     whom.add_argument(
         "--list", action="store_true", help="list the agents that come with dqn_zoo, and exit"
@@ -175,8 +176,6 @@ def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
         try:
             return find_asked_run(arguments)
         except NoRunError as error:
-            if arguments.env is None or {"run", "algo", "exp_id"} & arguments.given:
-                raise
             run = _pretrained(arguments, instead_of=error)
     return run, load_config(run.config_file)
 
@@ -190,7 +189,11 @@ def _pulled(arguments: argparse.Namespace) -> "Run":
 
 def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
     """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
-    _refuse(arguments, "--pretrained", {"algo", "run", "exp_id"})
+    if instead_of is None:
+        _refuse(arguments, "--pretrained", {"algo", "run", "exp_id"})
+    elif arguments.env is None:
+        raise instead_of
+    from dqn_zoo.runs.elsewhere import foreign_agents, may_take_runs
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.sharing.pretrained import find_pretrained, list_pretrained, unpack_pretrained
 
@@ -203,6 +206,20 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
             raise instead_of
         known = ", ".join(each.game for each in list_pretrained()) or "none"
         raise UserError(f"no agent for {game} comes with dqn_zoo; there are: {known}")
+    folder = arguments.folder
+    if instead_of is not None:
+        is_named = {"run", "algo", "exp_id", "folder"} & arguments.given
+        if is_named or not may_take_runs(folder) or any(foreign_agents(folder, game)):
+            elsewhere = "" if may_take_runs(folder) else " -f FOLDER"
+            raise NoRunError(
+                f"{instead_of}; dqn-enjoy --env {game} --pretrained{elsewhere} plays the agent "
+                "that comes with dqn_zoo"
+            )
+    if not may_take_runs(folder):
+        raise UserError(
+            f"{folder} holds something else, and the agent gets a folder among your runs: name "
+            "that of your runs, or a new one, with -f FOLDER"
+        )
     why = "" if instead_of is None else f"no run of {game} in {arguments.folder}: "
     print(
         f"{why}an agent that comes with dqn_zoo, recipe {agent.recipe}, {agent.steps:,} steps: "

@@ -71,9 +71,12 @@ def _build_parser() -> Parser:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from dqn_zoo.runs.run import check_log_folder
     from dqn_zoo.settings.games import parse_game
 
     game = parse_game(arguments.env).game
+    if "folder" in arguments.given:
+        check_log_folder(arguments.folder)
     _check_files(arguments.csv, arguments.html)
 
     from dqn_zoo.sharing.leaderboard import as_csv, as_html, make_leaderboard

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = train(
             resolved.config,
             log_folder=flags.log_folder,
-            trained_agent=flags.trained_agent,
+            trained_agent=flags.trained_agent,  # looked at in _resolve
             options=_options(flags),
             announce=partial(_announce, resolved, flags.time_limit),
             stopwatch=stopwatch,
@@ -67,17 +67,26 @@ def _list_algos() -> int:
 
 
 def _resolve(arguments: argparse.Namespace) -> "Resolved":
-    """Merge recipe, file and flags."""
+    """Merge recipe or the run that the weights come from, file and flags."""
     from dqn_zoo.settings.recipes import resolve
 
     overrides = overrides_from(arguments)
-    return resolve(
+    given = None
+    if arguments.trained_agent is not None:
+        from dqn_zoo.play.given import check_fit, find_given
+
+        given = find_given(arguments.trained_agent, arguments.log_folder)
+    resolved = resolve(
         env=arguments.env,
         algo=arguments.algo,
         conf_file=arguments.conf_file,
         overrides=overrides.values,
         flags=overrides.flags,
+        started_from=None if given is None else given.source,
     )
+    if given is not None:
+        check_fit(given, resolved.config, resolved.sources)
+    return resolved
 
 
 def _print_config(resolved: "Resolved") -> int:

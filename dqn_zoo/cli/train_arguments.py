@@ -117,8 +117,9 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
         "-i",
         "--trained-agent",
         type=Path,
-        metavar="PATH",
-        help="start a new run from these weights (default: random weights)",
+        metavar="RUN",
+        help="start a new run from these weights: a run, by folder or name, or a file; without "
+        "--algo and --env its settings and its game (default: random weights)",
     )
 
 

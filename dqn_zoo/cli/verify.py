@@ -107,11 +107,15 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _find(agent: str, log_folder: Path) -> "Run":
-    """Return a run: the folder or name of one that is here, else an agent of the Hub."""
+    """Return a run: the folder or name of one that is here, else an agent of the Hub.
+
+    What begins with the name of a recipe here is none of the Hub's: `dqn/Pong_7`, mistyped.
+    """
     from dqn_zoo.runs.run import find_run
     from dqn_zoo.sharing.pull import pull
 
-    is_here = Path(agent).is_dir() or (log_folder / agent).is_dir() or "/" not in agent
+    first, *more = Path(agent).parts
+    is_here = Path(agent).is_dir() or not more or (log_folder / first).is_dir()
     if is_here and not agent.startswith("hf://"):
         return find_run(log_folder, run=agent)
     return pull(agent, log_folder=log_folder, command=sys.argv)

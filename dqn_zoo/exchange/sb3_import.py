@@ -1,10 +1,8 @@
 """From a zip of Stable-Baselines3 to a run folder like any other."""
 
 import hashlib
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +16,7 @@ from dqn_zoo.runs.manifest import write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings.checks import contradictions
 from dqn_zoo.settings.config import Config, build_config
-from dqn_zoo.settings.games import GameName, parse_game
+from dqn_zoo.settings.games import GameName, game_in_path, parse_game
 from dqn_zoo.settings.protocols import PROTOCOLS, protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps
@@ -123,10 +121,9 @@ def _find_game(file: Path, env: str | None) -> GameName:
     """
     if env is not None:
         return parse_game(env)
-    for name in (file.stem, file.absolute().parent.name):
-        text = re.sub(r"^dqn[-_]|_\d+$", "", name).replace("ALE-", "ALE/", 1)
-        with suppress(UserError):
-            return parse_game(text)
+    named = game_in_path(file)
+    if named is not None:
+        return named
     raise UserError(
         f"{file} does not say in its name which game it plays: add --env, as in --env SpaceInvaders"
     )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -202,13 +202,11 @@ def _theirs(folder: Path, kind: Kind) -> Curve | None:
     if kind == "training":
         if not monitors:
             return None
-        ended, lengths, scores = np.concatenate([_monitored(file) for file in monitors]).T
-        if not len(ended):
+        seconds, lengths, scores = _on_one_clock([_monitored(file) for file in monitors]).T
+        if not len(seconds):
             return None
-        order = np.argsort(ended, kind="stable")
         # The Monitor sits below the frame skip and counts frames.
-        steps = lengths[order].cumsum() / FRAMES_PER_STEP
-        seconds, scores = ended[order], scores[order]
+        steps = lengths.cumsum() / FRAMES_PER_STEP
     else:
         if not (folder / EVALUATIONS).exists():
             return None
@@ -227,14 +225,50 @@ def _theirs(folder: Path, kind: Kind) -> Curve | None:
     )
 
 
-def _monitored(file: Path) -> Floats:
-    """Return time, length and score of every game: float64 [num_games, 3]."""
+class _Monitored(NamedTuple):
+    """What one Monitor wrote.
+
+    Attributes:
+        began: when its clock was at 0, in seconds since 1970; NaN where it does not say.
+        games: float64 [num_games, 3]: time on its clock, length and score, in the order they ended.
+    """
+
+    began: float
+    games: Floats
+
+
+def _monitored(file: Path) -> _Monitored:
+    """Read a monitor.csv; where its clock begins anew, because it was appended to, it goes on."""
     with file.open(newline="") as lines:
-        next(lines)  # what the Monitor says of itself
+        began = json.loads(next(lines).lstrip("#")).get("t_start")
         rows = [(row["t"], row["l"], row["r"]) for row in csv.DictReader(lines)]
     games = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, 3)
     whole: Floats = games[np.isfinite(games).all(axis=1)]  # the last row may be cut off
-    return whole
+    ended = whole[:, 0].copy()
+    whole[1:, 0] += np.where(np.diff(ended) < 0, ended[:-1], 0.0).cumsum()
+    return _Monitored(np.nan if began is None else float(began), whole)
+
+
+def _on_one_clock(files: Sequence[_Monitored]) -> Floats:
+    """Return the games of a run in the order they ended: float64 [num_games, 3].
+
+    Every environment has a file, and so has every start of a run that was continued. The clock
+    stands still between starts, while no file was written.
+    """
+    if not all(np.isfinite(file.began) for file in files):  # nothing says how they lie
+        files = [file._replace(began=0.0) for file in files]
+    files = sorted(files, key=lambda file: file.began)
+    began = np.array([file.began for file in files])
+    ended = began + [file.games[:, 0].max(initial=0.0) for file in files]
+    pauses = np.maximum(began[1:] - np.maximum.accumulate(ended)[:-1], 0.0)
+    starts = began - began[0] - np.append(0.0, pauses.cumsum())
+    games: Floats = np.concatenate(
+        [
+            file.games + np.array([start, 0.0, 0.0])
+            for start, file in zip(starts, files, strict=True)
+        ]
+    )
+    return games[np.argsort(games[:, 0], kind="stable")]
 
 
 def _game_of(folder: Path, monitors: Sequence[Path]) -> str:

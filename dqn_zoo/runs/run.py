@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.elsewhere import where_instead
+from dqn_zoo.settings.games import GAMES
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
@@ -126,6 +128,11 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted(found, key=_checkpoint_step)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder lies and is named as the checkpoint of a run."""
+    return folder in checkpoint_folders(folder.parent) and folder.parent.name == "checkpoints"
+
+
 def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | None = None) -> Run:
     """Create the folder of a new run; two processes never get the same one.
 
@@ -227,7 +234,9 @@ def find_run(
     if not matches:
         target = Path(run).name if run is not None else wanted.split()[-1]
         message = f"no {wanted}" + (f" by {algo}" if algo else "") + f" in {log_folder}"
-        raise NoRunError(f"{message}; {_advice(runs, target, algo=algo, game=game)}")
+        instead = where_instead(Path(log_folder), game, is_empty=not runs) if run is None else None
+        advice = instead or _advice(runs, target, algo=algo, game=game)
+        raise NoRunError(f"{message}; {advice}")
     if run is None and not exp_id:
         return _checked(max(matches, key=_last_change).path)
     if len(matches) > 1:
@@ -238,6 +247,17 @@ def find_run(
             f"{wanted} is ambiguous: {labels}; name one of them, or add --algo or --env"
         )
     return _checked(matches[0].path)
+
+
+def check_log_folder(log_folder: Path) -> None:
+    """Refuse a folder without any run, where a user has named it.
+
+    Raises:
+        NoRunError: there is none; with where they are.
+    """
+    if not _runs(log_folder):
+        advice = where_instead(log_folder, None, is_empty=True)
+        raise NoRunError(f"{log_folder} holds no run" + (f"; {advice}" if advice else ""))
 
 
 def _checkpoint_step(path: Path) -> int:
@@ -261,8 +281,9 @@ def _next_number(parent: Path, game: str) -> int:
 
 
 def _runs(log_folder: Path) -> list[Run]:
-    """Every folder named like a run, complete or not."""
-    return [Run(path) for path in log_folder.glob("*/*_*") if path.is_dir() and _split(path.name)]
+    """Every folder named like a run, complete or not; RL-Zoo's have longer names."""
+    named = ((path, _split(path.name)) for path in log_folder.glob("*/*_*") if path.is_dir())
+    return [Run(path) for path, name in named if name and name[0] in GAMES]
 
 
 def _label(run: Run) -> str:

@@ -4,8 +4,10 @@ Nothing here touches the emulator, so that names can be checked before anything 
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from dqn_zoo.errors import UserError
 
@@ -55,6 +57,15 @@ def parse_game(text: str) -> GameName:
             f"no environment is called {text!r}: use {game}, {game}NoFrameskip-v4 or ALE/{game}-v5"
         )
     return GameName(game, GAMES[game], implied)
+
+
+def game_in_path(file: Path) -> GameName | None:
+    """Return the game in RL-Zoo's names: of `dqn-GAMENoFrameskip-v4.zip`, or of its folder."""
+    for name in (file.stem, file.absolute().parent.name):
+        text = re.sub(r"^dqn[-_]|_\d+$", "", name).replace("ALE-", "ALE/", 1)
+        with suppress(UserError):
+            return parse_game(text)
+    return None
 
 
 def random_score(game: str) -> float | None:

@@ -57,9 +57,11 @@ class RecipeFile:
         if self.others:
             no_effect.append("blocks of other environments: " + ", ".join(self.others))
         notes = [f"{self.name}: no effect here: {'; '.join(no_effect)}"] if no_effect else []
-        if any(is_from_rl_zoo(block) for block in applicable):
-            layer = with_calls_marked(layer)
-        return layer, tuple(notes)
+        return with_calls_marked(layer) if self.is_from_rl_zoo(game) else layer, tuple(notes)
+
+    def is_from_rl_zoo(self, game: str) -> bool:
+        """Return whether what applies to `game` was written for RL-Zoo."""
+        return any(is_from_rl_zoo(self.blocks.get(block, {})) for block in (ATARI, game))
 
 
 def find_recipe(algo: str) -> Path:

@@ -3,7 +3,8 @@
 The layers, each over the one before:
 
     built-in defaults
-    the recipe: its `atari:` block, then its block for the game
+    the recipe: its `atari:` block, then its block for the game; or, where weights are given and no
+        recipe is named, the settings of the run that the weights come from
     the file given with -c: the same two blocks
     the protocol that the name of the environment implies (NoFrameskip-v4: zoo, ALE/...-v5: machado)
     the command line
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.checks import check, contradictions, warnings, without_effect
@@ -27,14 +29,18 @@ from dqn_zoo.settings.recipe_files import (
     LOCAL_FOLDER,
     Layer,
     RecipeFile,
+    available_recipes,
     find_recipe,
     read_recipe,
     refuse_run_names,
 )
-from dqn_zoo.settings.rl_zoo_keys import count_in_steps, translate
+from dqn_zoo.settings.rl_zoo_keys import SB3, Framework, framework_of, translate
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
+
+CHOSEN_AT_START = ("seed", "device", "num_threads", "precision", "save_freq")
+"""Settings that a run may leave open, and that its config.yml holds as they were chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +52,30 @@ class Resolved:
         sources: where the value of each key came from, in words.
         notes: what was read, changed or left out on the way, one line each.
         warnings: settings that run but make little sense together, one line each.
-        recipe_path: the recipe that was read.
+        recipe_path: the recipe that was read; None: the settings are those of a run.
     """
 
     config: Config
     sources: dict[str, str]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    recipe_path: Path
+    recipe_path: Path | None
+
+
+class StartedFrom(NamedTuple):
+    """What is known of the weights that a run is started from.
+
+    Attributes:
+        name: what messages call them.
+        env: game that they were trained on; None: unknown.
+        algo: their recipe; None: unknown.
+        config: settings of their run; None: unknown.
+    """
+
+    name: str
+    env: str | None = None
+    algo: str | None = None
+    config: Config | None = None
 
 
 def resolve(
@@ -63,31 +85,51 @@ def resolve(
     conf_file: Path | None = None,
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
+    started_from: StartedFrom | None = None,
 ) -> Resolved:
     """Merge everything that has a say in the settings of a run.
 
     Args:
-        env: any spelling of a game that `parse_game` reads; None: the file's, else SpaceInvaders.
-        algo: name of a recipe; None: the file's, else dqn.
+        env: any spelling of a game that `parse_game` reads; None: the file's, else that of the
+            given weights, else SpaceInvaders.
+        algo: name of a recipe; None: the file's, else the settings of the run that the given
+            weights come from, else dqn.
         conf_file: YAML whose settings lie over the recipe's; RL-Zoo's own files work.
         overrides: the last word, by key, protocol included.
         flags: the flag that gave each override, to name it in errors and sources.
+        started_from: weights that the run begins with.
 
     Raises:
         UserError: whatever is wrong, with the file, line and key, or the flag.
     """
     given = read_recipe(conf_file, name=str(conf_file), may_name_run=True) if conf_file else None
-    env_entry = _named("env", env, given)
-    algo_entry = _named("algo", algo, given)
+    source = started_from or StartedFrom("")
+    env_entry = _named("env", env, given, source)
+    algo_entry = _named("algo", algo, given, source)
+    if started_from is not None and env_entry.origin == BUILT_IN:
+        raise UserError(f"{started_from.name} does not say which game it plays: add --env")
     name = parse_game(env_entry.value)
-    recipe_path = find_recipe(algo_entry.value)
-    recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
 
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
-    files = [recipe, given] if given else [recipe]
-    notes = ["settings: " + ", then ".join(file.name for file in files)]
+    if source.config is not None and algo_entry.origin == source.name:
+        merged |= _settings_of_run(source.name, source.config, name.game)
+        recipe_path, recipe = None, RecipeFile(source.name, {}, ())
+        files = [given] if given else []
+    else:
+        recipe_path = find_recipe(algo_entry.value)
+        recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
+        files = [recipe, given] if given else [recipe]
+    names = dict.fromkeys([recipe.name, *(file.name for file in files)])
+    notes = [f"settings: {', then '.join(names)}"]
+    if source.env not in (None, name.game):
+        notes.append(f"the weights of {source.name} were trained on {source.env}")
+    left_out = []
     for file in files:
         layer, file_notes = file.layer(name.game)
+        if file.is_from_rl_zoo(name.game):
+            framework = framework_of(algo_entry.value) or (SB3 if file is recipe else None)
+            left_out.append(_LeftOut(file.name, recipe.name, framework, layer, dict(merged)))
+            layer = left_out[-1].filled() | layer
         merged |= layer
         notes += file_notes
     last, no_effect = _override_layer(overrides or {}, flags or {})
@@ -101,6 +143,7 @@ def resolve(
 
     config, conversions = _settled(merged)
     notes += conversions
+    notes += [note for each in left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
@@ -169,16 +212,70 @@ def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
         {key: entry.value for key, entry in entries.items()},
         {key: entry.origin for key, entry in entries.items()},
     )
-    train_freq = entries.get("train_freq")
-    if train_freq is None or not train_freq.counts_calls:
-        return config, ()
-    steps, notes = count_in_steps(config.train_freq, config.n_envs)
-    noted = tuple(f"{train_freq.origin}: {note}" for note in notes)
-    return config.model_copy(update={"train_freq": steps}), noted
+    converted: dict[str, object] = {}
+    noted: list[str] = []
+    for key, entry in entries.items():
+        if entry.convert is not None:
+            converted[key], notes = entry.convert(config)
+            noted += [f"{entry.origin}: {note}" for note in notes]
+    return config.model_copy(update=converted), tuple(noted)
 
 
-def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
-    """Return env or algo: the command line's, else the -c file's, else the built-in default."""
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What a file of RL-Zoo leaves out, and what it means.
+
+    Attributes:
+        file: its name.
+        recipe: that it lies over.
+        framework: whose defaults are meant; None: the recipe is none of RL-Zoo's, and is meant.
+        layer: what the file sets.
+        below: what was merged before.
+    """
+
+    file: str
+    recipe: str
+    framework: Framework | None
+    layer: Layer
+    below: Layer
+
+    def filled(self) -> Layer:
+        """Return what is set in place of the recipe."""
+        return {} if self.framework is None else self.framework.left_out(self.layer, self.file)
+
+    def notes(self, config: Config, merged: Layer) -> Iterator[str]:
+        """Yield a line where recipe and framework differ in what the run takes from one of them."""
+        theirs = (self.framework or SB3).left_out(self.layer, self.file)
+        taken = theirs if self.framework is not None else self.below
+        idle = without_effect(config)
+        differing = [
+            f"{key} {as_yaml(chosen.value)} (not {as_yaml(other.value)})"
+            for key, other in (self.below if taken is theirs else theirs).items()
+            if key in theirs and key not in idle and self.below[key].origin != BUILT_IN
+            for chosen in [taken[key]]
+            if merged[key] == chosen and chosen.value != other.value
+        ]
+        if not differing:
+            return
+        default = f"{(self.framework or SB3).name}'s default"
+        recipe = f"{self.recipe}'s value"
+        whose, whose_not = (recipe, default) if self.framework is None else (default, recipe)
+        left_out = ", ".join(differing)
+        yield f"{self.file}: what it leaves out is {whose}, not {whose_not}: {left_out}"
+
+
+def _settings_of_run(name: str, config: Config, game: str) -> Layer:
+    """Return the settings of a run for another one; what each start chooses is the recipe's."""
+    path = available_recipes().get(config.algo)
+    recipe: Layer = {}
+    if path is not None:
+        recipe, _ = read_recipe(path, name=_short_name(path)).layer(game)
+    layer = {key: Entry(value, name) for key, value in config if key not in CHOSEN_AT_START}
+    return layer | {key: recipe[key] for key in CHOSEN_AT_START if key in recipe}
+
+
+def _named(key: str, argument: str | None, file: RecipeFile | None, source: StartedFrom) -> Entry:
+    """Return env or algo: the command line's, the -c file's, the weights', else the default."""
     if argument is not None:
         return Entry(argument, f"--{key}")
     from_file = file.blocks.get(ATARI, {}).get(key) if file else None
@@ -186,6 +283,8 @@ def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
         if not isinstance(from_file.value, str):
             raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
         return from_file
+    if getattr(source, key) is not None:
+        return Entry(getattr(source, key), source.name)
     return Entry(Config.model_fields[key].default, BUILT_IN)
 
 

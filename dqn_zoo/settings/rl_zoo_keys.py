@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.yaml_reader import Entry
 
 
@@ -64,15 +65,41 @@ def is_from_rl_zoo(entries: Mapping[str, Entry]) -> bool:
     return "policy" in entries or "env_wrapper" in entries
 
 
+class Framework(NamedTuple):
+    """What RL-Zoo trains with.
+
+    Attributes:
+        name: of the library.
+        defaults: by our keys, what it takes for a key that a file leaves out.
+    """
+
+    name: str
+    defaults: Mapping[str, Entry]
+
+    def left_out(self, entries: Mapping[str, Entry], file: str) -> dict[str, Entry]:
+        """Return what the keys mean that are not among the entries of a file."""
+        origin = f"{file} leaves it out, default of {self.name}"
+        return {
+            key: entry._replace(origin=origin)
+            for key, entry in self.defaults.items()
+            if key not in entries
+        }
+
+
+def framework_of(algo: str) -> Framework | None:
+    """Return what RL-Zoo trains with under this name; None where the name is ours alone."""
+    return _FRAMEWORKS.get(algo)
+
+
 def with_calls_marked(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Mark RL-Zoo's train_freq, which counts calls of all environments together.
 
-    How many steps these are is known when the last word on n_envs is said: `count_in_steps`.
+    How many steps these are is known when the last word on n_envs is said.
     """
     said = entries.get("train_freq")
     if said is None and "n_envs" in entries:
-        said = Entry(_DEFAULT_TRAIN_FREQ, entries["n_envs"].origin)
-    marked = {} if said is None else {"train_freq": said._replace(counts_calls=True)}
+        said = SB3.defaults["train_freq"]._replace(origin=entries["n_envs"].origin)
+    marked = {} if said is None else {"train_freq": said._replace(convert=_calls_as_steps)}
     return {**entries, **marked}
 
 
@@ -264,7 +291,68 @@ def _atari_wrapper(arguments: Mapping[str, object]) -> dict[str, object]:
     return settings
 
 
-_DEFAULT_TRAIN_FREQ = 4  # Stable-Baselines3's
+def _calls_as_steps(config: Config) -> tuple[int, tuple[str, ...]]:
+    return count_in_steps(config.train_freq, config.n_envs)
+
+
+def _eps_of_batch(config: Config) -> tuple[float, tuple[str, ...]]:
+    return 0.01 / config.batch_size, ()
+
+
+def _defaults(**values: object) -> dict[str, Entry]:
+    return {key: Entry(value, "default") for key, value in values.items()}
+
+
+# Of versions 2.9, as far as they decide what is learned; RL-Zoo plays by the protocol zoo.
+SB3 = Framework(
+    "Stable-Baselines3",
+    _defaults(
+        protocol="zoo",
+        n_envs=1,
+        frame_stack=1,
+        clip_reward=True,
+        learning_starts=100,
+        gradient_steps=1,
+        target_update_interval=10_000,
+        buffer_size=1_000_000,
+        batch_size=32,
+        replay="uniform",
+        n_steps=1,
+        gamma=0.99,
+        network="nature",
+        layer_norm=False,
+        channel_norm=False,
+        he_init=False,
+        dueling=False,
+        noisy_sigma=None,
+        algorithm="replay",
+        bootstrap="greedy",
+        loss="huber",
+        optimizer="adam",
+        learning_rate=1e-4,
+        optimizer_eps=1e-8,
+        max_grad_norm=10.0,
+        exploration_fraction=0.1,
+        exploration_initial_eps=1.0,
+        exploration_final_eps=0.05,
+    )
+    | {"train_freq": Entry(4, "default", _calls_as_steps)},
+)
+_CONTRIB = Framework(
+    "sb3-contrib",
+    {**SB3.defaults}
+    | _defaults(
+        loss="qrdqn",
+        num_quantiles=200,
+        huber_kappa=1.0,
+        learning_rate=5e-5,
+        max_grad_norm=None,
+        exploration_fraction=0.005,
+        exploration_final_eps=0.01,
+    )
+    | {"optimizer_eps": Entry(0.01 / 32, "default", _eps_of_batch)},
+)
+_FRAMEWORKS = {"dqn": SB3, "qrdqn": _CONTRIB}
 
 _ATARI_WRAPPER_SETTINGS = (
     "noop_max",

@@ -6,6 +6,7 @@ knows no tag that could run code.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ class Entry(NamedTuple):
     Attributes:
         value: as YAML or a flag gave it.
         origin: in words: "dqn.yml, line 4" or "--n-envs".
-        counts_calls: the value counts calls of all environments together, as RL-Zoo's train_freq.
+        convert: from all settings as merged, this value among them, to the one that is meant, and
+            notes for the user; None: the value is meant as it is.
     """
 
     value: Any
     origin: str
-    counts_calls: bool = False
+    convert: Callable[[Any], tuple[Any, tuple[str, ...]]] | None = None
 
 
 def read_entries(path: Path, *, name: str) -> dict[str, Entry]:

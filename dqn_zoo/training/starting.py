@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import load_weights
+from dqn_zoo.play.given import find_given, load_given
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
 from dqn_zoo.runs.manifest import (
     Setup,
@@ -86,7 +86,8 @@ def train(
         config: as `recipes.resolve(...).config` gives it; what it leaves open is chosen here.
         log_folder: holds the runs; the run becomes `log_folder/ALGO/GAME_N`.
         exp_id: number of the run, if it must be this one.
-        trained_agent: run folder or weights to start from; counters and schedules start at 0.
+        trained_agent: run, checkpoint or weights to start from, see `given.find_given`; counters
+            and schedules start at 0.
         options: see `TrainOptions`.
         announce: told the complete config before anything is built or made.
         stopwatch: counts where the time goes; None: one that starts now.
@@ -101,17 +102,20 @@ def train(
     check_memory(config)
     if announce is not None:
         announce(config)
+    given = None
+    if trained_agent is not None:
+        given = load_given(find_given(trained_agent, Path(log_folder)), config)
     _prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
         contextlib.closing(Trainer(config, stopwatch)) as trainer,
     ):
-        if trained_agent is not None:
-            trainer.take_weights(load_weights(trained_agent))
+        if given is not None:
+            trainer.take_weights(*given)
         run = claim_run(log_folder, config.algo, config.env, exp_id=exp_id)
         try:
             with lock(run), _writing(run):
-                if trained_agent is not None:  # a resume must not depend on a file elsewhere
+                if given is not None:  # a resume must not depend on a file elsewhere
                     replace_file(run.initial_model_file, trainer.weights_bytes())
                 replace_file(run.config_file, dump_config(config).encode())
                 write_manifest(
@@ -175,7 +179,9 @@ def resume(
             print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
         with contextlib.closing(Trainer(config, stopwatch)) as trainer, _writing(run):
             if checkpoint is None and run.initial_model_file.exists():
-                trainer.take_weights(load_weights(run.initial_model_file))
+                trainer.take_weights(
+                    *load_given(find_given(run.initial_model_file, run.path), config)
+                )
             with _invocation(
                 trainer, run, options, stop, until_steps, checkpoint=checkpoint
             ) as invocation:

@@ -75,19 +75,18 @@ class Trainer:
         """Close the emulators."""
         self.envs.close()
 
-    def take_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Start from given weights; counters and schedules stay at 0.
+    def take_weights(self, weights: dict[str, torch.Tensor], num_actions: int) -> None:
+        """Start from given weights, of a network like the run's; counters and schedules stay at 0.
 
         Raises:
-            UserError: if they do not fit the network.
+            UserError: if they decide among another number of actions.
         """
-        try:
-            self.algorithm.take_weights(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
+        if num_actions != self.envs.num_actions:
             raise UserError(
-                f"the given weights do not fit this game's network: {reason}"
-            ) from error
+                f"the given weights decide among {num_actions} actions and {self.config.env} has "
+                f"{self.envs.num_actions}: give the game that they were trained on, or no --env"
+            )
+        self.algorithm.take_weights(weights)
 
     def start(self) -> None:
         """Reset the environments; the run begins at step 0."""

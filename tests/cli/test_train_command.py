@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,11 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load as load_tensors
 from support.children import Child
+from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli.train import _hint_on_limit, _preview, main
+from dqn_zoo.play.agent import weights_bytes
 from dqn_zoo.runs.run import RUN_FORMAT
-from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
 from dqn_zoo.training.preparation import complete
 
 SMALL = [
@@ -99,6 +104,95 @@ def test_bad_input_is_one_line_exit_code_2_and_no_run_folder(call, tmp_path, arg
     assert len(error.strip().splitlines()) == 1, error
     assert expected in error
     assert not (tmp_path / "logs").exists()
+
+
+def make_pong_run(folder: Path):
+    """Leave a run of Pong with a network of its own, its weights and a checkpoint."""
+    settings = {"network": "small", "loss": "c51", "v_max": 5.0, "seed": 5, "gamma": 0.9}
+    run = make_run(folder, "Pong", "dqn", **settings)
+    weights = weights_of(1, 100, load_config(run.config_file), num_actions=6)
+    run.model_file.write_bytes(weights)
+    run.checkpoint(100).mkdir(parents=True)
+    (run.checkpoint(100) / run.model_file.name).write_bytes(weights)
+    return run
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "Pong_1",
+        "dqn/Pong_1",
+        "logs/dqn/Pong_1",
+        "logs/dqn/Pong_1/model.safetensors",
+        "logs/dqn/Pong_1/checkpoints/step_000000100",
+        "logs/dqn/Pong_1/checkpoints/step_000000100/model.safetensors",
+    ],
+)
+def test_a_run_from_given_weights_has_the_settings_of_theirs(call, tmp_path, weights):
+    make_pong_run(tmp_path / "logs")
+    code, output, error = call("-i", weights, "--set", "gamma=0.95", "--print-config")
+    assert code == 0, error
+    said = dict(re.findall(r"^  (\w+): (\S+)", output, re.MULTILINE))
+    expected = {"env": "Pong", "network": "small", "loss": "c51", "v_max": "5.0", "gamma": "0.95"}
+    assert {key: said[key] for key in expected} == expected
+    assert said["seed"] == "null"  # every start draws its own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--algo", "dqn"], "network nature (packaged dqn.yml, line 42) does not fit the weights"),
+        (["--set", "frame_stack=2"], "frame_stack 2 (--set frame_stack) does not fit the weights"),
+        (["--set", "num_atoms=21"], "whose network has num_atoms 51: leave that and --algo out"),
+        (["--set", "v_max=10"], "whose network has v_max 5.0"),
+        (["--set", "dueling=true"], "whose network has dueling false"),
+        (["--set", "noisy_sigma=0.5"], "whose network has noisy_sigma null"),
+        (["-c", "qrdqn.yml"], "loss qrdqn (qrdqn.yml, line 2) does not fit the weights of logs"),
+        (["--env", "Breakout", *SMALL], "decide among 6 actions and Breakout has 4"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_what_is_given_beside_weights_has_to_fit_them(call, tmp_path, arguments, expected):
+    run = make_pong_run(tmp_path / "logs")
+    (tmp_path / "qrdqn.yml").write_text("atari:\n  loss: qrdqn\n  num_quantiles: 51\n")
+    code, _, error = call("-i", "Pong_1", *arguments)
+    assert (code, len(error.splitlines())) == (2, 1), error
+    assert expected in error
+    assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_weights_without_a_run_know_their_game_from_their_header_or_are_told_it(call, tmp_path):
+    weights = weights_of(1, 100, num_actions=6)
+    (tmp_path / "nobodys.safetensors").write_bytes(weights)
+    code, _, error = call("-i", "nobodys.safetensors", "--print-config")
+    assert (code, error) == (
+        2, "error: nobodys.safetensors does not say which game it plays: add --env\n"
+    )  # fmt: skip
+    assert call("-i", "nobodys.safetensors", "--env", "Pong", "--print-config")[0] == 0
+    about = {"env": "Pong", "algo": "dqn", "steps": 100}
+    (tmp_path / "a.safetensors").write_bytes(weights_bytes(load_tensors(weights), about))
+    code, output, _ = call("-i", "a.safetensors", "--print-config")
+    assert (code, "env: Pong " in output) == (0, True)
+
+
+def test_weights_may_start_another_game_of_as_many_actions_where_it_is_asked_for(call, tmp_path):
+    make_pong_run(tmp_path / "logs")
+    code, output, error = call("-i", "Pong_1", "--env", "SpaceInvaders", *SMALL)
+    assert code == 0, error
+    assert "note         the weights of logs/dqn/Pong_1 were trained on Pong" in output
+    assert "finished logs/dqn/SpaceInvaders_1" in output
+
+
+def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
+    run = unpack_pretrained(find_pretrained("Pong"), log_folder=Path("logs"), command=["test"])
+    code, _, error = call("--resume", str(run.path))
+    assert code == 2
+    advice = shlex.split(error[error.index("dqn-train -i") :])
+    code, output, error = call(*advice[1:], *SMALL)
+    assert code == 0, error
+    assert "laptop on Pong" in output
+    assert "network      small, layer norm" in output
+    assert (tmp_path / "logs/laptop/Pong_1/initial_model.safetensors").exists()
 
 
 def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):

@@ -72,6 +72,44 @@ def test_a_curve_of_stable_baselines3_counts_frames_and_merges_environments(tmp_
     assert evaluated.scores.tolist() == [-20, 2]
 
 
+def write_monitor(file: Path, t_start: float | None, rows: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    head = json.dumps({"t_start": t_start, "env_id": "PongNoFrameskip-v4"})
+    file.write_text(f"#{head}\nr,l,t\n{rows}")
+
+
+def test_the_files_of_a_run_that_was_continued_follow_each_other(tmp_path, capsys):
+    run = tmp_path / "PongNoFrameskip-v4_1"
+    # Named against their order: the header says which began first.
+    write_monitor(run / "b.monitor.csv", 1_000.0, "-21,4000,100\n-20,4000,200\n")
+    write_monitor(run / "a.monitor.csv", 9_000.0, "20,4000,100\n21,4000,150\n")
+    curve = read_curve(run, "training")
+    assert curve.scores.tolist() == [-21, -20, 20, 21]
+    assert curve.seconds.tolist() == [100, 200, 300, 350]  # it was paused in between
+    assert curve.steps.tolist() == [1_000, 2_000, 3_000, 4_000]
+    assert main([str(run), "-o", str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "21.0"
+
+
+def test_environments_of_one_start_are_merged_by_the_clock_they_share(tmp_path):
+    run = tmp_path / "PongNoFrameskip-v4_1"
+    write_monitor(run / "0.monitor.csv", 1_000.0, "1,400,10\n4,400,40\n")
+    write_monitor(run / "1.monitor.csv", 1_015.0, "2,400,10\n3,400,20\n")  # 25 and 35
+    curve = read_curve(run, "training")
+    assert curve.scores.tolist() == [1, 2, 3, 4]
+    assert curve.seconds.tolist() == [10, 25, 35, 40]
+
+
+def test_a_file_that_was_appended_to_keeps_its_order(tmp_path):
+    run = tmp_path / "PongNoFrameskip-v4_1"
+    rows = "-21,400,100\n-20,400,200\n20,400,90\n21,400,150\n22,400,20\n"
+    for t_start in (1_000.0, None):
+        write_monitor(run / "0.monitor.csv", t_start, rows)
+        curve = read_curve(run, "training")
+        assert curve.scores.tolist() == [-21, -20, 20, 21, 22]
+        assert curve.seconds.tolist() == [100, 200, 290, 350, 370]
+
+
 class Bomb:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was read",))

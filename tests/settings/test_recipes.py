@@ -560,6 +560,73 @@ def test_a_later_files_train_freq_counts_steps_and_its_n_envs_converts_rl_zoos()
     assert with_settings("train_freq: 5", algo="zoo").config.train_freq == 5
 
 
+RL_ZOO_QRDQN = """
+atari:
+  env_wrapper:
+    - stable_baselines3.common.atari_wrappers.AtariWrapper
+  frame_stack: 4
+  policy: 'CnnPolicy'
+  n_timesteps: !!float 1e7
+  optimize_memory_usage: True
+"""
+
+
+@pytest.mark.parametrize("where", ["qrdqn.yml", "hyperparams/qrdqn.yml"])
+def test_what_rl_zoos_qrdqn_file_leaves_out_is_sb3_contribs_default(where):
+    conf = None if "/" in where else written(RL_ZOO_QRDQN, where)
+    conf or written(RL_ZOO_QRDQN, where)
+    resolved = resolve(algo="qrdqn", env="Pong", conf_file=conf)
+    expected = {
+        "protocol": "zoo", "n_envs": 1, "frame_stack": 4, "n_timesteps": 10_000_000,
+        "learning_starts": 100, "train_freq": 4, "target_update_interval": 10_000,
+        "buffer_size": 1_000_000, "batch_size": 32, "replay": "uniform", "n_steps": 1,
+        "loss": "qrdqn", "num_quantiles": 200, "learning_rate": 5e-5, "optimizer_eps": 3.125e-4,
+        "max_grad_norm": None, "exploration_fraction": 0.005, "exploration_final_eps": 0.01,
+    }  # fmt: skip
+    assert {key: getattr(resolved.config, key) for key in expected} == expected
+    assert resolved.sources["n_steps"] == f"{where} leaves it out, default of sb3-contrib"
+    notes = [note for note in resolved.notes if "what it leaves out" in note]
+    assert notes == [
+        "qrdqn.yml: what it leaves out is sb3-contrib's default, not packaged qrdqn.yml's value: "
+        "protocol zoo (not machado), learning_starts 100 (not 20000), target_update_interval 10000 "
+        "(not 8000), replay uniform (not prioritized), n_steps 1 (not 3)"
+    ] * (conf is not None)
+
+
+def test_what_a_file_for_rl_zoos_dqn_leaves_out_is_stable_baselines3s_default():
+    config = with_settings("policy: CnnPolicy\nframe_stack: 4\ngamma: 0.9").config
+    ours = resolve(overrides={"buffer_size": 1_000_000, "gamma": 0.9}).config
+    theirs = {"learning_starts": 100, "target_update_interval": 10_000}
+    assert config == ours.model_copy(update=theirs | {"exploration_final_eps": 0.05})
+    assert with_settings("policy: CnnPolicy").config.frame_stack == 1  # RL-Zoo stacks none
+
+
+def test_a_recipe_that_rl_zoo_does_not_have_keeps_its_values_and_a_line_lists_them():
+    lines = "policy: CnnPolicy\nframe_stack: 4\nn_steps: 5\nlearning_starts: 7"
+    resolved = with_settings(lines, algo="per-dqn", overrides={"gamma": 0.9})
+    recipe = resolve(algo="per-dqn", overrides={"gamma": 0.9}).config
+    assert resolved.config == recipe.model_copy(update={"n_steps": 5, "learning_starts": 7})
+    [note] = [note for note in resolved.notes if "what it leaves out" in note]
+    assert note.startswith(
+        "my.yml: what it leaves out is packaged per-dqn.yml's value, not Stable-Baselines3's "
+        "default: "
+    )
+    listed = set(re.findall(r"(\w+) \S+ \(not", note))
+    expected = {"replay", "bootstrap", "buffer_size", "learning_rate", "target_update_interval"}
+    assert expected <= listed
+    assert not listed & {"n_steps", "learning_starts", "gamma", "frame_stack", "batch_size"}
+
+
+def test_sb3_contribs_epsilon_of_the_optimizer_follows_the_last_word_on_the_batch():
+    conf = written(RL_ZOO_QRDQN, "qrdqn.yml")
+    overrides = {"batch_size": 64, "n_envs": 8}
+    config = resolve(algo="qrdqn", conf_file=conf, overrides=overrides).config
+    assert (config.optimizer_eps, config.train_freq) == (0.01 / 64, 32)
+    overrides["optimizer_eps"] = 1e-3
+    config = resolve(algo="qrdqn", conf_file=conf, overrides=overrides).config
+    assert config.optimizer_eps == 1e-3
+
+
 def test_dict_text_is_read_as_literals():
     assert parse_dict_text("dict(a=1, b=dict(c=[2, 'x'], d=None), e=-3.5)") == {
         "a": 1,

@@ -168,8 +168,19 @@ def test_mistakes_and_failures_are_one_line(computer, failure, flags, said):
     assert re.search(said, ended.output)
 
 
-def test_no_agent_at_all_is_said(tmp_path, capsys):
-    assert main(["--offline", "-f", str(tmp_path)]) == 0
+def test_a_folder_that_was_named_has_to_hold_runs(tmp_path, capsys):
+    (tmp_path / "logs/dqn/Pong_1").mkdir(parents=True)
+    (tmp_path / "logs/dqn/Pong_1/manifest.json").write_text("{}")
+    for folder, said in (("log", ", did you mean "), ("logs/dqn", "of one recipe"), ("", "below")):
+        assert main(["--offline", "-f", str(tmp_path / folder)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"{tmp_path / folder} holds no run; " in line
+        assert said in line
+
+
+def test_no_agent_at_all_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--offline"]) == 0
     assert "no agent of SpaceInvaders has a score here" in capsys.readouterr().out
 
 

@@ -67,10 +67,11 @@ def test_weights_are_halved_and_the_score_is_that_of_the_halved_ones(package, tr
 
 
 def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
-    package, tmp_path, capsys
+    package, tmp_path, monkeypatch, capsys
 ):
-    logs = tmp_path / "logs"
-    assert main(["--env", "Breakout", "-f", str(logs), *PLAY]) == 0
+    monkeypatch.chdir(tmp_path)
+    logs = Path("logs")
+    assert main(["--env", "Breakout", *PLAY]) == 0
     printed = capsys.readouterr().out
     assert f"no run of Breakout in {logs}: an agent that comes with dqn_zoo, recipe dqn" in printed
     assert "in 3 games, protocol zoo, epsilon 0.01" in printed
@@ -83,6 +84,58 @@ def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
     assert "an agent that comes with dqn_zoo" in capsys.readouterr().out
     assert [path.name for path in (logs / "pretrained").iterdir()] == ["Breakout_1"]
     assert not (logs / "dqn").exists()  # the number 1 there is for the user's own
+
+
+ZIP = "dqn/BreakoutNoFrameskip-v4_1/BreakoutNoFrameskip-v4.zip"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-f", "log"], "no run of Breakout in log; there is no such folder, did you mean logs?"),
+        (["-f", "logs/dqn"], "that holds the runs of one recipe, the folder above it is meant"),
+        (["-f", "logs/dqn/Pong_1"], "that is a run itself: give it with --run logs/dqn/Pong_1"),
+        (["-f", "deep"], "in deep; the runs are below it: -f deep/logs"),
+        (["-f", "zoo"], f"an agent of Stable-Baselines3 is there: dqn-import zoo/{ZIP} takes it"),
+        (["-f", "logs"], "no run of Breakout in logs; the nearest are dqn/Pong_1"),
+        (["--algo", "c51"], "no run of Breakout by c51 in logs"),
+        (["--run", "Breakout_3"], "no run 'Breakout_3' in logs"),
+        (["-f", "zoo", "--pretrained"], "zoo holds something else, and the agent gets a folder"),
+        (["-f", "logs/dqn", "--pretrained"], "logs/dqn holds something else"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_place_that_was_named_is_not_replaced_by_the_package(
+    package, tmp_path, monkeypatch, capsys, flags, said
+):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("logs"), "Pong")
+    make_run(Path("deep/logs"), "Pong")
+    file = Path("zoo", ZIP)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    before = sorted(Path().rglob("*"))
+    assert main(["--env", "Breakout", *flags, *PLAY]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    if "--pretrained" not in flags:
+        folder = " -f FOLDER" if flags[0] == "-f" and flags[1] not in ("log", "logs") else ""
+        assert f"; dqn-enjoy --env Breakout --pretrained{folder} plays the agent" in line
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_an_agent_of_another_library_in_the_usual_place_is_not_passed_over(
+    package, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("logs"), "Pong")
+    file = Path("logs", ZIP)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert main(["--env", "Breakout", *PLAY]) == 2
+    assert f"dqn-import {file} takes it" in capsys.readouterr().err
+    assert [path.name for path in Path("logs").iterdir()] == ["dqn"]
+    assert find_run(Path("logs")).name == "Pong_1"  # RL-Zoo's folder is no run of ours
 
 
 def test_an_agent_of_the_package_is_not_pushed_as_ones_own(package, tmp_path, capsys):
@@ -154,7 +207,8 @@ def test_a_damaged_installation_is_refused_and_nothing_is_left(
             content[-1] ^= 1
         (folder / path.name).write_bytes(content)
     monkeypatch.setattr(pretrained, "PRETRAINED", folder.parent)
-    assert main(["--env", "Breakout", "-f", str(tmp_path / "logs"), *PLAY]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert main(["--env", "Breakout", *PLAY]) == 2
     assert "SHA-256 differs" in capsys.readouterr().err
     assert not (tmp_path / "logs").exists()
 

@@ -1,0 +1,72 @@
+"""What lies in a folder where a run was looked for: so that a slip is told from an empty place."""
+
+import difflib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from dqn_zoo.settings.games import game_in_path
+
+_RUN = "*_[1-9]*/manifest.json"
+
+
+def is_log_folder(folder: Path) -> bool:
+    """Return whether there are runs in a folder, one level below its recipes."""
+    return any(folder.glob(f"*/{_RUN}"))
+
+
+def may_take_runs(folder: Path) -> bool:
+    """Return whether a run may be put into a folder unasked: it has some, or is new or empty."""
+    if not folder.exists() or is_log_folder(folder):
+        return True
+    return folder.is_dir() and not names_in(folder)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return what lies in a folder, hidden files left out."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def foreign_agents(folder: Path, game: str | None) -> Iterator[Path]:
+    """Yield the zips of Stable-Baselines3 in a folder whose names say that they play a game."""
+    for pattern in ("*.zip", "*/*.zip", "*/*/*.zip"):
+        for file in sorted(folder.glob(pattern)):
+            found = game_in_path(file)
+            if found is not None and game in (None, found.game):
+                yield file
+
+
+def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | None:
+    """Say where an agent is that was looked for in vain; None: nothing is known.
+
+    Args:
+        folder: that was taken for a log folder.
+        game: that it should play; None: any.
+        is_empty: there is no run in it at all.
+    """
+    foreign = next(foreign_agents(folder, game), None)
+    if foreign is not None:
+        return f"an agent of Stable-Baselines3 is there: dqn-import {_quoted(foreign)} takes it"
+    if not is_empty:
+        return None
+    if not folder.exists():
+        others = [path.name for path in folder.absolute().parent.iterdir() if is_log_folder(path)]
+        near = difflib.get_close_matches(folder.name, others, n=1)
+        return (
+            f"there is no such folder, did you mean {folder.with_name(near[0])}?" if near else None
+        )
+    if (folder / "manifest.json").exists():
+        return f"that is a run itself: give it with --run {_quoted(folder)}"
+    if any(folder.glob(_RUN)):
+        above = folder.parent if folder.name not in ("", "..") else folder / ".."
+        return (
+            f"that holds the runs of one recipe, the folder above it is meant: -f {_quoted(above)}"
+        )
+    below = next(folder.glob(f"*/*/{_RUN}"), None)
+    if below is not None:
+        return f"the runs are below it: -f {_quoted(below.parents[2])}"
+    return None
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
