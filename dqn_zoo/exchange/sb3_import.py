@@ -18,7 +18,13 @@ from dqn_zoo.runs.manifest import write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings.checks import contradictions
 from dqn_zoo.settings.config import Config, build_config
-from dqn_zoo.settings.games import PROTOCOLS, GameName, parse_game, protocol_from_config
+from dqn_zoo.settings.games import (
+    PROTOCOLS,
+    GameName,
+    parse_folder,
+    parse_game,
+    protocol_from_config,
+)
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps
 
@@ -123,9 +129,8 @@ def _find_game(file: Path, env: str | None) -> GameName:
     if env is not None:
         return parse_game(env)
     for name in (file.stem, file.absolute().parent.name):
-        text = re.sub(r"^dqn[-_]|_\d+$", "", name).replace("ALE-", "ALE/", 1)
         with suppress(UserError):
-            return parse_game(text)
+            return parse_folder(re.sub(r"^dqn[-_]", "", name))
     raise UserError(
         f"{file} does not say in its name which game it plays: add --env, as in --env SpaceInvaders"
     )
