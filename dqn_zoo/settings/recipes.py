@@ -45,7 +45,8 @@ class Resolved:
         config: every setting.
         sources: where the value of each key came from, in words.
         notes: what was read, changed or left out on the way, one line each.
-        warnings: settings that run but make little sense together, one line each.
+        warnings: blocks that perhaps were meant to be read, and settings that run but make little
+            sense together, one line each.
         recipe_path: the recipe that was read.
     """
 
@@ -86,10 +87,12 @@ def resolve(
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     files = [recipe, given] if given else [recipe]
     notes = ["settings: " + ", then ".join(file.name for file in files)]
+    warned: list[str] = []
     for file in files:
-        layer, file_notes = file.layer(name.game)
+        layer, file_notes, file_warnings = file.layer(name.game, spelling=env_entry.value)
         merged |= layer
         notes += file_notes
+        warned += file_warnings
     last, no_effect = _override_layer(overrides or {}, flags or {})
     notes += no_effect
     if "protocol" not in last and name.implied_protocol is not None:
@@ -108,7 +111,7 @@ def resolve(
         config=config,
         sources=sources,
         notes=tuple(notes),
-        warnings=tuple(warnings(config)),
+        warnings=(*warned, *warnings(config)),
         recipe_path=recipe_path,
     )
 
@@ -181,7 +184,7 @@ def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
     """Return env or algo: the command line's, else the -c file's, else the built-in default."""
     if argument is not None:
         return Entry(argument, f"--{key}")
-    from_file = file.blocks.get(ATARI, {}).get(key) if file else None
+    from_file = file.entry(key) if file else None
     if from_file is not None:
         if not isinstance(from_file.value, str):
             raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
