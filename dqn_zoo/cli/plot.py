@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def _build_parser() -> Parser:
         help="runs that share a value of this setting are seeds of one group (default: algo)",
     )
     parser.add_argument(
+        "--env",
+        metavar="GAME",
+        help="game of the runs that do not say which they play (default: such a run is left out)",
+    )
+    parser.add_argument(
         "--smooth",
         type=whole_number(1),
         metavar="N",
@@ -88,8 +94,11 @@ def _plot(arguments: argparse.Namespace) -> None:
     formats = (".png", ".svg", ".pdf")
     if arguments.output.suffix.lower() not in formats:
         raise UserError(f"--output: expected a name that ends in {', '.join(formats)}")
-    curves = find_curves(arguments.paths, arguments.what, by=arguments.by)
-    _check_axis(curves, arguments.x)
+    curves = find_curves(
+        arguments.paths, arguments.what, by=arguments.by, env=arguments.env, warn=print_warning
+    )
+    if arguments.x == "time":
+        curves = _with_times(curves)
 
     from dqn_zoo.experiments.plots import draw_curves
 
@@ -109,14 +118,20 @@ def _plot(arguments: argparse.Namespace) -> None:
     print(f"picture: {arguments.output}")
 
 
-def _check_axis(curves: "Sequence[Curve]", axis: str) -> None:
+def _with_times(curves: "Sequence[Curve]") -> "list[Curve]":
     import numpy as np
 
-    timeless = [curve for curve in curves if np.isnan(curve.seconds).any()]
-    if axis == "time" and timeless:
-        raise UserError(
-            f"{timeless[0].source} holds no times: leave it out, or draw over --x steps"
-        )
+    timed = [curve for curve in curves if not np.isnan(curve.seconds).any()]
+    reasons = [
+        f"{curve.source} holds no times; --x steps draws it"
+        for curve in curves
+        if np.isnan(curve.seconds).any()
+    ]
+    if not timed:
+        raise UserError(reasons[0])
+    for reason in reasons:
+        print_warning(f"left out: {reason}")
+    return timed
 
 
 def _table(curves: "Sequence[Curve]") -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
 
 _EPILOG = """\
@@ -50,7 +51,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from dqn_zoo.experiments.report import make_report
 
     title = arguments.title or ", ".join(path.resolve().name for path in arguments.paths)
-    page = make_report(arguments.paths, title)
+    page = make_report(arguments.paths, title, warn=print_warning)
     try:
         arguments.output.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -5,8 +5,7 @@ What others wrote is read as numbers alone: `monitor.csv` as text, `evaluations.
 
 import csv
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -19,12 +18,14 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate_mean
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.games import parse_game
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import parse_folder, parse_game
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 from dqn_zoo.settings.recipes import load_config
 
 Floats = NDArray[np.float64]
 Kind = Literal["training", "evaluation"]
+Warn = Callable[[str], None]
 Axis = Literal["steps", "frames", "time"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SMOOTHING: dict[Kind, int] = {"training": 3, "evaluation": 1}
@@ -34,7 +35,7 @@ EVALUATIONS = "evaluations.npz"
 
 # What reading a file of somebody else can raise, cut off or not what its name says.
 _DAMAGE = (
-    OSError, EOFError, BadZipFile, csv.Error, RecursionError, StopIteration,
+    OSError, EOFError, BadZipFile, csv.Error, RecursionError,
     ValueError, KeyError, TypeError, AttributeError,
 )  # fmt: skip
 
@@ -89,7 +90,14 @@ class Band:
     high: Floats
 
 
-def find_curves(paths: Iterable[Path], kind: Kind, *, by: str = "algo") -> list[Curve]:
+def find_curves(
+    paths: Iterable[Path],
+    kind: Kind,
+    *,
+    by: str = "algo",
+    env: str | None = None,
+    warn: Warn = lambda line: None,
+) -> list[Curve]:
     """Read the curves of run folders, or of all run folders below the given ones.
 
     Args:
@@ -97,41 +105,66 @@ def find_curves(paths: Iterable[Path], kind: Kind, *, by: str = "algo") -> list[
         kind: training games, or evaluations.
         by: key of the settings whose value names a curve's group; others' runs are named by the
             folder that holds them, `dqn (sb3)`.
+        env: game of the others' runs that do not say which they play, in any spelling.
+        warn: takes a line for each run that is left out, and why.
 
     Raises:
-        UserError: a path holds no run, a run has no such curve, or a file is damaged.
+        UserError: there is no such setting or game, or no curve at all.
     """
+    if by not in Config.model_fields:
+        raise UserError(f"the settings of a run have no key {by!r}: group by another with --by")
+    game = None if env is None else parse_game(env).game
     curves: list[Curve] = []
-    seen: set[Path] = set()  # a run that is named twice is one run
-    for path in paths:
-        folders = list(_run_folders(path))
-        if not folders:
-            raise UserError(
-                f"{path} holds no run: expected progress.csv, monitor.csv or {EVALUATIONS} in it "
-                "or below"
-            )
-        found = [curve for folder in folders if (curve := read_curve(folder, kind, by=by))]
-        if not found:
-            raise UserError(f"{path} has no {kind} scores yet")
-        curves += [curve for curve in found if curve.source.resolve() not in seen]
-        seen.update(folder.resolve() for folder in folders)
+    left_out: list[str] = []
+    for folder in _all_run_folders(paths, left_out):
+        try:
+            curve = read_curve(folder, kind, by=by, game=game, warn=warn)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
+        if curve is None:
+            left_out.append(f"{folder} has no {kind} scores yet")
+        else:
+            curves.append(curve)
+    if not curves and len(left_out) == 1:
+        raise UserError(left_out[0])
+    for reason in left_out:
+        warn(f"left out: {reason}")
+    if not curves:
+        raise UserError("nothing is left to draw: the lines above say why")
     return curves
 
 
-def read_curve(folder: Path, kind: Kind, *, by: str = "algo") -> Curve | None:
+def read_curve(
+    folder: Path,
+    kind: Kind,
+    *,
+    by: str = "algo",
+    game: str | None = None,
+    warn: Warn = lambda line: None,
+) -> Curve | None:
     """Read the curve of one run folder; None: it has no such scores yet.
 
+    Args:
+        folder: of the run.
+        kind: training games, or evaluations.
+        by: as in `find_curves`.
+        game: that it plays, if it is others' and does not say.
+        warn: takes a line about what is no game in a file of games.
+
     Raises:
-        UserError: a file is damaged, or the settings have no key `by`.
+        UserError: a file is damaged or of another game than Atari's; the message names the folder.
     """
     run = Run(folder)
     try:
-        return _ours(run, kind, by) if run.config_file.exists() else _theirs(folder, kind)
+        if run.config_file.exists():
+            return _ours(run, kind, by)
+        return _theirs(folder, kind, game, warn)
     except _DAMAGE as error:
-        if isinstance(error, UserError):
-            raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{folder} cannot be read: {reason}; leave it out") from error
+        if isinstance(error, UserError):
+            raise UserError(f"{folder}: {reason}") from error
+        raise UserError(f"{folder} cannot be read: {reason}") from error
 
 
 def overlay(
@@ -157,6 +190,20 @@ def overlay(
     return [_band(group, edges[1:], np.stack(runs)) for group, runs in groups.items()]
 
 
+def _all_run_folders(paths: Iterable[Path], left_out: list[str]) -> Iterable[Path]:
+    """Return the run folders at or below some paths, and note the paths that have none."""
+    folders: dict[Path, Path] = {}  # a run that is named twice is one run
+    for path in paths:
+        found = {folder.resolve(): folder for folder in _run_folders(path)}
+        folders |= found
+        if not found:
+            left_out.append(
+                f"{path} holds no run: expected progress.csv, monitor.csv or {EVALUATIONS} in it "
+                "or below"
+            )
+    return folders.values()
+
+
 def _run_folders(path: Path) -> Iterator[Path]:
     """Yield the run folders at or below a path: those that hold logs of their own.
 
@@ -171,8 +218,6 @@ def _run_folders(path: Path) -> Iterator[Path]:
 
 def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
     config = load_config(run.config_file)
-    if by not in type(config).model_fields:
-        raise UserError(f"the settings of a run have no key {by!r}: group by another with --by")
     file, name = {
         "training": (run.episodes_file, "return"),
         "evaluation": (run.evaluations_file, "mean"),
@@ -195,14 +240,13 @@ def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
     )
 
 
-def _theirs(folder: Path, kind: Kind) -> Curve | None:
+def _theirs(folder: Path, kind: Kind, game: str | None, warn: Warn) -> Curve | None:
     """Read what Stable-Baselines3's Monitor and EvalCallback wrote."""
     monitors = sorted(folder.glob(MONITORS))
-    game = _game_of(folder, monitors)
     if kind == "training":
         if not monitors:
             return None
-        seconds, lengths, scores = _on_one_clock([_monitored(file) for file in monitors]).T
+        seconds, lengths, scores = _on_one_clock([_monitored(file, warn) for file in monitors]).T
         if not len(seconds):
             return None
         # The Monitor sits below the frame skip and counts frames.
@@ -212,11 +256,16 @@ def _theirs(folder: Path, kind: Kind) -> Curve | None:
             return None
         with np.load(folder / EVALUATIONS, allow_pickle=False) as arrays:
             steps = arrays["timesteps"].astype(np.float64)
-            scores = arrays["results"].astype(np.float64).mean(axis=1)
+            results = arrays["results"].astype(np.float64)
+        if not len(steps):
+            return None
+        if steps.ndim != 1 or results.ndim != 2 or len(steps) != len(results):
+            raise ValueError(f"{EVALUATIONS} holds no row of results for each of its timesteps")
+        scores = results.mean(axis=1)
         seconds = np.full(len(steps), np.nan)
     return Curve(
         source=folder,
-        game=game,
+        game=_game_of(folder, monitors, otherwise=game),
         group=f"{folder.parent.name} (sb3)",
         seed=None,
         steps=steps,
@@ -237,13 +286,31 @@ class _Monitored(NamedTuple):
     games: Floats
 
 
-def _monitored(file: Path) -> _Monitored:
-    """Read a monitor.csv; where its clock begins anew, because it was appended to, it goes on."""
-    with file.open(newline="") as lines:
-        began = json.loads(next(lines).lstrip("#")).get("t_start")
-        rows = [(row["t"], row["l"], row["r"]) for row in csv.DictReader(lines)]
-    games = np.array([[float(cell or "nan") for cell in row] for row in rows]).reshape(-1, 3)
-    whole: Floats = games[np.isfinite(games).all(axis=1)]  # the last row may be cut off
+def _monitored(file: Path, warn: Warn) -> _Monitored:
+    """Read a monitor.csv; where its clock begins anew, because it was appended to, it goes on.
+
+    Rows that are no game are told and left out, as two that were written into one; a last row
+    without its end is just being written.
+    """
+    text = file.read_text()
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) < 2:  # the first line is what the Monitor says of itself
+        return _Monitored(np.nan, np.empty((0, 3)))
+    began = json.loads(lines[0][1].lstrip("#")).get("t_start")
+    names, *rows = csv.reader(line for _, line in lines[1:])
+    if not {"r", "l", "t"} <= set(names):
+        raise ValueError(f"{file.name} has the columns {','.join(names)!r:.60}, expected r,l,t")
+    games, odd = [], []
+    for (number, _), row in zip(lines[2:], rows, strict=True):
+        game = _numbers(row[names.index(name)] for name in "tlr") if len(row) == len(names) else []
+        if game:
+            games.append(game)
+        elif row is not rows[-1] or text.endswith("\n"):
+            odd.append(number)
+    if odd:
+        more = f" ({len(odd) - 1} more like it)" if len(odd) > 1 else ""
+        warn(f"left out: {file}, line {odd[0]}, which is no game{more}")
+    whole: Floats = np.array(games).reshape(-1, 3)
     ended = whole[:, 0].copy()
     whole[1:, 0] += np.where(np.diff(ended) < 0, ended[:-1], 0.0).cumsum()
     return _Monitored(np.nan if began is None else float(began), whole)
@@ -271,13 +338,28 @@ def _on_one_clock(files: Sequence[_Monitored]) -> Floats:
     return games[np.argsort(games[:, 0], kind="stable")]
 
 
-def _game_of(folder: Path, monitors: Sequence[Path]) -> str:
-    """Return the game that the Monitor names, or else the folder, as in PongNoFrameskip-v4_1."""
-    named = re.sub(r"_\d+$", "", folder.name)
-    if monitors:
-        with monitors[0].open() as lines:
-            named = json.loads(next(lines).lstrip("#")).get("env_id") or named
-    return parse_game(named).game
+def _numbers(cells: Iterable[str]) -> list[float]:
+    """Return the numbers in some cells; [] where one is none."""
+    try:
+        numbers = [float(cell) for cell in cells]
+    except ValueError:
+        return []
+    return numbers if np.isfinite(numbers).all() else []
+
+
+def _game_of(folder: Path, monitors: Sequence[Path], *, otherwise: str | None) -> str:
+    """Return the game that a Monitor names, or the folder, as in PongNoFrameskip-v4_1, or that."""
+    for file in monitors:
+        with file.open() as lines:
+            named = json.loads(next(lines, "").lstrip("#") or "{}").get("env_id")
+        if named not in (None, "", "None"):  # "None": an environment that was not made by its name
+            return parse_game(str(named)).game
+    try:
+        return parse_folder(folder.name).game
+    except UserError:
+        if otherwise is None:
+            raise UserError("nothing in it says which game it plays; --env GAME does") from None
+        return otherwise
 
 
 def _binned(at: Floats, scores: Floats, edges: Floats, smoothing: int) -> Floats:

@@ -19,6 +19,7 @@ from dqn_zoo.experiments.curves import (
     Curve,
     Floats,
     Kind,
+    Warn,
     overlay,
     read_curve,
 )
@@ -39,19 +40,25 @@ OF_THE_MACHINE = {"env", "seed", "device", "num_threads", "log_interval", "save_
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A run and its settings."""
+    """A run with its settings, its row of results and its curves."""
 
     run: Run
     config: Config
+    result: dict[str, Any]
+    curves: dict[Kind, Curve]
 
 
-def find_runs(paths: Iterable[Path]) -> list[Described]:
+def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
     """Return the runs at or below the given folders.
 
+    Args:
+        paths: of runs, or folders with runs below.
+        warn: takes a line for each run that is left out, and why.
+
     Raises:
-        UserError: a folder holds none, or one cannot be read.
+        UserError: a folder holds none, or none can be read.
     """
-    found: dict[Path, Described] = {}  # a run that is named twice is one run
+    found: dict[Path, Run] = {}  # a run that is named twice is one run
     for path in paths:
         files = sorted(path.rglob("config.yml"))
         runs = [Run(file.parent) for file in files if Run(file.parent).manifest_file.exists()]
@@ -60,24 +67,39 @@ def find_runs(paths: Iterable[Path]) -> list[Described]:
                 f"{path} holds no run of dqn-train: expected a config.yml in it or below"
             )
         for run in runs:
-            found.setdefault(run.path.resolve(), Described(run, load_config(run.config_file)))
-    return list(found.values())
+            found.setdefault(run.path.resolve(), run)
+    described = []
+    for run in found.values():
+        try:
+            described.append(_describe(run))
+        except UserError as error:
+            if len(found) == 1:
+                raise
+            warn(f"left out: {error}")
+    if not described:
+        raise UserError("no run is left to report on: the lines above say why")
+    return described
 
 
-def make_report(paths: Sequence[Path], title: str) -> str:
+def make_report(paths: Sequence[Path], title: str, *, warn: Warn) -> str:
     """Return a page about all runs at or below the given folders; a sweep's table is shown, too.
 
+    Args:
+        paths: of runs, sweeps, or folders with runs below.
+        title: of the page.
+        warn: takes a line for each run that is left out, and why.
+
     Raises:
-        UserError: a folder holds no run, or a file is damaged.
+        UserError: a folder holds no run, or none can be read.
     """
-    described = find_runs(paths)
+    described = find_runs(paths, warn=warn)
     sweeps = [Sweep.open(path) for path in paths if (path / PLAN_FILE).is_file()]
     page = resources.files("dqn_zoo.experiments").joinpath("report.html")
     data = {
         "title": title,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "curves": _curves(described),
-        "results": [_result(each) for each in described],
+        "results": [each.result for each in described],
         "aggregates": [as_json(summarize_sweep(sweep)) for sweep in sweeps],
         "settings": _settings(described),
         "films": _films(described),
@@ -85,11 +107,17 @@ def make_report(paths: Sequence[Path], title: str) -> str:
     return with_data(page.read_text(encoding="utf-8"), data)
 
 
+def _describe(run: Run) -> Described:
+    config = load_config(run.config_file)
+    curves = {kind: curve for kind in KINDS if (curve := read_curve(run.path, kind))}
+    return Described(run, config, _result(run, config), curves)
+
+
 def _curves(described: Sequence[Described]) -> list[dict[str, Any]]:
     """Return for each game and kind the groups' means, intervals and runs over steps and time."""
     panels = []
     for kind in KINDS:
-        curves = [curve for each in described if (curve := read_curve(each.run.path, kind))]
+        curves = [each.curves[kind] for each in described if kind in each.curves]
         for game in dict.fromkeys(curve.game for curve in curves):
             of_game = [curve for curve in curves if curve.game == game]
             panels.append(
@@ -118,9 +146,8 @@ def _bands(curves: Sequence[Curve], axis: Axis, kind: Kind) -> list[dict[str, An
     ]
 
 
-def _result(each: Described) -> dict[str, Any]:
+def _result(run: Run, config: Config) -> dict[str, Any]:
     """Return the row of a run: how far it came, and what it scored."""
-    run, config = each.run, each.config
     last = last_row(run.progress_file)
     seconds = _number(last.get("time_s"))
     row: dict[str, Any] = {

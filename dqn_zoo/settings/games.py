@@ -38,9 +38,10 @@ class GameScores:
 def parse_game(text: str) -> GameName:
     """Read a game's name in any spelling in use.
 
-    Accepted: SpaceInvaders, space_invaders, spaceinvaders, and the ids of Gymnasium. An id also
-    implies a protocol: version 4 has no sticky actions ("zoo"), versions 0 and 5 have them
-    ("machado"). The frame skip in an id has no meaning here: a step is always 4 frames.
+    Accepted: SpaceInvaders, space_invaders, spaceinvaders, and the ids of Gymnasium, also as names
+    of folders have them (ALE-Pong-v5). An id also implies a protocol: version 4 has no sticky
+    actions ("zoo"), versions 0 and 5 have them ("machado"). The frame skip in an id has no meaning
+    here: a step is always 4 frames.
 
     Raises:
         UserError: no such game, with the nearest name; or an id that does not exist.
@@ -59,12 +60,20 @@ def parse_game(text: str) -> GameName:
     return GameName(game, GAMES[game], implied)
 
 
+def parse_folder(name: str) -> GameName:
+    """Read the game in the name of a run folder: Pong_1, RL-Zoo's ALE-Pong-v5_1 and ..._1_UUID.
+
+    Raises:
+        UserError: as `parse_game`.
+    """
+    return parse_game(_NUMBER.sub("", name))
+
+
 def game_in_path(file: Path) -> GameName | None:
     """Return the game in RL-Zoo's names: of `dqn-GAMENoFrameskip-v4.zip`, or of its folder."""
     for name in (file.stem, file.absolute().parent.name):
-        text = re.sub(r"^dqn[-_]|_\d+$", "", name).replace("ALE-", "ALE/", 1)
         with suppress(UserError):
-            return parse_game(text)
+            return parse_folder(re.sub(r"^dqn[-_]", "", name))
     return None
 
 
@@ -84,9 +93,12 @@ def human_normalized_score(game: str, score: float) -> float | None:
 
 
 _GAME_ID = re.compile(
-    r"(?P<namespace>ALE/)?(?P<name>[A-Za-z0-9_ -]+?)"
+    r"(?P<namespace>ALE[/-])?(?P<name>[A-Za-z0-9_ -]+?)"
     r"(?P<ram>-ram)?(?P<frame_skip>NoFrameskip|Deterministic)?(?:-v(?P<version>\d+))?"
 )
+
+_NUMBER = re.compile(r"_\d+(_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")
+"""What follows the game in the name of a run folder."""
 
 
 def _implied_protocol(match: re.Match[str]) -> str | None:

@@ -5,10 +5,10 @@ spelling of its name, that override single keys. A file without blocks counts as
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
@@ -22,46 +22,107 @@ ATARI = "atari"
 LOCAL_FOLDER = Path("hyperparams")
 
 
+class Block(NamedTuple):
+    """A block of a recipe.
+
+    Attributes:
+        key: as the file spells it.
+        about: "atari", or a game's name.
+        origin: file and line.
+        entries: not yet translated or checked.
+    """
+
+    key: str
+    about: str
+    origin: str
+    entries: Layer
+
+
+class FileLayer(NamedTuple):
+    """What a recipe sets for a game.
+
+    Attributes:
+        layer: ours, by key.
+        from_rl_zoo: what applies was written for RL-Zoo.
+        notes: for the user, a line each.
+        warnings: as well.
+    """
+
+    layer: Layer
+    from_rl_zoo: bool
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """A recipe as read: entries by block, the block "atari" or a game's name.
+    """A recipe as read.
 
     Attributes:
         name: what messages call the file.
-        blocks: entries, not yet translated or checked.
+        blocks: for all Atari games, or for one.
         others: blocks of environments that are no Atari games.
+        slips: what is wrong with the names of other blocks.
+        may_name_run: its `atari:` block may set env and algo.
     """
 
     name: str
-    blocks: dict[str, Layer]
+    blocks: tuple[Block, ...]
     others: tuple[str, ...]
+    slips: tuple[str, ...]
+    may_name_run: bool
 
-    def layer(self, game: str) -> tuple[Layer, tuple[str, ...]]:
-        """Return what the file sets for `game`, its block over `atari`, and notes for the user.
+    def entry(self, key: str) -> Entry | None:
+        """Return what the `atari:` block says of a key."""
+        return next((block.entries.get(key) for block in self.blocks if block.about == ATARI), None)
 
-        Keys are ours; values are as they were read.
+    def layer(self, game: str, *, spelling: str) -> FileLayer:
+        """Return what the file sets for `game`, its block over `atari`.
+
+        Keys are ours; values are as they were read. Of several blocks for the game the one is read
+        that has the spelling which the user has for it.
 
         Raises:
-            UserError: no block applies, or a key of RL-Zoo's cannot be had here.
+            UserError: no block applies, or several, or a key of RL-Zoo's cannot be had here.
         """
-        applicable = [self.blocks[block] for block in (ATARI, game) if block in self.blocks]
-        if not applicable:
-            found = ", ".join([*self.blocks, *self.others]) or "an empty file"
-            raise UserError(f"{self.name}: expected a block 'atari:' or '{game}:', got {found}")
+        applicable = self._applicable(game, spelling)
         layer: Layer = {}
         no_effect: list[str] = []
         for block in applicable:
-            entries, without_effect = translate(block)
+            if not (self.may_name_run and block.about == ATARI):
+                refuse_run_names(block.entries)
+            entries, without_effect = translate(block.entries)
             layer |= entries
             no_effect += without_effect
         if self.others:
             no_effect.append("blocks of other environments: " + ", ".join(self.others))
         notes = [f"{self.name}: no effect here: {'; '.join(no_effect)}"] if no_effect else []
-        return with_calls_marked(layer) if self.is_from_rl_zoo(game) else layer, tuple(notes)
+        from_rl_zoo = any(is_from_rl_zoo(block.entries) for block in applicable)
+        if from_rl_zoo:
+            layer = with_calls_marked(layer)
+        unread = [
+            f"{block.origin}: {block.key} is not read, but the block that spells {game} as you do"
+            for block in self.blocks
+            if block.about == game and block not in applicable
+        ]
+        return FileLayer(layer, from_rl_zoo, tuple(notes), (*self.slips, *unread))
 
-    def is_from_rl_zoo(self, game: str) -> bool:
-        """Return whether what applies to `game` was written for RL-Zoo."""
-        return any(is_from_rl_zoo(self.blocks.get(block, {})) for block in (ATARI, game))
+    def _applicable(self, game: str, spelling: str) -> list[Block]:
+        of_all = [block for block in self.blocks if block.about == ATARI]
+        of_game = [block for block in self.blocks if block.about == game]
+        if len(of_game) > 1:
+            second = of_game[1]
+            of_game = [block for block in of_game if block.key == spelling]
+            if not of_game:
+                raise UserError(
+                    f"{second.origin}: {second.key} is the second block for {game}: keep one, or "
+                    "call the game as one of them does"
+                )
+        if not of_all and not of_game:
+            found = ", ".join([*(block.key for block in self.blocks), *self.others])
+            expected = f"{self.name}: expected a block 'atari:' or '{game}:', got "
+            raise UserError(self.slips[0] if self.slips else expected + (found or "an empty file"))
+        return of_all + of_game
 
 
 def find_recipe(algo: str) -> Path:
@@ -111,7 +172,7 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
         may_name_run: its `atari:` block may set env and algo, as files of --print-config do.
 
     Raises:
-        UserError: not readable, a setting outside of a block, two blocks for one game.
+        UserError: not readable, or a setting outside of a block.
     """
     if path.suffix == ".py":
         raise UserError(f"{name}: expected a YAML file; a Python file would have to be run")
@@ -119,24 +180,26 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
     if not any(isinstance(entry.value, dict) for entry in entries.values()):
         flat = any(key in Config.model_fields for key in entries)
         entries = {ATARI: Entry(entries, f"{name}, line 1")} if flat else entries
-    blocks: dict[str, Layer] = {}
-    others = []
+    blocks, unknown = [], []
     for key, entry in entries.items():
         value, origin = entry.value, entry.origin
         if key in Config.model_fields or not isinstance(value, dict | None):
             raise UserError(
                 f"{origin}: {key} stands outside of a block: put it under 'atari:' or a game"
             )
-        block = _block_name(key, origin)
-        if block is None:
+        about = _block_about(key)
+        if about is None:
+            unknown.append((key, origin))
+        else:
+            blocks.append(Block(key, about, origin, value or {}))
+    others, slips = [], []
+    for key, origin in unknown:
+        near = _nearest_block(key)
+        if near is None or any(block.about == near for block in blocks):
             others.append(key)
-            continue
-        if block in blocks:
-            raise UserError(f"{origin}: {key} is the second block for {block}; keep one")
-        blocks[block] = value or {}
-        if not (may_name_run and block == ATARI):
-            refuse_run_names(blocks[block])
-    return RecipeFile(name, blocks, tuple(others))
+        else:
+            slips.append(f"{origin}: unknown block {key!r}; did you mean {near}?")
+    return RecipeFile(name, tuple(blocks), tuple(others), tuple(slips), may_name_run)
 
 
 def refuse_run_names(layer: Layer) -> None:
@@ -150,22 +213,19 @@ def refuse_run_names(layer: Layer) -> None:
             raise UserError(f"{layer[key].origin}: {key} cannot be set here; --{key} sets it")
 
 
-def _block_name(key: str, origin: str) -> str | None:
-    """Return "atari", a game's name, or None for an environment that is no Atari game."""
+def _block_about(key: str) -> str | None:
+    """Return "atari", a game's name, or None for what is neither."""
     if key == ATARI:
         return key
     try:
         return parse_game(key).game
     except UserError:
-        bare = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?(-v\d+)?$", "", key)
-        near = _nearest_block(bare, [ATARI, *GAMES])
-        if near is not None:
-            raise UserError(f"{origin}: unknown block {key!r}; did you mean {near}?") from None
         return None
 
 
-def _nearest_block(key: str, names: Iterable[str]) -> str | None:
+def _nearest_block(key: str) -> str | None:
     """Return a name so near that `key` is a slip, not another environment (CartPole, Acrobot)."""
-    folded = {name.lower(): name for name in names}
-    near = get_close_matches(key.lower().replace("_", ""), folded, n=1, cutoff=0.8)
+    bare = re.sub(r"^ALE[/-]|(NoFrameskip|Deterministic)?(-v\d+)?$", "", key)
+    folded = {name.lower(): name for name in (ATARI, *GAMES)}
+    near = get_close_matches(bare.lower().replace("_", ""), folded, n=1, cutoff=0.8)
     return folded[near[0]] if near else None

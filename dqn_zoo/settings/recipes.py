@@ -51,7 +51,8 @@ class Resolved:
         config: every setting.
         sources: where the value of each key came from, in words.
         notes: what was read, changed or left out on the way, one line each.
-        warnings: settings that run but make little sense together, one line each.
+        warnings: blocks that perhaps were meant to be read, and settings that run but make little
+            sense together, one line each.
         recipe_path: the recipe that was read; None: the settings are those of a run.
     """
 
@@ -113,25 +114,30 @@ def resolve(
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     if source.config is not None and algo_entry.origin == source.name:
         merged |= _settings_of_run(source.name, source.config, name.game)
-        recipe_path, recipe = None, RecipeFile(source.name, {}, ())
+        recipe_path, recipe = None, None
         files = [given] if given else []
     else:
         recipe_path = find_recipe(algo_entry.value)
         recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
         files = [recipe, given] if given else [recipe]
-    names = dict.fromkeys([recipe.name, *(file.name for file in files)])
+    base = source.name if recipe is None else recipe.name
+    names = dict.fromkeys([base, *(file.name for file in files)])
     notes = [f"settings: {', then '.join(names)}"]
     if source.env not in (None, name.game):
         notes.append(f"the weights of {source.name} were trained on {source.env}")
-    left_out = []
+    left_out: list[_LeftOut] = []
+    warned: list[str] = []
     for file in files:
-        layer, file_notes = file.layer(name.game)
-        if file.is_from_rl_zoo(name.game):
+        layer, from_rl_zoo, file_notes, file_warnings = file.layer(
+            name.game, spelling=env_entry.value
+        )
+        if from_rl_zoo:
             framework = framework_of(algo_entry.value) or (SB3 if file is recipe else None)
-            left_out.append(_LeftOut(file.name, recipe.name, framework, layer, dict(merged)))
+            left_out.append(_LeftOut(file.name, base, framework, layer, dict(merged)))
             layer = left_out[-1].filled() | layer
         merged |= layer
         notes += file_notes
+        warned += file_warnings
     last, no_effect = _override_layer(overrides or {}, flags or {})
     notes += no_effect
     if "protocol" not in last and name.implied_protocol is not None:
@@ -151,7 +157,7 @@ def resolve(
         config=config,
         sources=sources,
         notes=tuple(notes),
-        warnings=tuple(warnings(config)),
+        warnings=(*warned, *warnings(config)),
         recipe_path=recipe_path,
     )
 
@@ -269,7 +275,7 @@ def _settings_of_run(name: str, config: Config, game: str) -> Layer:
     path = available_recipes().get(config.algo)
     recipe: Layer = {}
     if path is not None:
-        recipe, _ = read_recipe(path, name=_short_name(path)).layer(game)
+        recipe = read_recipe(path, name=_short_name(path)).layer(game, spelling=game).layer
     layer = {key: Entry(value, name) for key, value in config if key not in CHOSEN_AT_START}
     return layer | {key: recipe[key] for key in CHOSEN_AT_START if key in recipe}
 
@@ -278,7 +284,7 @@ def _named(key: str, argument: str | None, file: RecipeFile | None, source: Star
     """Return env or algo: the command line's, the -c file's, the weights', else the default."""
     if argument is not None:
         return Entry(argument, f"--{key}")
-    from_file = file.blocks.get(ATARI, {}).get(key) if file else None
+    from_file = file.entry(key) if file else None
     if from_file is not None:
         if not isinstance(from_file.value, str):
             raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")

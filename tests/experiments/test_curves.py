@@ -118,23 +118,21 @@ class Bomb:
 def test_a_pickle_in_evaluations_is_not_read(tmp_path):
     run = make_sb3_run(tmp_path)
     np.savez(run / "evaluations.npz", timesteps=np.array([Bomb()], object), results=np.ones((1, 1)))
-    with pytest.raises(UserError, match=r"cannot be read: .*allow_pickle=False; leave it out"):
+    with pytest.raises(UserError, match=r"cannot be read: .*allow_pickle=False"):
         read_curve(run, "evaluation")
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        "",
         "#{}\nr,l\n1,2\n",
-        "#{}\nr,l,t\na,b,c\n",
         "#{",
         "#[]\nr,l,t\n",
         '#{"env_id": 5}\nr,l,t\n',
         "#" + "[" * 100_000 + "\nr,l,t\n",
         "#{}\nr,l,t\n" + "1" * 200_000 + ",1,1\n",
     ],
-    ids=range(8),
+    ids=range(6),
 )
 def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
     run = make_sb3_run(tmp_path)
@@ -142,7 +140,6 @@ def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
     with pytest.raises(UserError) as raised:
         read_curve(run, "training")
     assert str(run) in str(raised.value)
-    assert "leave it out" in str(raised.value)
 
 
 @pytest.mark.parametrize("torn", ["-21.0", "-21.0,3", "-21.0,3,"])
@@ -158,8 +155,84 @@ def test_a_last_game_that_was_cut_off_is_left_out(tmp_path, torn):
 def test_an_empty_evaluations_file_names_its_folder(tmp_path):
     run = make_sb3_run(tmp_path)
     (run / "evaluations.npz").write_bytes(b"")
-    with pytest.raises(UserError, match=r"cannot be read: .*; leave it out"):
+    with pytest.raises(UserError, match=r"Pong.*_1 cannot be read: "):
         read_curve(run, "evaluation")
+
+
+@pytest.mark.parametrize(
+    ("content", "scores", "told"),
+    [
+        ("", [-20], []),
+        ("\n\nr,l,t\n\n-21,400,2\n", [-21, -20], []),
+        ("r,l,t\n61,62,36.887254181,182,39.867808\n-19,800,9\n", [-20, -19], ["line 3, which"]),
+        ("r,l,t\na,b,c\n1,2\n-19,800,9\n", [-20, -19], ["line 3, which is no game (1 more"]),
+        ("r,l,t,lives\n-21,400,2,3\n", [-21, -20], []),
+    ],
+)
+def test_what_is_no_game_in_a_monitor_is_told_and_the_others_count(tmp_path, content, scores, told):
+    run, warned = make_sb3_run(tmp_path), []
+    file = run / "0.monitor.csv"
+    file.write_text('#{"t_start": 1.0, "env_id": "Pong-v4"}\n' + content if content else "")
+    curve = read_curve(run, "training", warn=warned.append)
+    assert curve.scores.tolist() == scores
+    assert len(warned) == len(told)
+    for line, part in zip(warned, told, strict=True):
+        assert f"{file}, {part}" in line
+
+
+def test_evaluations_without_rows_are_no_curve_yet(tmp_path):
+    run = make_sb3_run(tmp_path)
+    np.savez(run / "evaluations.npz", timesteps=np.array([]), results=np.array([]))
+    assert read_curve(run, "evaluation") is None
+    np.savez(run / "evaluations.npz", timesteps=np.ones(2), results=np.ones((3, 1)))
+    with pytest.raises(UserError, match="no row of results for each of its timesteps"):
+        read_curve(run, "evaluation")
+
+
+def unnamed(run: Path, name: str, env_id: str | None) -> Path:
+    """Give a run of Stable-Baselines3 another name and what its monitors say of their game."""
+    run = run.rename(run.parent / name)
+    for file in run.glob("*.monitor.csv"):
+        _, rest = file.read_text().split("\n", 1)
+        file.write_text("#" + json.dumps({"t_start": 1.0, "env_id": env_id}) + "\n" + rest)
+    return run
+
+
+@pytest.mark.parametrize("env_id", ["None", None])
+@pytest.mark.parametrize(
+    "name",
+    ["ALE-Pong-v5_1", "ALE-Pong-v5_1_0f8fad5b-d9cb-469f-a165-70867728950e", "Pong-v4_12", "pong"],
+)
+def test_a_folder_names_the_game_where_the_monitor_does_not(tmp_path, name, env_id):
+    assert read_curve(unnamed(make_sb3_run(tmp_path), name, env_id), "training").game == "Pong"
+
+
+def test_one_run_that_cannot_be_drawn_does_not_stop_the_others(tmp_path, capsys):
+    make_run(tmp_path)
+    cart = unnamed(make_sb3_run(tmp_path / "a"), "CartPole-v1_1", "CartPole-v1")
+    nameless = unnamed(make_sb3_run(tmp_path / "b"), "run_1", None)
+    (damaged := make_run(tmp_path, number=2)).joinpath("config.yml").write_text("env: [")
+    (late := make_run(tmp_path, number=3)).joinpath("progress.csv").write_text("steps,time_s\n")
+    picture, empty = tmp_path / "a.png", tmp_path / "empty"
+    assert main([str(tmp_path), str(empty), "-o", str(picture)]) == 0
+    printed = capsys.readouterr()
+    assert picture.exists()
+    assert len(printed.out.splitlines()) == 3  # heading, the run, picture
+    told = printed.err.splitlines()
+    assert all(line.startswith("warning: left out: ") for line in told)
+    for run, reason in (
+        (cart, "unknown game 'CartPole-v1'"),
+        (nameless, "nothing in it says which game it plays; --env GAME does"),
+        (damaged, "config.yml"),
+        (late, "has no training scores yet"),
+        (empty, "holds no run"),
+    ):
+        (line,) = [line for line in told if f" {run}" in line]
+        assert reason in line
+    assert main([str(nameless), "--env", "ALE/Pong-v5", "-o", str(picture)]) == 0
+    assert "Pong" in capsys.readouterr().out
+    assert main([str(cart), str(late), "-o", str(picture)]) == 2
+    assert "error: nothing is left to draw: the lines above say why" in capsys.readouterr().err
 
 
 def test_a_run_that_has_not_logged_yet_is_no_curve_yet(tmp_path):
@@ -263,8 +336,14 @@ def test_curves_without_time_are_not_drawn_over_it(tmp_path, capsys):
     picture = tmp_path / "a.png"
     flags = ["--what", "evaluation", "--x", "time", "-o", str(picture)]
     assert main([str(tmp_path), *flags]) == 2
-    assert "holds no times: leave it out, or draw over --x steps" in capsys.readouterr().err
+    assert "holds no times; --x steps draws it" in capsys.readouterr().err
     assert not picture.exists()
+    make_run(tmp_path)
+    assert main([str(tmp_path), *flags]) == 0
+    printed = capsys.readouterr()
+    assert "left out: " in printed.err
+    assert "PongNoFrameskip-v4_1 holds no times" in printed.err
+    assert "sb3" not in printed.out
 
 
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path, capsys):

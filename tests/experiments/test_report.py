@@ -125,6 +125,10 @@ def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, 
     assert main([str(copy), "-o", str(file)]) == 2
     assert f"{broken} is damaged: remove it, or play again" in capsys.readouterr().err
     assert not file.exists()
+    shutil.copytree(sweep / "runs" / "dqn" / "Breakout_2", copy / "dqn" / "Breakout_2")
+    assert main([str(copy), "-o", str(file)]) == 0  # the other has its page
+    assert f"warning: left out: {broken} is damaged" in capsys.readouterr().err
+    assert [row["seed"] for row in data_of(file)["results"]] == [2]
 
 
 @pytest.fixture

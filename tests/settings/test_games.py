@@ -31,6 +31,7 @@ def test_every_game_that_ale_py_registers_is_known_by_its_rom():
         ("BreakoutDeterministic-v4", "Breakout", "breakout", "zoo"),
         ("Breakout-v4", "Breakout", "breakout", "zoo"),
         ("ALE/SpaceInvaders-v5", "SpaceInvaders", "space_invaders", "machado"),
+        ("ALE-SpaceInvaders-v5", "SpaceInvaders", "space_invaders", "machado"),
         ("Pong-v5", "Pong", "pong", "machado"),
         ("Pong-v0", "Pong", "pong", "machado"),
         ("PongNoFrameskip-v0", "Pong", "pong", "machado"),

@@ -161,7 +161,7 @@ def test_a_game_block_alone_is_enough_for_its_game_and_refused_for_another():
     conf = written("ALE/Pong-v5:\n  gamma: 0.5\n")
     assert resolve(env="Pong", conf_file=conf).config.gamma == 0.5
     message = error_of(resolve, env="Breakout", conf_file=conf)
-    assert message == "my.yml: expected a block 'atari:' or 'Breakout:', got Pong"
+    assert message == "my.yml: expected a block 'atari:' or 'Breakout:', got ALE/Pong-v5"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_env_and_algo_come_from_the_command_line_else_from_the_file():
 
 def test_env_and_algo_are_refused_where_they_come_too_late():
     conf = written("atari: {gamma: 0.5}\nPong:\n  algo: laptop\n")
-    assert error_of(resolve, conf_file=conf) == (
+    assert error_of(resolve, env="Pong", conf_file=conf) == (
         "my.yml, line 3: algo cannot be set here; --algo sets it"
     )
     written("atari: {env: Pong}\n", "hyperparams/other.yml")
@@ -410,13 +410,45 @@ def test_anchors_aliases_and_merge_keys_work():
         ("atari:\n\n  gamma: 2\n", "my.yml, line 3: gamma must be a number from 0 to 1, got 2"),
         ("atari:\n  dueling: yes\n", "my.yml, line 2: dueling must be true or false, got 'yes'"),
         ("atari:\n  batch_sise: 8\n", "line 2: unknown key 'batch_sise'; did you mean batch_size?"),
-        ("Pong: {gamma: 0.5}\npong: {gamma: 0.6}\n", "line 2: pong is the second block for Pong"),
         ("SpaceInvader: {gamma: 0.5}\n", "did you mean SpaceInvaders?"),
         ("atary: {gamma: 0.5}\n", "my.yml, line 1: unknown block 'atary'; did you mean atari?"),
     ],
 )
 def test_a_faulty_file_is_an_error_with_file_line_and_key(text, message):
     assert message in error_of(resolve, conf_file=written(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        (
+            "BZ-Tetris-v0: {gamma: 0.6}",
+            "line 2: unknown block 'BZ-Tetris-v0'; did you mean Tetris",
+        ),
+        ("SpaceInvader: {gamma: 0.6}", "line 2: unknown block 'SpaceInvader'; did you mean Space"),
+        ("_atari: &a {gamma: 0.6}", None),
+        ("Pong: {gamma: 0.6}\npong: {gamma: 0.7}", None),
+        ("Pong: {env: Pong}", None),
+    ],
+)
+def test_a_block_that_is_not_in_question_does_not_refuse_a_file(text, warned):
+    resolved = resolve(env="Breakout", conf_file=written(f"atari: {{gamma: 0.5}}\n{text}\n"))
+    assert resolved.config.gamma == 0.5
+    assert [(warned or "") in line for line in resolved.warnings] == [True] * bool(warned)
+
+
+def test_of_two_blocks_for_a_game_the_one_spelled_as_asked_is_read():
+    conf = written("PongNoFrameskip-v4: {gamma: 0.5}\nALE/Pong-v5: {gamma: 0.6}\n")
+    for env, gamma, other in (
+        ("ALE/Pong-v5", 0.6, "line 1: PongNoFrameskip-v4 is not read"),
+        ("PongNoFrameskip-v4", 0.5, "line 2: ALE/Pong-v5 is not read"),
+    ):
+        resolved = resolve(env=env, conf_file=conf)
+        assert resolved.config.gamma == gamma
+        (line,) = resolved.warnings
+        assert other in line
+    error = error_of(resolve, env="Pong", conf_file=conf)
+    assert "my.yml, line 2: ALE/Pong-v5 is the second block for Pong: keep one" in error
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_why(tmp_path):
