@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from dqn_zoo.cli.arguments import EXIT_INTERRUPTED
 from dqn_zoo.cli.enjoy import build_parser
 from dqn_zoo.cli.play_session import find_asked_run, make_session, play_games
 from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes
@@ -25,6 +24,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
 from dqn_zoo.sharing.pretrained import PRETRAINED
 from dqn_zoo.sharing.push import Staging, stage_results, training_record
+from dqn_zoo.system.signals import exit_code
 
 LARGEST_BYTES = 4 * 2**20
 
@@ -55,9 +55,9 @@ def main() -> int:
         session = make_session(arguments, halved, config, num_games=asked.episodes, weights=weights)
         agent = build_agent(weights.file, config, device=session.device)
         print(headline(session), flush=True)
-        games, was_interrupted = play_games(session, agent.q_values)
-        if was_interrupted:
-            return EXIT_INTERRUPTED
+        games, interruption = play_games(session, agent.q_values)
+        if interruption is not None:
+            return exit_code(interruption)
         print(*summary_lines(session, summarize([game.score for game in games])), sep="\n")
         staging = Staging(path=halved.path, repo_id=f"dqn_zoo/{config.env}")
         stage_results(staging, session, games)

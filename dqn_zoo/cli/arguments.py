@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol
 
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
+from dqn_zoo.system.signals import ended_by_signals, exit_code
 
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
 
@@ -27,21 +27,23 @@ class Main(Protocol):
 def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
     """Make a function a command: a user's mistake becomes one line on stderr and an exit code.
 
-    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C, 141 if the reader
-    of a pipe left before the end, otherwise what the function returns (None is 0). Every other
-    exception is a bug of ours and keeps its traceback.
+    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C and 128 plus its
+    number for another signal that ends a program, 141 if the reader of a pipe left before the end,
+    otherwise what the function returns (None is 0). Every other exception is a bug of ours and
+    keeps its traceback.
     """
 
     @functools.wraps(run)
     def main(arguments: Sequence[str] | None = None) -> int:
         _replace_closed_streams()
         try:
-            return run(arguments) or 0
+            with ended_by_signals():
+                return run(arguments) or 0
         except UserError as error:
             print(f"error: {_plain(error)}", file=sys.stderr)
             return EXIT_USER_ERROR
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
+        except KeyboardInterrupt as error:
+            return exit_code(error)
         except BrokenPipeError:
             # The reader left (`dqn-verify ... | head`); Python must not flush to it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -302,8 +302,12 @@ def _run_all(
     from dqn_zoo.experiments.board import Board
     from dqn_zoo.experiments.sweep import work_off
 
-    with Board(Console()) as board:
-        statuses = work_off(sweep, launch, at_once, board.show)
+    try:
+        with Board(Console()) as board:
+            statuses = work_off(sweep, launch, at_once, board.show)
+    except KeyboardInterrupt:
+        print(f"stopped, every job has saved; continue it: {sweep.command}")
+        raise
     _report(sweep, references)
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]
     if failed:

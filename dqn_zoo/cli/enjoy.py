@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import (
-    EXIT_INTERRUPTED,
     REFUSED_ENJOY,
     Parser,
     add_refused_flags,
@@ -50,7 +49,7 @@ Scores are raw and games are full: a lost life ends none. A step is one decision
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-enjoy and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run dqn-enjoy and return its exit code: 0, or see `command`."""
     return _enjoy(build_parser().parse_args(arguments))
 
 
@@ -154,15 +153,17 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     if arguments.render is None and arguments.record is None and not has_window:
         print("no display here: playing headless (--record films the games)", flush=True)
     try:
-        games, was_interrupted = play_games(
+        games, interruption = play_games(
             session, agent.q_values, film=film, has_progress_bar=arguments.progress
         )
     finally:
         is_filmed = film is not None and film.close()
-    _report(session, games, arguments.output, was_interrupted)
+    _report(session, games, arguments.output, was_interrupted=interruption is not None)
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
-    return EXIT_INTERRUPTED if was_interrupted else 0
+    if interruption is not None:
+        raise interruption
+    return 0
 
 
 def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
@@ -277,7 +278,7 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
 
 
 def _report(
-    session: "Session", games: "list[Game]", output: Path | None, was_interrupted: bool
+    session: "Session", games: "list[Game]", output: Path | None, *, was_interrupted: bool
 ) -> None:
     """Print the summary and write results.json.
 

@@ -205,8 +205,8 @@ def play_games(
     *,
     film: "Film | None" = None,
     has_progress_bar: bool = False,
-) -> "tuple[list[Game], bool]":
-    """Play, print every game as it ends, and return the games and whether Ctrl-C ended them."""
+) -> "tuple[list[Game], KeyboardInterrupt | None]":
+    """Play, print every game as it ends, and return the games and what ended them early."""
     from dqn_zoo.play.results import game_line
     from dqn_zoo.play.session import play_session
 
@@ -223,9 +223,9 @@ def play_games(
     try:
         with _progress_bar(session, is_shown=has_progress_bar) as progress:
             play_session(session, q_values, on_game=on_game, on_progress=on_progress, film=film)
-    except KeyboardInterrupt:
-        return games, True
-    return games, False
+    except KeyboardInterrupt as interruption:
+        return games, interruption
+    return games, None
 
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:

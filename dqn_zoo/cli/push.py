@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
-    EXIT_INTERRUPTED,
     REFUSED_PUSH,
     Parser,
     add_refused_flags,
@@ -141,9 +140,6 @@ def _push(arguments: argparse.Namespace) -> int:
     print(_preview(arguments, repo_id, remote))
     print(headline(session), flush=True)
     content = _results(arguments, session, staging, agent)
-    if content is None:
-        print("interrupted: nothing was uploaded")
-        return EXIT_INTERRUPTED
     summary = summarize([game["score"] for game in content["games"]])
     print(*summary_lines(session, summary), sep="\n")
     _film(arguments, session, staging, agent)
@@ -196,7 +192,7 @@ def _preview(arguments: argparse.Namespace, repo_id: str, remote: "Remote | None
 
 def _results(
     arguments: argparse.Namespace, session: "Session", staging: "Staging", agent: "Agent"
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Return results.json: of the games that are played now, or of an interrupted push."""
     from dqn_zoo.sharing.push import stage_results, staged_results
 
@@ -205,10 +201,11 @@ def _results(
         print(f"already played: {staging.results_file} (--fresh plays again)")
         return found
     staging.film.unlink(missing_ok=True)
-    games, was_interrupted = play_games(
-        session, agent.q_values, has_progress_bar=arguments.progress
-    )
-    return None if was_interrupted else stage_results(staging, session, games)
+    games, interruption = play_games(session, agent.q_values, has_progress_bar=arguments.progress)
+    if interruption is not None:
+        print("interrupted: nothing was uploaded")
+        raise interruption
+    return stage_results(staging, session, games)
 
 
 def _film(
@@ -228,14 +225,14 @@ def _film(
     film = Film(staging.film, max_seconds=arguments.record_seconds)
     print("filming one more game", flush=True)
     try:
-        _, was_interrupted = play_games(
+        _, interruption = play_games(
             filmed, agent.q_values, film=film, has_progress_bar=arguments.progress
         )
     finally:
         has_film = film.close()
-    if was_interrupted:
+    if interruption is not None:
         staging.film.unlink(missing_ok=True)
-        raise KeyboardInterrupt
+        raise interruption
     if not has_film:
         raise UserError("no film could be made; push without one: --no-render")
 

@@ -208,9 +208,11 @@ def _pieces(config: "Config") -> Iterator[str]:
 
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
+    from dqn_zoo.system.signals import leave_closed_terminal
     from dqn_zoo.training.starting import EXIT_CODES
 
     path = outcome.run.path
+    leave_closed_terminal()  # a run that was disowned outlives it
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
         for line in profile:
             print(line)

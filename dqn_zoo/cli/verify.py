@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import EXIT_INTERRUPTED, Parser, command, whole_number
+from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.cli.play_session import (
     add_log_folder,
     add_machine,
@@ -94,12 +94,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     agent = build_agent(claim.weights, session.config, device=session.device)
     print(headline(session), flush=True)
-    games, was_interrupted = play_games(
-        session, agent.q_values, has_progress_bar=arguments.progress
-    )
-    if was_interrupted:
+    games, interruption = play_games(session, agent.q_values, has_progress_bar=arguments.progress)
+    if interruption is not None:
         print("interrupted: no verdict, because the games cut short would bias it")
-        return EXIT_INTERRUPTED
+        raise interruption
     played = summarize([game.score for game in games])
     verdict = judge(claim, played)
     print(*verdict_lines(claim, played, verdict), sep="\n")

@@ -23,7 +23,7 @@ from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, last_line
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.system.locks import LockedError, hold
-from dqn_zoo.system.signals import Stop, stop_requests
+from dqn_zoo.system.signals import Ended, Stop, stop_requests
 
 if TYPE_CHECKING:
     import optuna
@@ -164,8 +164,8 @@ def optimize(
     """Make trials until the study has as many that ended, those included that failed.
 
     Trials that were cut off go on from their last checkpoint, before new ones are made; those of
-    another process that is at work are left alone. SIGINT and SIGTERM cut trials off, and let their
-    jobs save first.
+    another process that is at work are left alone. Ctrl-C and other signals that end a program
+    cut trials off, and let their jobs save first.
 
     Args:
         study: see `open_study`.
@@ -179,7 +179,7 @@ def optimize(
         on_trial: told of every trial as it ends.
 
     Raises:
-        KeyboardInterrupt: after the trials were cut off, on SIGINT or SIGTERM.
+        Ended: after the trials were cut off by a signal.
         UserError: the folder holds trials of another study.
     """
     for trial in _unfinished(study):
@@ -216,8 +216,9 @@ def optimize(
             catch=(TrialError, LockedError),
             callbacks=[on_end],
         )
-        if stop.reason() is not None:
-            raise KeyboardInterrupt
+        reason = stop.reason()
+        if reason is not None and reason != "time_limit":  # it has none
+            raise Ended(reason)
 
 
 class TrialError(Exception):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND
+from dqn_zoo.system.signals import uninterrupted
 
 SCALE_X, SCALE_Y = 5, 3
 """An Atari pixel is about 5/3 as wide as high: 160 x 210 pixels become 800 x 630, close to 4:3."""
@@ -92,8 +93,9 @@ class Film:
         """Complete the file and return whether there is one; frames without a caption are lost."""
         if self._recording and self._encoder is not None:
             try:
-                self._encoder.finish()
-                self._unfinished.replace(self.path)
+                with uninterrupted():
+                    self._encoder.finish()
+                    self._unfinished.replace(self.path)
                 self._complete = True
             except OSError as error:
                 self._give_up(error)

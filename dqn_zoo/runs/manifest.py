@@ -137,7 +137,7 @@ def end_invocation(
 
     Args:
         run: The run that ends.
-        reason: `finished`, or why it stopped: `SIGTERM`, `SIGINT`, `time_limit`.
+        reason: `finished`, or why it stopped: `time_limit`, or the signal, such as `SIGTERM`.
         step: The step it has reached.
         seconds: Where the wall-clock of the invocation went, by section.
         updates: How they were made: `eager`, `CUDA graph`, or `eager` and why.

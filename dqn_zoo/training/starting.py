@@ -28,6 +28,7 @@ from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
+from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Stop, StopReason, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.display import Display, Heading, make_display
@@ -38,7 +39,7 @@ from dqn_zoo.training.snapshot import restore
 from dqn_zoo.training.trainer import Trainer
 
 Reason = Literal["finished"] | StopReason
-EXIT_CODES: dict[Reason, int] = {"finished": 0, "time_limit": 75, "SIGINT": 130, "SIGTERM": 143}
+EXIT_CODES: dict[str, int] = {"finished": 0, **STOPPED_CODES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import stat
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import enjoy_seeds, play
-from dqn_zoo.play.film import SCALE_X, SCALE_Y, STRIP_HEIGHT, Film, check_film
+from dqn_zoo.play.film import SCALE_X, SCALE_Y, STRIP_HEIGHT, Film, _Encoder, check_film
 
 RED, GREEN, BLUE = (200, 72, 72), (50, 132, 50), (45, 50, 184)  # of the console's palette
 
@@ -79,6 +80,22 @@ def test_a_film_is_what_browsers_play(tmp_path: Path) -> None:
     assert "Audio" not in told
     assert boxes(path).index("moov") < boxes(path).index("mdat")
     assert [file.name for file in path.parent.iterdir()] == ["at 10:30.mp4"]
+
+
+def test_a_signal_does_not_cut_a_film_short_while_it_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = film_of(tmp_path / "film.mp4", [frame_of(RED)] * 30)
+    finish = _Encoder.finish
+
+    def finish_disturbed(encoder: _Encoder) -> None:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            signal.raise_signal(number)
+        finish(encoder)
+
+    monkeypatch.setattr(_Encoder, "finish", finish_disturbed)
+    assert film.close()
+    check_film(film.path)
 
 
 def test_a_film_that_browsers_do_not_play_is_recognized(tmp_path: Path) -> None:

@@ -50,9 +50,10 @@ def _run(module: str, arguments: list[str], output: str, environment: dict[str, 
     os.environ.update(environment)
     if "HF_ENDPOINT" in environment:
         _shorten_retries()
-    # What a shell hands on: Ctrl-C and SIGTERM do what Python does by default.
+    # What a shell hands on: Ctrl-C and all that ends a program do what Python does by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
     sys.argv = [module, *arguments]
     sys.exit(importlib.import_module(module).main(arguments))
 

@@ -217,7 +217,8 @@ def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undis
 
 def test_changing_one_weight_in_the_checkpoint_changes_the_end(tmp_path, undisturbed):
     process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 450, signal.SIGTERM, 0.0)
+    kill_at(process, tmp_path, 450, signal.SIGHUP, 0.0)
+    assert process.returncode == 129
     run = run_of(tmp_path)
     newest = run / "checkpoints" / f"step_{Run(run).checkpoint_steps()[-1]:09d}"
     weights = load_file(newest / "model.safetensors")
@@ -278,7 +279,7 @@ def test_how_often_is_saved_changes_nothing(tmp_path, undisturbed):
 
 def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, undisturbed):
     process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 550, signal.SIGTERM, 0.0)
+    kill_at(process, tmp_path, 550, signal.SIGUSR1, 0.0)
     run = run_of(tmp_path)
     older, newer = Run(run).checkpoint_steps()
     damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.pt"

@@ -322,8 +322,9 @@ def test_the_estimate_grows_with_the_run():
 
 WAITING = """
 import time
-from dqn_zoo.system.signals import stop_requests
-with stop_requests(None) as stop:
+from dqn_zoo.system import signals
+signals.ONE_PRESS_S = 0.0
+with signals.stop_requests(None) as stop:
     print("ready", flush=True)
     while stop.reason() is None:
         time.sleep(0.01)
