@@ -211,7 +211,7 @@ def _read_version(archive: zipfile.ZipFile, where: str) -> str | None:
 
 def _read_settings(data: bytes, where: str) -> dict[str, Any]:
     """Return the plain part of SB3's attributes; a pickle is left out without a look at it."""
-    content = checked(parse_json(data, where), dict[str, Any], where)
+    content = checked(parse_json(data, where, is_finite=False), dict[str, Any], where)
     return {name: _without_pickle(value) for name, value in content.items()}
 
 

@@ -59,12 +59,13 @@ def read_document(path: Path, model: type[Model], *, most_bytes: int = MOST_BYTE
     return checked(parse_json(content, str(path)), model, str(path))
 
 
-def parse_json(content: bytes | str, name: str) -> Any:
+def parse_json(content: bytes | str, name: str, *, is_finite: bool = True) -> Any:
     """Read JSON of limited depth and size, in which every key stands once and all is finite.
 
     Args:
         content: the text, in UTF-8.
         name: what to call it in messages.
+        is_finite: False takes what Python writes for numbers that JSON does not have: NaN.
 
     Raises:
         DocumentError: it is none.
@@ -75,8 +76,8 @@ def parse_json(content: bytes | str, name: str) -> Any:
             raise ValueError(f"it holds more than {MOST_VALUES:,} values")
         value = json.loads(
             text,
-            parse_constant=_not_finite,
-            parse_float=_finite,
+            parse_constant=_not_finite if is_finite else float,
+            parse_float=_finite if is_finite else float,
             parse_int=_bounded,
             object_pairs_hook=_without_twins,
         )
