@@ -10,7 +10,6 @@ used. What loads the weights is a new zip made of the members that were checked,
 difference between two readers of zips can slip in other ones.
 """
 
-import json
 import lzma
 import pickletools
 import re
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.documents import checked, parse_json
 
 LARGEST_FILE_BYTES = 2**28
 LARGEST_DATA_BYTES = 2**24
@@ -211,12 +211,7 @@ def _read_version(archive: zipfile.ZipFile, where: str) -> str | None:
 
 def _read_settings(data: bytes, where: str) -> dict[str, Any]:
     """Return the plain part of SB3's attributes; a pickle is left out without a look at it."""
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON that can be read ({error}): not loaded") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where} is no JSON object: not loaded")
+    content = checked(parse_json(data, where, is_finite=False), dict[str, Any], where)
     return {name: _without_pickle(value) for name, value in content.items()}
 
 

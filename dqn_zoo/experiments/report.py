@@ -25,6 +25,7 @@ from dqn_zoo.experiments.curves import (
 )
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
+from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.runs.manifest import read_manifest
@@ -32,6 +33,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import random_score
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.documents import DocumentError
 
 MOST_FILM_BYTES = 8_000_000  # a page is sent by mail
 NUM_POINTS = 120
@@ -164,19 +166,19 @@ def _result(run: Run, config: Config) -> dict[str, Any]:
     }
     for file in sorted(run.path.glob("results*.json")):
         try:
-            played = json.loads(file.read_text())
-            row["played"].append(
-                {
-                    "weights": (played.get("weights") or {}).get("name", "weights"),
-                    "games": played["n_eval_episodes"],
-                    "mean": played["mean_reward"],
-                    "std": played["std_reward"],
-                    "interval": played.get("confidence_95"),
-                    "epsilon": played.get("epsilon"),
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged: remove it, or play again with dqn-enjoy") from None
+            played = read_results(file)
+        except DocumentError as error:
+            raise DocumentError(f"{error}; remove it, or play again with dqn-enjoy") from error
+        row["played"].append(
+            {
+                "weights": (played.get("weights") or {}).get("name") or "weights",
+                "games": played["n_eval_episodes"],
+                "mean": played["mean_reward"],
+                "std": played["std_reward"],
+                "interval": played.get("confidence_95"),
+                "epsilon": played.get("epsilon"),
+            }
+        )
     return row
 
 

@@ -1,14 +1,12 @@
 """The table of a sweep: what every variant scored on every game, and over all of them."""
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import (
     AGGREGATES,
     Estimate,
@@ -19,7 +17,9 @@ from dqn_zoo.experiments.aggregates import (
 )
 from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.references import Reference
+from dqn_zoo.play.results_file import read_results
 from dqn_zoo.settings.games import human_normalized_score
+from dqn_zoo.system.documents import DocumentError
 
 PROFILE_THRESHOLDS = np.linspace(0.0, 2.0, 41)
 
@@ -123,11 +123,11 @@ def read_score(sweep: Sweep, job: Job) -> RunScore:
     for which in ("last", "best"):
         file = sweep.results_file(job, which)
         try:
-            means[which] = float(json.loads(file.read_text())["mean_reward"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{file} is damaged: remove it, and {sweep.command} plays the games again"
-            ) from None
+            means[which] = float(read_results(file)["mean_reward"])
+        except DocumentError as error:
+            raise DocumentError(
+                f"{error}; remove it, and {sweep.command} plays the games again"
+            ) from error
     return RunScore(**means)
 
 

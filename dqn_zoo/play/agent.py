@@ -4,15 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
@@ -22,9 +24,27 @@ from dqn_zoo.runs.run import Run, find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.documents import (
+    AS_WRITTEN,
+    Count,
+    DocumentError,
+    Word,
+    checked,
+    parse_json,
+)
 
 WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
 Which = Literal["best", "last"]
+
+
+@with_config(AS_WRITTEN)
+class WeightsNote(TypedDict):
+    """What a file of weights says of itself."""
+
+    env: NotRequired[Word]
+    algo: NotRequired[Word]
+    protocol: NotRequired[Word]
+    steps: NotRequired[Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +156,14 @@ def weights_bytes(weights: dict[str, Tensor], note: Mapping[str, str | int]) -> 
     return save_tensors(contiguous, metadata={WEIGHTS_NOTE: json.dumps(note)})
 
 
-def weights_note(file: Path) -> dict[str, Any]:
-    """Return what `weights_bytes` noted in a file: env, algo, protocol, steps; {} where nothing."""
+def weights_note(file: Path) -> WeightsNote:
+    """Return what `weights_bytes` noted in a file; {} where nothing."""
     try:
         with safe_open(file, framework="numpy") as tensors:
-            note = json.loads((tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}"))
-    except (OSError, ValueError, RecursionError, SafetensorError):  # reading the tensors will tell
+            note = (tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}")
+        return checked(parse_json(note, str(file)), WeightsNote, str(file))
+    except (OSError, DocumentError, SafetensorError):  # reading the tensors will tell
         return {}
-    return note if isinstance(note, dict) else {}
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """What a session of play says in words, and the file results.json."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,10 +9,12 @@ from typing import Any
 import torch
 
 from dqn_zoo.play.evaluation import Game
+from dqn_zoo.play.results_file import read_results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import Summary
 from dqn_zoo.settings.games import COURSE_GAME, COURSE_GAMES, COURSE_PASS_MARK, SCORES
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, rules_in_words
+from dqn_zoo.system.documents import DocumentError
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -134,12 +135,12 @@ def larger_sample(file: Path, new: Mapping[str, Any]) -> int | None:
     cannot be read has none.
     """
     try:
-        kept = json.loads(file.read_bytes())
-        number = int(kept["n_eval_episodes"])
-        is_same_agent = kept["weights"]["sha256"] == new["weights"]["sha256"]
-        is_same_play = all(kept[key] == new[key] for key in ("env", "protocol", "epsilon"))
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_results(file)
+    except DocumentError:
         return None
+    number = kept["n_eval_episodes"]
+    is_same_agent = (kept.get("weights") or {}).get("sha256") == new["weights"]["sha256"]
+    is_same_play = all(kept.get(key) == new[key] for key in ("env", "protocol", "epsilon"))
     return number if is_same_agent and is_same_play and number > new["n_eval_episodes"] else None
 
 

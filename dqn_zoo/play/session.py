@@ -137,8 +137,7 @@ def weights_of_file(run: Run, file: Path) -> Weights:
 def read_weights(file: Path, name: str) -> Weights:
     """Return the weights in a file, under any name."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    steps = weights_note(file).get("steps")
-    return Weights(file, name, steps if isinstance(steps, int) else None, digest)
+    return Weights(file, name, weights_note(file).get("steps"), digest)
 
 
 def play_session(

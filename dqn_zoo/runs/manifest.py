@@ -13,12 +13,80 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
+from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import describe_machine
+
+
+@with_config(AS_WRITTEN)
+class Git(TypedDict):
+    """The commit that a run was made with."""
+
+    revision: NotRequired[Word | None]
+    dirty: NotRequired[bool | None]
+
+
+@with_config(AS_WRITTEN)
+class Machine(TypedDict):
+    """What the numbers of a run depend on."""
+
+    seed: NotRequired[int | None]
+    device: NotRequired[Word | None]
+    num_threads: NotRequired[Count | None]
+    precision: NotRequired[Word | None]
+    python: NotRequired[Word | None]
+    platform: NotRequired[Word | None]
+    machine: NotRequired[Word | None]
+    cpu: NotRequired[Word | None]
+    cores: NotRequired[Count | None]
+    memory_bytes: NotRequired[Count | None]
+    versions: NotRequired[dict[Word, Word | None] | None]
+    git: NotRequired[Git | None]
+
+
+class Training(Machine):
+    """How an agent was trained, as its config.json says."""
+
+    steps: NotRequired[Count | None]
+    seconds: NotRequired[Annotated[float, Field(ge=0)] | None]
+
+
+@with_config(AS_WRITTEN)
+class Origin(TypedDict):
+    """Where a run came from that was trained elsewhere."""
+
+    score: NotRequired[Word | None]
+    training: NotRequired[Training | None]
+    results: NotRequired[dict[str, Any] | None]
+
+
+@with_config(AS_WRITTEN)
+class Invocation(TypedDict):
+    """One start or resume."""
+
+    command: str
+    until_steps: Count
+    changes: list[str]
+    end_reason: str | None
+    end_step: Count | None
+
+
+class Manifest(Machine):
+    """The whole document."""
+
+    format: int
+    command: NotRequired[str]
+    protocol: NotRequired[dict[str, Any]]
+    tensorboard: NotRequired[str | None]
+    origin: NotRequired[Origin]
+    invocations: Annotated[list[Invocation], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +193,7 @@ def append_invocation(
     changes = _differences(manifest, {**vars(setup), **describe_machine()})
     earlier = [change for entry in manifest["invocations"] for change in entry["changes"]]
     invocation = _invocation(command, resumed_from_step, until_steps, changes)
-    manifest["invocations"].append(invocation)
+    manifest["invocations"].append(checked(invocation, Invocation, "the invocation"))
     _write(run, manifest)
     return changes or [f"an earlier resume had {change}" for change in dict.fromkeys(earlier)]
 
@@ -146,44 +214,39 @@ def end_invocation(
         UserError: The manifest cannot be read or written.
     """
     manifest = read_manifest(run)
-    manifest["invocations"][-1] |= {
+    last: dict[str, Any] = {
         "ended": _now(),
         "end_reason": reason,
         "end_step": step,
         "seconds": {section: round(spent, 3) for section, spent in seconds.items()},
         "updates": updates,
     }
+    manifest["invocations"][-1].update(last)  # type: ignore[typeddict-item]
     _write(run, manifest)
 
 
-def read_manifest(run: Run) -> dict[str, Any]:
+def read_manifest(run: Run) -> Manifest:
     """Return the manifest of a run.
 
     Raises:
         UserError: The file is missing or damaged.
     """
     try:
-        manifest: dict[str, Any] = json.loads(run.manifest_file.read_text(encoding="utf-8"))
-        manifest["invocations"][-1]["command"]
-    except OSError as error:
-        raise UserError(f"{run.manifest_file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{run.manifest_file} is damaged: restore it from a backup, or start a new run"
-        ) from error
-    return manifest
+        return read_document(run.manifest_file, Manifest)
+    except DocumentError as error:
+        raise DocumentError(f"{error}; restore it from a backup, or start a new run") from error
 
 
-def goal_steps(manifest: Mapping[str, Any]) -> int:
+def goal_steps(manifest: Manifest) -> int:
     """Return the steps that a run is to reach: the largest that any invocation was given."""
-    return max(int(entry["until_steps"]) for entry in manifest["invocations"])
+    return max(entry["until_steps"] for entry in manifest["invocations"])
 
 
-def has_finished(manifest: Mapping[str, Any]) -> bool:
+def has_finished(manifest: Manifest) -> bool:
     """Return whether a run has reached its goal, its last evaluation and weights included."""
     goal = goal_steps(manifest)
     return any(
-        entry["end_reason"] == "finished" and entry["end_step"] >= goal
+        entry["end_reason"] == "finished" and (entry["end_step"] or 0) >= goal
         for entry in manifest["invocations"]
     )
 
@@ -209,7 +272,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _write(run: Run, manifest: Mapping[str, Any]) -> None:
+def _write(run: Run, manifest: Mapping[str, object]) -> None:
     try:
         replace_file(run.manifest_file, json.dumps(manifest, indent=2).encode())
     except OSError as error:

@@ -11,22 +11,34 @@ logs/dqn/SpaceInvaders_1/
 
 import contextlib
 import difflib
-import json
 import re
 import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NotRequired
+
+from pydantic import with_config
+from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.elsewhere import where_instead
 from dqn_zoo.settings.games import GAMES
+from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
 """Version of the layout above; a program refuses folders of a newer one."""
 
 CHECKPOINT_PREFIX = "step_"
+
+
+@with_config(AS_WRITTEN)
+class _Head(TypedDict):
+    """The part of a manifest that every version has."""
+
+    format: int
+    origin: NotRequired[dict[str, Any]]
 
 
 class NoRunError(UserError):
@@ -318,8 +330,8 @@ def _last_change(run: Run) -> tuple[bool, float, int]:
 
 def _was_trained_here(run: Run) -> bool:
     try:
-        return "origin" not in json.loads(run.manifest_file.read_bytes())
-    except (OSError, ValueError, TypeError):  # whoever reads the run says what is wrong with it
+        return "origin" not in read_document(run.manifest_file, _Head)
+    except DocumentError:  # whoever reads the run says what is wrong with it
         return True
 
 
@@ -344,13 +356,10 @@ def _checked(path: Path) -> Run:
     if missing:
         raise UserError(f"{path} is not a run folder: {' and '.join(missing)} missing")
     try:
-        version = json.loads(run.manifest_file.read_text(encoding="utf-8"))["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{run.manifest_file} is damaged: expected a JSON object with the key 'format'; "
-            "restore it from a backup, or start a new run"
-        ) from None
-    if not isinstance(version, int) or version > RUN_FORMAT:
+        version = read_document(run.manifest_file, _Head)["format"]
+    except DocumentError as error:
+        raise DocumentError(f"{error}; restore it from a backup, or start a new run") from error
+    if version > RUN_FORMAT:
         raise UserError(
             f"{path} has run format {version} and this version reads up to {RUN_FORMAT}: "
             "update dqn_zoo"

@@ -13,16 +13,19 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import Field, with_config
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.statistics import Sample
+from dqn_zoo.play.results_file import read_results
+from dqn_zoo.runs.manifest import Training
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
+from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
 
 FORMAT = 1
 """Version of the layout above; a program refuses files of a newer one."""
@@ -40,16 +43,34 @@ HARMLESS = {
 }  # fmt: skip
 """Endings that no program runs on loading; a repository with any other is refused."""
 
-LARGEST_SCORE, MOST_GAMES = 1e12, 100_000
-"""Of a result that anybody reports."""
-
 _KEYS = {"format", "library", "config", "num_actions", "training", "files", "sha256"}
-_TRAINING_TYPES: dict[str, tuple[type, ...]] = {
-    "steps": (int,),
-    "seconds": (int, float),
-    "versions": (dict,),
-}
 _DTYPES = ("F32", "F16", "BF16")
+
+
+@with_config(AS_WRITTEN | {"extra": "forbid"})
+class FileEntry(TypedDict):
+    """What config.json says of another file."""
+
+    size: Count
+    sha256: Annotated[str, Field(max_length=64)]
+
+
+@with_config(AS_WRITTEN)
+class _Head(TypedDict):
+    """The part of config.json that every version has."""
+
+    format: int
+    library: str
+
+
+class _Document(_Head):
+    """config.json."""
+
+    config: dict[str, Any]
+    num_actions: Annotated[int, Field(ge=1, le=18)]
+    training: Training
+    files: dict[str, FileEntry]
+    sha256: str
 
 
 class AgentFiles(NamedTuple):
@@ -79,8 +100,8 @@ class Description:
 
     config: Config
     num_actions: int
-    training: dict[str, Any]
-    files: dict[str, dict[str, Any]]
+    training: Training
+    files: dict[str, FileEntry]
 
 
 def is_recipe_name(name: str) -> bool:
@@ -120,11 +141,12 @@ def write_description(
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def check_listing(files: Mapping[str, int], *, where: str) -> None:
+def check_listing(files: Mapping[str, int | None], *, where: str) -> None:
     """Refuse a repository before anything of it is downloaded.
 
     Args:
-        files: size in bytes by path, as the Hub lists them.
+        files: size in bytes by path, as the Hub lists them; None where it does not say the size,
+            which is then found out after the download.
         where: what to call the repository in messages.
 
     Raises:
@@ -148,10 +170,11 @@ def check_listing(files: Mapping[str, int], *, where: str) -> None:
                 f"{where} has no {name}: expected {', '.join(LARGEST_BYTES)}, which dqn-push "
                 "writes; agents of Stable-Baselines3 are taken by dqn-import"
             )
-        if files[name] > largest:
+        size = files[name]
+        if size is not None and size > largest:
             raise UserError(
-                f"{where}: {name} has {files[name]:,} bytes, more than the {largest:,} that are "
-                "read: not loaded"
+                f"{where}: {name} has {size:,} bytes, more than the {largest:,} that are read: "
+                "not loaded"
             )
 
 
@@ -161,24 +184,29 @@ def read_description(path: Path) -> Description:
     Raises:
         UserError: not what `write_description` writes, changed since, or of a newer version.
     """
-    content = _read_json(path)
-    if content.get("library") != LIBRARY or not isinstance(content.get("format"), int):
+    try:
+        content = read_document(path, dict[str, Any], most_bytes=LARGEST_BYTES[CONFIG])
+        head = checked(content, _Head, str(path))
+    except DocumentError as error:
+        raise DocumentError(f"{error}: does not describe an agent of {LIBRARY}") from error
+    if head["library"] != LIBRARY:
         raise UserError(f"{path} does not describe an agent of {LIBRARY}: not loaded")
-    if content["format"] > FORMAT:
+    if head["format"] > FORMAT:
         raise UserError(
-            f"{path} has format {content['format']} and this version reads up to {FORMAT}: "
+            f"{path} has format {head['format']} and this version reads up to {FORMAT}: "
             "update dqn_zoo"
         )
     if content.keys() != _KEYS:
         different = ", ".join(sorted(content.keys() ^ _KEYS))
-        raise UserError(f"{path} has other keys than it should ({different}): not loaded")
+        raise UserError(f"{path} has other keys than it should ({different[:200]}): not loaded")
     if _own_digest(content) != content["sha256"]:
         raise UserError(f"{path} was changed after it was written (SHA-256 differs): not loaded")
+    found = checked(content, _Document, str(path))
     return Description(
-        config=settle({key: Entry(value, str(path)) for key, value in _dict(content, "config")}),
-        num_actions=content["num_actions"],
-        training=_training(content),
-        files=dict(_dict(content, "files")),
+        config=settle({key: Entry(value, str(path)) for key, value in found["config"].items()}),
+        num_actions=found["num_actions"],
+        training=found["training"],
+        files=found["files"],
     )
 
 
@@ -189,7 +217,7 @@ def check_file(description: Description, name: str, path: Path) -> None:
         UserError: it is not mentioned there, or has another size or content.
     """
     entry = description.files.get(name)
-    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+    if entry is None:
         raise UserError(f"{CONFIG} says nothing of {name}: not loaded")
     size = path.stat().st_size
     if size != entry["size"]:
@@ -234,63 +262,6 @@ def check_weights(description: Description, path: Path) -> None:
         raise UserError(
             f"{path} decides among {found} actions, {CONFIG} says {description.num_actions}"
         )
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Read results.json: of ours, or of RL-Zoo, whose five keys are among ours.
-
-    Raises:
-        UserError: no JSON object, or one in which something is not what it should be.
-    """
-    content = _read_json(path)
-    sample_of(content, where=str(path))
-    if not isinstance(content.get("weights") or {}, dict):
-        raise UserError(f"{path}: weights is no JSON object: not loaded")
-    return content
-
-
-def sample_of(results: Mapping[str, Any], *, where: str) -> Sample:
-    """Return number, mean and deviation of the games in a results.json.
-
-    Raises:
-        UserError: they are missing, no numbers, or larger than any game's.
-    """
-    match results:
-        case {
-            "mean_reward": float() | int() as mean,
-            "std_reward": float() | int() as std,
-            "n_eval_episodes": int() as num_games,
-        } if 1 <= num_games <= MOST_GAMES and 0 <= std <= LARGEST_SCORE >= abs(mean):
-            return Sample(num_games, float(mean), float(std))
-    raise UserError(
-        f"{where} holds no result: expected mean_reward, std_reward and n_eval_episodes"
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}): not loaded") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no JSON object: not loaded")
-    return content
-
-
-def _dict(content: Mapping[str, Any], key: str) -> Any:
-    """Return the items of an object inside of config.json."""
-    if not isinstance(content[key], dict):
-        raise UserError(f"{CONFIG}: {key} is no JSON object: not loaded")
-    return content[key].items()
-
-
-def _training(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how an agent was trained; what cards compute with must be what it should be."""
-    training = dict(_dict(content, "training"))
-    for key, kinds in _TRAINING_TYPES.items():
-        if not isinstance(training.get(key), (*kinds, NoneType)):
-            raise UserError(f"{CONFIG}: training has {key} {training[key]!r:.60}: not loaded")
-    return training
 
 
 def digest(path: Path) -> str:

@@ -7,14 +7,18 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.sharing.hub_answers import Commit, Model, ModelAtCommit, WhoAmI, ask, ask_for_list
+from dqn_zoo.system.documents import DocumentError, checked
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub import HfApi
 
 MAIN = "main"
 """The branch of a repository that is meant where none is named."""
@@ -58,14 +62,14 @@ class Remote(NamedTuple):
     Attributes:
         repo_id: `owner/name`, as the Hub spells it.
         commit: its 40 hexadecimal digits.
-        files: size in bytes by path.
+        files: size in bytes by path; None where the Hub does not say it.
         card: metadata at the top of the README.
         private: only its owner sees it.
     """
 
     repo_id: str
     commit: str
-    files: dict[str, int]
+    files: dict[str, int | None]
     card: dict[str, Any]
     private: bool
 
@@ -80,6 +84,10 @@ class Uploaded(NamedTuple):
 
 class UnreachableError(UserError):
     """The Hub did not answer, or the client was told to stay offline."""
+
+
+class UnreadableError(UserError):
+    """The Hub did something and answered, but not as it should."""
 
 
 def parse_repo(text: str) -> RepoName:
@@ -124,15 +132,13 @@ def read_account() -> Account:
     if get_token() is None:
         raise UserError(f"there is no token of the Hub here: {_LOG_IN}")
     with _explained(_HUB):
-        answer = _api().whoami()
-    token = answer.get("auth", {}).get("accessToken", {})
-    scopes = token.get("fineGrained", {}).get("scoped", [])
+        answer = ask("/api/whoami-v2", WhoAmI)
     return Account(
-        name=answer["name"],
-        organisations={org["name"]: org.get("roleInOrg", "write") for org in answer["orgs"]},
-        role=token.get("role", "write"),
+        name=answer.name,
+        organisations={each.name: each.role or "write" for each in answer.organisations},
+        role=answer.token.role or "write",
         writable=frozenset(
-            scope["entity"]["name"] for scope in scopes if "repo.write" in scope["permissions"]
+            scope.entity.name for scope in answer.token.scopes if "repo.write" in scope.permissions
         ),
     )
 
@@ -179,16 +185,17 @@ def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
     try:
         with _explained(repo_id):
-            info = _api().model_info(repo_id, revision=revision, files_metadata=True)
+            path = f"/api/models/{repo_id}{at}"
+            info = ask(path, ModelAtCommit, parameters={"blobs": True})
     except UserError as error:
         if isinstance(error.__cause__, RepositoryNotFoundError):
             return None
         raise
-    assert info.sha is not None
-    files = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
-    return Remote(info.id, info.sha, files, card_metadata(info), bool(info.private))
+    files = {file.name: file.size for file in info.siblings}
+    return Remote(info.id, info.sha, files, info.card or {}, bool(info.private))
 
 
 def look_up_branch(repo_id: str, branch: str | None) -> Remote | None:
@@ -219,7 +226,8 @@ def upload(
 ) -> Uploaded:
     """Put files into a repository in one commit, or not at all.
 
-    A repository that was made for it and whose commit then failed is removed again.
+    A repository that was made for it and whose commit then failed is removed again, unless it
+    holds the commit after all: an answer can be lost or damaged on its way back.
 
     Args:
         repo_id: `owner/name`.
@@ -241,8 +249,8 @@ def upload(
         *(CommitOperationDelete(name, is_folder=False) for name in sorted(stale)),
     ]
     api = _api()
-    with _explained(repo_id):
-        if before is None:
+    if before is None:
+        with suppress(UnreadableError), _explained(repo_id):  # the commit will tell if it is there
             api.create_repo(repo_id, private=private)
     try:
         with _explained(repo_id):
@@ -255,12 +263,16 @@ def upload(
                 revision=revision,
                 parent_commit=None if before is None else before.commit,
             )
+            oid = checked(commit.oid, Commit, "the Hub's answer to the commit")
     except BaseException as error:
-        if before is None:
-            _take_back(api, repo_id, error)
+        if before is not None:
+            raise
+        arrived = _arrived(repo_id, revision, files)
+        if arrived and isinstance(error, UserError):
+            return Uploaded(page(repo_id), arrived, is_new=True)
+        _take_back(api, repo_id, error, arrived)
         raise
-    is_new = before is None or commit.oid != before.commit
-    return Uploaded(page(repo_id), commit.oid, is_new)
+    return Uploaded(page(repo_id), oid, is_new=before is None or oid != before.commit)
 
 
 def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False) -> Path:
@@ -299,26 +311,16 @@ def forget(repo_id: str, commit: str) -> None:
         return
 
 
-def list_models(tag: str) -> "Iterator[ModelInfo]":
+def list_models(tag: str) -> Iterator[Model | None]:
     """Yield the public repositories that carry a tag, with the metadata of their cards.
+
+    One that cannot be understood is None.
 
     Raises:
         UserError: the Hub refuses or does not answer.
     """
     with _explained(_HUB):
-        yield from _api().list_models(filter=tag, cardData=True)
-
-
-def card_metadata(model: "ModelInfo") -> dict[str, Any]:
-    """Return the metadata at the top of a card, {} where they cannot be understood.
-
-    The client turns `model-index` into objects of its own; here it is as it was written.
-    """
-    try:
-        found: dict[str, Any] = model.card_data.to_dict() if model.card_data else {}  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return {}
-    return found
+        yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
 
 
 def _api() -> "HfApi":
@@ -332,37 +334,83 @@ def _api() -> "HfApi":
     return HfApi(library_name="dqn-zoo")
 
 
-def _take_back(api: "HfApi", repo_id: str, error: BaseException) -> None:
-    """Remove the repository that was made for a commit that failed, or say that it stays."""
+def _arrived(repo_id: str, revision: str | None, files: Mapping[str, Path]) -> str | None:
+    """Return the commit of a new repository if it holds the files, "" if not; None: unknown."""
     try:
-        with _explained(repo_id):
-            api.delete_repo(repo_id)
+        now = look_up_branch(repo_id, revision)
     except UserError:
-        if isinstance(error, UserError):
-            error.args = (f"{error}; the repository {page(repo_id)} was made and stays empty",)
+        return None
+    return now.commit if now is not None and files.keys() <= now.files.keys() else ""
+
+
+def _take_back(api: "HfApi", repo_id: str, error: BaseException, arrived: str | None) -> None:
+    """Remove the repository that was made for a commit that failed, or say that it stays."""
+    stays = "was made and stays empty"
+    if arrived is None:
+        stays = "was made, and whether it holds the commit its page tells"
+    else:
+        with suppress(UserError), _explained(repo_id):
+            if not arrived:
+                api.delete_repo(repo_id)
+            return
+    if isinstance(error, UserError):
+        error.args = (f"{error}; the repository {page(repo_id)} {stays}",)
 
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     """Turn the failures of the client into one line: what happened and what to do."""
+    try:
+        yield
+    except DocumentError as error:
+        raise UnreadableError(str(error)) from error
+    except UserError:
+        raise
+    except Exception as error:
+        # Around an upload that failed; the reason is inside.
+        inside = error.__cause__ if isinstance(error, RuntimeError) else None
+        cause = inside if isinstance(inside, OSError) else error
+        told = _in_words(what, cause)
+        if told is None:
+            raise
+        raise told from cause
+
+
+def _in_words(what: str, error: Exception) -> UserError | None:
+    """Return what a failure of the client means; None where it is no failure of the Hub."""
     import httpx2
     from huggingface_hub import errors
 
-    unreachable = (httpx2.RequestError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)
-    try:
-        yield
-    except unreachable as error:
-        raise _unreachable(error) from error
-    except errors.HfHubHTTPError as error:
-        raise UserError(_refusal(what, error)) from error
-    except (errors.XetDownloadError, RuntimeError) as error:
-        # Around an upload that failed; the reason is inside.
-        cause = error.__cause__
-        if isinstance(cause, errors.HfHubHTTPError):
-            raise UserError(_refusal(what, cause)) from cause
-        raise _unreachable(cause or error) from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{what}: {error}") from error
+    match error:
+        case (
+            httpx2.RequestError()
+            | errors.OfflineModeIsEnabled()
+            | errors.LocalEntryNotFoundError()
+            | errors.XetDownloadError()
+            | RuntimeError()
+        ):
+            return _unreachable(error)
+        case errors.HfHubHTTPError():
+            return UserError(_refusal(what, error))
+        case OSError() if error.errno is not None:
+            return _unusable(error)
+        case JSONDecodeError() | KeyError() | TypeError() | AttributeError() | IndexError():
+            # The client takes fields of an answer for granted.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+            return UnreadableError(f"{what}: the Hub's answer cannot be read ({reason})")
+        case ValueError() | OSError():
+            return UserError(f"{what}: {error}")
+    return None
+
+
+def _unusable(error: OSError) -> UserError:
+    """Say that a file of the cache, or one that is sent, cannot be used."""
+    from huggingface_hub import constants
+
+    return UserError(
+        f"{error.filename or constants.HF_HUB_CACHE} cannot be used ({error.strerror}): make room "
+        "there, or name another folder for the Hub's cache in HF_HOME"
+    )
 
 
 def _unreachable(error: BaseException) -> UnreachableError:

@@ -5,7 +5,6 @@ are written by anybody, so of each only what has the expected form is taken, and
 """
 
 import csv
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,28 +13,24 @@ from datetime import UTC, datetime
 from importlib import resources
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.results_file import LARGEST_SCORE, read_results, rules_of
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import COURSE_GAME, COURSE_PASS_MARK
-from dqn_zoo.settings.protocols import PROTOCOLS, Protocol, rules_in_words
+from dqn_zoo.settings.protocols import PROTOCOLS, rules_in_words
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.card import CardScore, env_tags, read_score
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
+from dqn_zoo.sharing.hub_answers import Model
+from dqn_zoo.system.documents import DocumentError
 
 SB3, CLEANRL, OURS = "stable-baselines3", "cleanrl", "dqn-zoo"
 
 UNKNOWN = "unknown"
 """What a card does not say."""
-
-_LARGEST_SCORE = 1e12
-"""No game counts so far; a card that claims more would only spoil the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +120,7 @@ def make_leaderboard(
     for model in () if offline else _models(game):
         num_cards += 1
         on_card(num_cards)
-        row = _card_row(model, protocol)
+        row = None if model is None else _card_row(model, protocol)
         if row is None:
             num_unreadable += 1
         elif library is None or row.library.lower() == library.lower():
@@ -159,10 +154,8 @@ def own_rows(
         try:
             if "origin" not in read_manifest(run):
                 yield _own_row(run, game, protocol)
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            is_told = isinstance(error, UserError)
-            reason = str(error) if is_told else f"results.json: {type(error).__name__}: {error}"
-            warn(f"{run.path} is left out: {' '.join(reason.split())[:200]}")
+        except UserError as error:
+            warn(f"{run.path} is left out: {' '.join(str(error).split())[:200]}")
 
 
 def ranked(rows: Iterable[Row]) -> Iterator[Row]:
@@ -190,21 +183,25 @@ def as_html(board: Leaderboard) -> str:
     return with_data(page.read_text(encoding="utf-8"), asdict(board))
 
 
-def _models(game: str) -> "Iterator[ModelInfo]":
-    """Yield every public repository once that carries one of the ids of a game."""
+def _models(game: str) -> Iterator[Model | None]:
+    """Yield every public repository once that carries one of the ids of a game.
+
+    One that cannot be understood is None.
+    """
     seen = set()
     for tag in env_tags(game):
         for model in hub.list_models(tag):
-            is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", model.id, re.ASCII)
-            if is_name and not model.private and model.id not in seen:
+            if model is None:
+                yield None
+            elif not model.private and model.id not in seen:
                 seen.add(model.id)
                 yield model
 
 
-def _card_row(model: "ModelInfo", protocol: str) -> Row | None:
+def _card_row(model: Model, protocol: str) -> Row | None:
     """Return the row of a card; None where it has no score that can be read."""
     try:
-        score = read_score(hub.card_metadata(model))
+        score = read_score(model.card or {})
     except OverflowError:  # a whole number on the card that no float holds
         return None
     if score is None or not _is_plausible(score.mean, score.std):
@@ -221,7 +218,7 @@ def _card_row(model: "ModelInfo", protocol: str) -> Row | None:
         num_games=_count_of_games(score.num_games),
         protocol=rules,
         is_same_protocol=is_same,
-        updated="" if model.last_modified is None else f"{model.last_modified:%Y-%m-%d}",
+        updated=(model.updated or "")[:10],
         url=f"https://huggingface.co/{model.id}",
         is_own=False,
     )
@@ -229,14 +226,12 @@ def _card_row(model: "ModelInfo", protocol: str) -> Row | None:
 
 def _own_row(run: Run, game: str, protocol: str) -> Row:
     """Return the row of a run; whatever is wrong with its files is raised."""
-    content: dict[str, Any] = json.loads(run.results_file.read_bytes())
-    if game not in (content["env"], load_config(run.config_file).env):
-        raise ValueError(f"expected a run of {game}")
-    mean, std, epsilon = (float(content[key]) for key in ("mean_reward", "std_reward", "epsilon"))
-    if not _is_plausible(mean, std):
-        raise ValueError(f"{mean} +/- {std} is no score")
-    rules = rules_in_words(Protocol(**content["protocol"]))
-    words, is_same = _with_epsilon(rules, epsilon, protocol)
+    content = read_results(run.results_file)
+    if game not in (content.get("env"), load_config(run.config_file).env):
+        raise DocumentError(f"{run.results_file}: expected games of {game}")
+    mean, std = float(content["mean_reward"]), float(content["std_reward"])
+    rules = rules_in_words(rules_of(content, where=str(run.results_file)))
+    words, is_same = _with_epsilon(rules, content.get("epsilon"), protocol)
     return Row(
         name=str(run.path),
         owner="you",
@@ -244,17 +239,17 @@ def _own_row(run: Run, game: str, protocol: str) -> Row:
         mean=mean,
         std=std,
         result=mean - std,
-        num_games=int(content["n_eval_episodes"]),
+        num_games=content["n_eval_episodes"],
         protocol=words,
         is_same_protocol=is_same,
-        updated=str(content["eval_datetime"])[:10],
+        updated=content.get("eval_datetime", "")[:10],
         url="",
         is_own=True,
     )
 
 
 def _is_plausible(mean: float, std: float) -> bool:
-    return abs(mean) <= _LARGEST_SCORE and 0.0 <= std <= _LARGEST_SCORE
+    return abs(mean) <= LARGEST_SCORE and 0.0 <= std <= LARGEST_SCORE
 
 
 def _count_of_games(number: object) -> int | None:
@@ -263,9 +258,9 @@ def _count_of_games(number: object) -> int | None:
     return number if 0 < number < 1_000_000 else None
 
 
-def _library(score: CardScore, model: "ModelInfo") -> str:
+def _library(score: CardScore, model: Model) -> str:
     """Return the library of a card: what it says, else what the tags or the Hub say."""
-    tags = model.tags if isinstance(model.tags, list) else []
+    tags = model.tags or []
     known = {SB3: SB3, "sb3": SB3, CLEANRL: CLEANRL, OURS: OURS}
     named = [name for name in (score.library, model.library_name, *tags) if isinstance(name, str)]
     for name in named:

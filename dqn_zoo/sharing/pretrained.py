@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.results_file import read_results, rules_of, sample_of
 from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import (
     CONFIG,
@@ -13,8 +14,6 @@ from dqn_zoo.sharing.agent_files import (
     AgentFiles,
     check_agent,
     read_description,
-    read_results,
-    sample_of,
 )
 from dqn_zoo.sharing.pull import unpack, unpacked_before
 
@@ -82,11 +81,10 @@ def _files(folder: Path) -> AgentFiles:
 def _read(folder: Path) -> Pretrained:
     description, results = read_description(folder / CONFIG), read_results(folder / RESULTS)
     sample, config = sample_of(results, where=str(folder)), description.config
-    try:
-        rules = f"{results['protocol']['name']}, epsilon {results['epsilon']:g}"
-        steps = int(description.training["steps"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} is damaged ({error}): install dqn_zoo again") from error
+    steps, epsilon = description.training.get("steps"), results.get("epsilon")
+    if steps is None or epsilon is None:
+        raise UserError(f"{folder} is damaged: install dqn_zoo again")
+    rules = f"{rules_of(results, where=str(folder)).name}, epsilon {epsilon:g}"
     return Pretrained(
         folder=folder,
         game=config.env,

@@ -10,6 +10,7 @@ import torch
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
+from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings.games import GAMES, parse_game
@@ -28,7 +29,6 @@ from dqn_zoo.sharing.agent_files import (
     check_listing,
     is_recipe_name,
     read_description,
-    read_results,
 )
 from dqn_zoo.sharing.card import read_score
 
@@ -158,14 +158,16 @@ def fetch_sb3(repo: str) -> FetchedZip:
             f"{name.repo_id} should hold one zip of Stable-Baselines3, found {found}: "
             "see its page, or try dqn-pull"
         )
-    if remote.files[zips[0]] > LARGEST_ZIP_BYTES:
+    size = remote.files[zips[0]]
+    if size is not None and size > LARGEST_ZIP_BYTES:
         raise UserError(
-            f"{name.repo_id}: {zips[0]} has {remote.files[zips[0]]:,} bytes, more than the "
-            f"{LARGEST_ZIP_BYTES:,} that are read"
+            f"{name.repo_id}: {zips[0]} has {size:,} bytes, more than the {LARGEST_ZIP_BYTES:,} "
+            "that are read"
         )
     file = hub.download(remote.repo_id, zips[0], remote.commit)
     origin: dict[str, Any] = {"repo": remote.repo_id, "commit": remote.commit, "file": zips[0]}
-    if 0 < remote.files.get(RESULTS, 0) <= LARGEST_BYTES[RESULTS]:
+    size = remote.files.get(RESULTS, 0)
+    if size is None or 0 < size <= LARGEST_BYTES[RESULTS]:
         origin["results"] = read_results(hub.download(remote.repo_id, RESULTS, remote.commit))
         origin["score"] = _claim(remote)
     return FetchedZip(file, _tagged_game(remote.card), origin)
@@ -205,7 +207,7 @@ def unpack(
             command=command,
             seed=config.seed,
             protocol=asdict(protocol_from_config(config)),
-            steps=_count(training.get("steps")),
+            steps=training.get("steps"),
             origin={
                 **origin,
                 "score": score,
@@ -290,11 +292,11 @@ def _check_sizes(remote: hub.Remote, description: Description) -> None:
     """
     for name in (RESULTS, WEIGHTS):
         said = description.files.get(name)
-        size = said.get("size") if isinstance(said, dict) else None
-        if size != remote.files[name]:
+        size = None if said is None else said["size"]
+        listed = remote.files[name]
+        if listed not in (None, size):
             raise UserError(
-                f"{remote.repo_id}: {name} has {remote.files[name]:,} bytes, {CONFIG} says {size}: "
-                "not loaded"
+                f"{remote.repo_id}: {name} has {listed:,} bytes, {CONFIG} says {size}: not loaded"
             )
 
 
@@ -313,7 +315,3 @@ def _tagged_game(card: Mapping[str, Any]) -> str | None:
         except UserError:
             continue
     return None
-
-
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None

@@ -12,6 +12,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.film import check_film
 from dqn_zoo.play.results import results
+from dqn_zoo.play.results_file import read_results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.learning_curve import draw_learning_curve
@@ -31,10 +32,10 @@ from dqn_zoo.sharing.agent_files import (
     check_listing,
     digest,
     is_recipe_name,
-    sample_of,
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
+from dqn_zoo.system.documents import DocumentError
 from dqn_zoo.system.files import replace_file
 
 TENSORBOARD = "tensorboard"
@@ -126,9 +127,8 @@ def staged_results(staging: Staging, session: Session) -> dict[str, Any] | None:
     The same weights, rules, seed and number of games give the same results again.
     """
     try:
-        found: dict[str, Any] = json.loads(staging.results_file.read_bytes())
-        sample_of(found, where=str(staging.results_file))
-    except (OSError, ValueError):
+        found: dict[str, Any] = dict(read_results(staging.results_file))
+    except DocumentError:
         return None
     wanted = results(session, [], summarize([0.0]))
     keys = ("weights", "protocol", "epsilon", "seed", "frame_stack", "crop", "env", "versions")

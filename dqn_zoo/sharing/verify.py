@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.results_file import read_results, sample_of
 from dqn_zoo.play.statistics import Sample, Summary, welch_interval
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
-from dqn_zoo.sharing.agent_files import digest, read_results, sample_of
+from dqn_zoo.sharing.agent_files import digest
 
 RULES_OF_THE_CONFIG = (
     "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
@@ -108,7 +109,7 @@ def _own_results(run: Run) -> dict[str, Any]:
             f"{run.path} has no {run.results_file.name} to verify: "
             f"dqn-enjoy --run {run.quoted_path} makes one"
         )
-    return read_results(run.results_file)
+    return dict(read_results(run.results_file))
 
 
 def _claimed_weights(run: Run, sha256: str | None) -> Path:

@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
+from pydantic import with_config
+from typing_extensions import TypedDict
+
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, Word, checked, parse_json
 
 LOCK_NAME = ".lock"
 LOCKED_BYTE = b" "  # on Windows nobody else can read what is locked; the note follows it
 NOTE_BYTES = 127  # longer than any: a note covers the one before, in one write
+
+
+@with_config(AS_WRITTEN)
+class _Note(TypedDict):
+    pid: int
+    host: Word
 
 
 class LockedError(UserError):
@@ -74,7 +84,7 @@ def _holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(len(LOCKED_BYTE))
-            note = json.loads(file.read())
+            note = checked(parse_json(file.read(NOTE_BYTES), str(path)), _Note, str(path))
         return f"process {note['pid']} on {note['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, DocumentError):
         return "another process"

@@ -293,10 +293,11 @@ def test_members_that_every_agent_has_are_missed(
 
 def test_json_that_no_agent_has_is_refused(good: Members, refused: Refused) -> None:
     refused(zipped(good | {"data": b" " * (2**24 + 1)}), "'data' has more than 16,777,216 bytes")
-    refused(zipped(good | {"data": b"[" * 10**6}), "no JSON that can be read")
-    refused(zipped(good | {"data": b"[1, 2]"}), "no JSON object")
-    refused(zipped(good | {"data": pickle.dumps(Evil())}), "no JSON that can be read")
-    refused(zipped(good | {"data": b'{"a": 1' + b"0" * 9999 + b"}"}), "no JSON that can be read")
+    refused(zipped(good | {"data": b"[" * 10**5}), "nested too deeply")
+    refused(zipped(good | {"data": b"[1, 2]"}), "expected an object, got [1, 2]")
+    refused(zipped(good | {"data": pickle.dumps(Evil())}), "is damaged: it is not text in UTF-8")
+    refused(zipped(good | {"data": b'{"a": 1' + b"0" * 9999 + b"}"}), "a number of 10,000 digits")
+    refused(zipped(good | {"data": b'{"a": 1, "a": 2}'}), "the key 'a' stands there twice")
 
 
 BIAS, HIDDEN = "q_net.q_net.0.bias", "q_net.features_extractor.linear.0.weight"

@@ -55,15 +55,15 @@ def test_foreign_results_do_not_stop_the_page(sweep, tmp_path):
     copy = tmp_path / "sweep"
     shutil.copytree(sweep, copy)
     run = copy / "runs" / "dqn" / "Breakout_1"
-    nothing = {"mean_reward": 3.0, "std_reward": float("nan"), "n_eval_episodes": 2}
-    (run / "results.json").write_text(json.dumps(nothing))  # as RL-Zoo's, and NaN in it
+    nothing = {"mean_reward": 3.0, "std_reward": 1.5, "n_eval_episodes": 2}
+    (run / "results.json").write_text(json.dumps(nothing))  # as RL-Zoo's
     page = tmp_path / "report.html"
     assert main([str(run), str(copy / "runs" / "dqn"), "-o", str(page)]) == 0
     rows = data_of(page)["results"]
     assert len(rows) == 2  # a run that is named twice is one run
     (played,) = (each for each in rows[0]["played"] if each["mean"] == 3.0)
     assert played == {
-        "weights": "weights", "games": 2, "mean": 3.0, "std": None, "interval": None,
+        "weights": "weights", "games": 2, "mean": 3.0, "std": 1.5, "interval": None,
         "epsilon": None,
     }  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):
     assert data["settings"]["differing"] == []
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"mean_reward": 1}'])
+@pytest.mark.parametrize("damage", ["{", "[]", '{"mean_reward": 1}', "[NaN]"])
 def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, capsys, damage):
     file = tmp_path / "report.html"
     assert main([str(tmp_path), "-o", str(file)]) == 2
@@ -123,7 +123,9 @@ def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, 
     broken = copy / "dqn" / "Breakout_1" / "results-last.json"
     broken.write_text(damage)
     assert main([str(copy), "-o", str(file)]) == 2
-    assert f"{broken} is damaged: remove it, or play again" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{broken} is damaged: " in line
+    assert line.endswith("; remove it, or play again with dqn-enjoy")
     assert not file.exists()
     shutil.copytree(sweep / "runs" / "dqn" / "Breakout_2", copy / "dqn" / "Breakout_2")
     assert main([str(copy), "-o", str(file)]) == 0  # the other has its page

@@ -146,11 +146,16 @@ class Scripted:
         self.stopped += 1
 
 
+def scored(mean: float) -> dict[str, float]:
+    """Return what a results.json holds at least."""
+    return {"mean_reward": mean, "std_reward": 0.0, "n_eval_episodes": 2}
+
+
 def finish(sweep: Sweep, job: Job, last: float, best: float | None = None) -> None:
     """Leave what a job leaves that is done."""
     sweep.run(job).path.mkdir(parents=True, exist_ok=True)
     for which, mean in (("last", last), ("best", last if best is None else best)):
-        sweep.results_file(job, which).write_text(json.dumps({"mean_reward": mean}))
+        sweep.results_file(job, which).write_text(json.dumps(scored(mean)))
 
 
 @pytest.fixture
@@ -270,7 +275,9 @@ def test_results_that_were_cut_off_say_which_file(tmp_path, capsys):
     file = sweep.results_file(job, "best")
     file.write_text("{")
     assert main(["-f", str(sweep.folder), "--table"]) == 2
-    assert f"error: {file} is damaged: remove it, and dqn-bench" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file} is damaged: ")
+    assert "; remove it, and dqn-bench" in line
 
 
 # --- The command

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +78,7 @@ class HubStandin(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
         self.failures: list[Failure] = []
+        self.changes: list[tuple[str, Callable[[bytes], bytes]]] = []
         self.lfs: dict[str, bytes] = {}
         self.changing = threading.RLock()
         # By token: the answer of whoami.
@@ -91,6 +92,10 @@ class HubStandin(ThreadingHTTPServer):
         """Answer requests like "POST /api/models/.*/commit" with an error."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.failures.append(Failure(pattern, status, times, named))
+
+    def change(self, pattern: str, change: Callable[[bytes], bytes]) -> None:
+        """Do what is asked, but change the answer to requests like "GET /api/models"."""
+        self.changes.append((pattern, change))
 
     def add(self, repo_id: str, files: Files, private: bool = False) -> str:
         """Put a repository there, as somebody else's push would, and return its commit."""
@@ -174,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: Any = None, **headers: str) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        for pattern, change in self.server.changes:
+            if re.fullmatch(pattern, f"{self.command} {self.route}"):
+                data = change(data)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)

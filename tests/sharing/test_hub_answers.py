@@ -1,0 +1,213 @@
+"""Answers of a Hub: whatever it says, a command gets what it can rely on, or one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.damage import ANY_JSON, damaged, outcome
+from support.hub_standin import HubStandin, account, running_hub
+
+from dqn_zoo.cli.arguments import command
+from dqn_zoo.errors import UserError
+from dqn_zoo.sharing import hub
+from dqn_zoo.sharing.hub_answers import Model
+from dqn_zoo.sharing.leaderboard import make_leaderboard
+
+FEW = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+REPO = "ann/dqn-Pong"
+TAG = "PongNoFrameskip-v4"
+CARD = f"---\ntags: [{TAG}]\n---\n".encode()
+WHOAMI = account("ann", "fineGrained", club="write") | {
+    "auth": {
+        "accessToken": {
+            "role": "fineGrained",
+            "fineGrained": {"scoped": [{"entity": {"name": "ann"}, "permissions": ["repo.write"]}]},
+        }
+    }
+}
+MODEL = {
+    "id": REPO,
+    "sha": "a" * 40,
+    "private": False,
+    "tags": [TAG],
+    "library_name": "dqn-zoo",
+    "lastModified": "2026-11-26T12:00:00.000Z",
+    "cardData": {"model-index": [{"results": []}], "tags": [TAG]},
+    "siblings": [{"rfilename": "config.json", "size": 7}, {"rfilename": "x.csv"}],
+}
+
+
+@pytest.fixture(scope="module")
+def serving():
+    with running_hub() as server:
+        yield server
+
+
+@pytest.fixture
+def standin(serving: HubStandin, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", serving.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    serving.repositories.clear()
+    serving.requests.clear()
+    yield serving
+    serving.changes.clear()
+
+
+def answering(standin: HubStandin, pattern: str, content: bytes) -> None:
+    standin.changes[:] = [(pattern, lambda _: content)]
+
+
+def as_bytes(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def answers(good: object) -> st.SearchStrategy[bytes]:
+    return (damaged(good) | ANY_JSON).map(as_bytes) | st.binary(max_size=20)
+
+
+def is_plain(text: str) -> bool:
+    return text.isprintable() and len(text) < 2_000
+
+
+def said(error: UserError, capsys) -> str:
+    """Return what the command line prints of an error."""
+
+    @command
+    def fails(_):
+        raise error
+
+    assert fails([]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+@FEW
+@given(content=answers(WHOAMI))
+def test_an_account_is_understood_or_refused_in_one_line(content, standin, capsys):
+    answering(standin, "GET /api/whoami-v2", content)
+    owner = outcome(lambda: hub.choose_owner(hub.read_account(), None, "dqn-Pong"))
+    assert is_plain(said(owner, capsys) if isinstance(owner, UserError) else owner)
+
+
+@FEW
+@given(content=answers(MODEL))
+def test_a_repository_is_understood_or_refused_in_one_line(content, standin, capsys):
+    standin.add(REPO, {"README.md": CARD})
+    answering(standin, f"GET /api/models/{REPO}", content)
+    remote = outcome(lambda: hub.look_up(REPO))
+    if isinstance(remote, UserError):
+        assert is_plain(said(remote, capsys))
+    else:
+        assert is_plain(remote.repo_id)
+        assert len(remote.commit) == 40
+        assert all(size is None or size >= 0 for size in remote.files.values())
+
+
+@FEW
+@given(content=answers([MODEL, MODEL | {"id": "bob/other"}]))
+def test_one_odd_element_of_a_list_does_not_cost_the_others(content, standin, tmp_path, capsys):
+    answering(standin, "GET /api/models", content)
+    board = outcome(lambda: make_leaderboard("Pong", "zoo", log_folder=tmp_path))
+    if isinstance(board, UserError):
+        assert is_plain(said(board, capsys))
+    else:
+        assert board.num_unreadable <= board.num_cards
+
+
+def test_an_account_without_what_is_not_needed_is_taken(standin):
+    answering(standin, "GET /api/whoami-v2", b'{"name": "ann", "orgs": [7, {"name": "club"}]}')
+    account = hub.read_account()
+    assert account == hub.Account("ann", {"club": "write"}, "write", frozenset())
+    answering(standin, "GET /api/whoami-v2", b'{"name": "ann"}')
+    assert hub.choose_owner(hub.read_account(), None, "x") == "ann"
+    answering(standin, "GET /api/whoami-v2", b'{"orgs": []}')
+    with pytest.raises(UserError, match=r"answer to /api/whoami-v2 is damaged: name: it is miss"):
+        hub.read_account()
+
+
+def test_a_size_that_is_not_said_is_unknown_and_not_0(standin):
+    standin.add(REPO, {"README.md": CARD})
+    answering(standin, f"GET /api/models/{REPO}", as_bytes(MODEL))
+    remote = hub.look_up(REPO)
+    assert remote is not None
+    assert remote.files == {"config.json": 7, "x.csv": None}
+
+
+def test_an_odd_model_in_a_list_is_counted_and_passed_over(standin):
+    odd = [7, {"id": "\x1b[2J/x"}, {"no": "id"}]
+    answering(standin, "GET /api/models", as_bytes([*odd, MODEL]))
+    found = list(hub.list_models(TAG))
+    assert [each is None for each in found] == [True, True, True, False]
+    assert isinstance(found[3], Model)
+    assert found[3].updated == MODEL["lastModified"]
+
+
+def test_a_list_does_not_lead_elsewhere(standin, monkeypatch):
+    from dqn_zoo.sharing import hub_answers
+
+    pages = iter([([MODEL], "http://elsewhere.example/api/models")])
+    monkeypatch.setattr(hub_answers, "_get", lambda *_, **__: next(pages))
+    models = hub.list_models(TAG)
+    assert next(models) is not None
+    with pytest.raises(UserError, match="goes on elsewhere"):
+        next(models)
+
+
+def test_escapes_in_an_id_or_a_commit_do_not_reach_the_terminal(standin, capsys):
+    for change in ({"id": "ann/\x1b[2J"}, {"sha": "\x1b]0;x\x07"}):
+        standin.add(REPO, {"README.md": CARD})
+        answering(standin, f"GET /api/models/{REPO}", as_bytes(MODEL | change))
+        with pytest.raises(UserError, match=r"is damaged: (id|sha): ") as caught:
+            hub.look_up(REPO)
+        assert is_plain(said(caught.value, capsys))
+
+
+# --- A push whose answer is lost on its way back
+
+
+def push(tmp_path: Path, **options) -> hub.Uploaded:
+    file = tmp_path / "config.json"
+    file.write_text("{}")
+    options = {"private": False, "before": None, "message": "m"} | options
+    return hub.upload(REPO, {"config.json": file}, **options)
+
+
+COMMIT = f"POST /api/models/{REPO}/commit/main"
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"", b'{"commitOid": "x", "commitUrl": 7}'])
+def test_a_commit_that_arrived_is_a_push_whatever_the_answer(content, standin, tmp_path):
+    answering(standin, COMMIT, content)
+    uploaded = push(tmp_path)
+    assert uploaded.commit == standin.repositories[REPO].branches["main"]
+    assert uploaded.is_new
+    assert not [line for line in standin.requests if line.startswith("DELETE")]
+
+
+def test_a_repository_is_not_deleted_while_its_state_is_unknown(standin, tmp_path):
+    standin.changes[:] = [(COMMIT, lambda _: b"{}"), (f"GET /api/models/{REPO}", lambda _: b"[]")]
+    with pytest.raises(UserError, match="whether it holds the commit its page tells"):
+        push(tmp_path)
+    assert "config.json" in standin.repositories[REPO].files()
+
+
+def test_the_answer_to_a_new_repository_may_be_odd(standin, tmp_path):
+    answering(standin, "POST /api/repos/create", b"[]")
+    assert push(tmp_path).is_new
+
+
+@settings(FEW, max_examples=10)
+@given(content=answers({"success": True, "commitOid": "a" * 40, "commitUrl": "http://x/y/commit"}))
+def test_any_answer_to_a_commit_is_a_push_or_one_line(content, standin, tmp_path, capsys):
+    standin.repositories.clear()
+    answering(standin, COMMIT, content)
+    uploaded = outcome(lambda: push(tmp_path))
+    assert not isinstance(uploaded, UserError) or is_plain(said(uploaded, capsys))
+    assert "config.json" in standin.repositories[REPO].files()
