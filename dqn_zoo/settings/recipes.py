@@ -9,12 +9,13 @@ The layers, each over the one before:
     the command line
 
 They are merged as they were read, validated once, and only then converted: what RL-Zoo counts in
-calls depends on n_envs, on which any layer may have the last word.
+calls depends on n_envs, on which any layer may have the last word. Last, a run too short for its
+recipe gets what fits its length: see `short_runs.py`.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from dqn_zoo.settings.recipe_files import (
     refuse_run_names,
 )
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps, translate
+from dqn_zoo.settings.short_runs import ends_before_it_learns, shortened
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
@@ -86,8 +88,10 @@ def resolve(
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     files = [recipe, given] if given else [recipe]
     notes = ["settings: " + ", then ".join(file.name for file in files)]
+    layers: list[Layer] = []
     for file in files:
         layer, file_notes = file.layer(name.game)
+        layers.append(layer)
         merged |= layer
         notes += file_notes
     last, no_effect = _override_layer(overrides or {}, flags or {})
@@ -102,6 +106,8 @@ def resolve(
     config, conversions = _settled(merged)
     notes += conversions
     sources = {key: entry.origin for key, entry in merged.items()}
+    config, shorter = _fitted(config, [*layers, last], sources)
+    notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
     return Resolved(
@@ -175,6 +181,33 @@ def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
     steps, notes = count_in_steps(config.train_freq, config.n_envs)
     noted = tuple(f"{train_freq.origin}: {note}" for note in notes)
     return config.model_copy(update={"train_freq": steps}), noted
+
+
+def _fitted(
+    config: Config, layers: Sequence[Layer], sources: dict[str, str]
+) -> tuple[Config, list[str]]:
+    """Make a run that would end before it learns short instead; keep `sources` true, and note it.
+
+    What was set together with `n_timesteps`, or over it, is what somebody asked for.
+    """
+    usual_steps: object = None
+    steps: object = Config.model_fields["n_timesteps"].default
+    asked: set[str] = set()
+    for layer in layers:
+        if "n_timesteps" in layer:
+            usual_steps, steps, asked = steps, layer["n_timesteps"].value, set()
+        asked |= layer.keys()
+    if "learning_starts" in asked or not ends_before_it_learns(config):
+        return config, []
+    usual = int(usual_steps) if isinstance(usual_steps, int | float) else config.n_timesteps
+    changes = shortened(config, usual_steps=usual, asked=asked)
+    told = []
+    for key, value in changes.items():
+        old = getattr(config, key)
+        told.append(f"{key} {value:,} instead of {old:,}")
+        sources[key] = f"for {config.n_timesteps:,} steps; {old:,} in {sources[key]}"
+    note = f"a short run of settings for {usual:,} steps: {', '.join(told)}; --set decides"
+    return config.model_copy(update=changes), [note]
 
 
 def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
