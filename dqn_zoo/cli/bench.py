@@ -268,7 +268,7 @@ def _print_preview(
         where: they are run.
         at_once: jobs that run at the same time; None where somebody else decides.
     """
-    from dqn_zoo.training.rates import format_duration
+    from dqn_zoo.training.rates import about
 
     plan = sweep.plan
     left = [job for job in plan.jobs() if not sweep.is_done(job)]
@@ -286,10 +286,10 @@ def _print_preview(
         lines.append(
             f"  {variant.name:<12} {variant.algo}{f' with {own}' if own else ''}: "
             f"{need.memory_bytes / 1e9:.1f} GB, {need.cores} thread{'s' if need.cores > 1 else ''}"
-            f"{', 1 GPU' if need.gpus else ''}, about {format_duration(need.seconds)} a run"
+            f"{', 1 GPU' if need.gpus else ''}, about {about(need.seconds)} a run"
         )
     lines.append(f"  where        {where}")
-    takes = "" if at_once is None else f", about {format_duration(seconds / at_once)} from now"
+    takes = "" if at_once is None else f", about {about(seconds / at_once)} from now"
     lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
     print("\n".join(lines), flush=True)
 

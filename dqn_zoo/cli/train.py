@@ -137,7 +137,7 @@ def _preview(
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
     from dqn_zoo.training.preparation import estimate_seconds
-    from dqn_zoo.training.rates import format_duration
+    from dqn_zoo.training.rates import about
 
     protocol = protocol_from_config(config)
     fall = epsilon_schedule(config).horizon_steps
@@ -158,14 +158,14 @@ def _preview(
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
         f"{config.exploration_final_eps:g} over {fall:,} steps"
     )
-    for about, line in algorithm_of(config).describe(config).items():
-        yield f"  {about:<12} {line}"
+    for name, line in algorithm_of(config).describe(config).items():
+        yield f"  {name:<12} {line}"
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
-    yield f"  will take    about {format_duration(seconds)}, until {when}, beside evaluations"
+    yield f"  will take    about {about(seconds)}, until {when}, beside evaluations"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
     if config.device == "cpu" and not config.algo.startswith("laptop") and seconds > 2 * 3_600:
         yield (
@@ -178,11 +178,12 @@ def _preview(
 
 def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
     """Say how many steps fit in the time; the schedules of the run are made for all of them."""
-    from dqn_zoo.training.rates import format_duration
+    from dqn_zoo.training.rates import about
 
     fit = max(1, int(float(f"{config.n_timesteps * time_limit_s / seconds:.2g}")))
-    time = format_duration(time_limit_s)
-    hint = f"  hint         about {fit:,} steps fit in {time}; --resume does the rest"
+    hint = (
+        f"  hint         about {fit:,} steps fit in {about(time_limit_s)}; --resume does the rest"
+    )
     if fit <= config.learning_starts:  # with so few nothing would be learned
         return hint
     return f"{hint}, or -n {fit:_} lets learning rate and epsilon reach their ends in time"

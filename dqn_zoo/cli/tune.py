@@ -181,7 +181,7 @@ def _launcher(
     from dqn_zoo.experiments.plan import Sweep
     from dqn_zoo.experiments.sweep import JobProcess
     from dqn_zoo.experiments.tuning import TRIAL
-    from dqn_zoo.training.rates import format_duration
+    from dqn_zoo.training.rates import about
 
     nowhere = folder / "trials" / "none"  # a sweep that is never written
     sweep = Sweep.new(nowhere, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
@@ -191,8 +191,8 @@ def _launcher(
     finals_s = seconds * (1 + arguments.top) * arguments.seeds / arguments.n_jobs
     print(
         f"{arguments.n_trials} trials of {goal.budget_steps:,} steps, {arguments.n_jobs} at once: "
-        f"about {format_duration(seconds)} each, {format_duration(all_s)} together if none is "
-        f"stopped early, then {format_duration(finals_s) if arguments.top else 'no time'} for the "
+        f"about {about(seconds)} each, {about(all_s)} together if none is "
+        f"stopped early, then {about(finals_s) if arguments.top else 'no time'} for the "
         "finals, beside evaluations",
         flush=True,
     )

@@ -144,12 +144,23 @@ def _doubts(config: Config) -> Iterator[str]:
         )
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)
+    rollout = config.rollout_steps * config.n_envs
+    if "rollout_steps" not in idle and rollout > config.n_timesteps:
+        yield (
+            f"the run ends before its first update at step {rollout:,} (rollout_steps x n_envs): "
+            "raise n_timesteps or lower n_envs"
+        )
     if config.loss == "c51":
         yield from _support_doubts(config)
     yield from _unused(config)
 
 
 def _doubts_about_replay(config: Config) -> Iterator[str]:
+    if 2 * config.learning_starts > config.n_timesteps:
+        yield (
+            f"learning starts at step {config.learning_starts:,} of {config.n_timesteps:,}: most "
+            "of the run is random play; lower learning_starts or raise n_timesteps"
+        )
     if config.buffer_size < config.learning_starts:
         yield (
             f"buffer_size {config.buffer_size:,} is below learning_starts "

@@ -10,12 +10,13 @@ The layers, each over the one before:
     the command line
 
 They are merged as they were read, validated once, and only then converted: what RL-Zoo counts in
-calls depends on n_envs, on which any layer may have the last word.
+calls depends on n_envs, on which any layer may have the last word. Last, a run too short for its
+recipe gets what fits its length: see `short_runs.py`.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from dqn_zoo.settings.recipe_files import (
     refuse_run_names,
 )
 from dqn_zoo.settings.rl_zoo_keys import SB3, Framework, framework_of, translate
+from dqn_zoo.settings.short_runs import ends_before_it_learns, shortened
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
@@ -126,6 +128,7 @@ def resolve(
     if source.env not in (None, name.game):
         notes.append(f"the weights of {source.name} were trained on {source.env}")
     left_out: list[_LeftOut] = []
+    layers: list[Layer] = []
     warned: list[str] = []
     for file in files:
         layer, from_rl_zoo, file_notes, file_warnings = file.layer(
@@ -135,6 +138,7 @@ def resolve(
             framework = framework_of(algo_entry.value) or (SB3 if file is recipe else None)
             left_out.append(_LeftOut(file.name, base, framework, layer, dict(merged)))
             layer = left_out[-1].filled() | layer
+        layers.append(layer)
         merged |= layer
         notes += file_notes
         warned += file_warnings
@@ -151,6 +155,8 @@ def resolve(
     notes += conversions
     notes += [note for each in left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
+    config, shorter = _fitted(config, [*layers, last], sources)
+    notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
     return Resolved(
@@ -278,6 +284,33 @@ def _settings_of_run(name: str, config: Config, game: str) -> Layer:
         recipe = read_recipe(path, name=_short_name(path)).layer(game, spelling=game).layer
     layer = {key: Entry(value, name) for key, value in config if key not in CHOSEN_AT_START}
     return layer | {key: recipe[key] for key in CHOSEN_AT_START if key in recipe}
+
+
+def _fitted(
+    config: Config, layers: Sequence[Layer], sources: dict[str, str]
+) -> tuple[Config, list[str]]:
+    """Make a run that would end before it learns short instead; keep `sources` true, and note it.
+
+    What was set together with `n_timesteps`, or over it, is what somebody asked for.
+    """
+    usual_steps: object = None
+    steps: object = Config.model_fields["n_timesteps"].default
+    asked: set[str] = set()
+    for layer in layers:
+        if "n_timesteps" in layer:
+            usual_steps, steps, asked = steps, layer["n_timesteps"].value, set()
+        asked |= layer.keys()
+    if "learning_starts" in asked or not ends_before_it_learns(config):
+        return config, []
+    usual = int(usual_steps) if isinstance(usual_steps, int | float) else config.n_timesteps
+    changes = shortened(config, usual_steps=usual, asked=asked)
+    told = []
+    for key, value in changes.items():
+        old = getattr(config, key)
+        told.append(f"{key} {value:,} instead of {old:,}")
+        sources[key] = f"for {config.n_timesteps:,} steps; {old:,} in {sources[key]}"
+    note = f"a short run of settings for {usual:,} steps: {', '.join(told)}; --set decides"
+    return config.model_copy(update=changes), [note]
 
 
 def _named(key: str, argument: str | None, file: RecipeFile | None, source: StartedFrom) -> Entry:

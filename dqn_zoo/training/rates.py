@@ -52,6 +52,18 @@ class RateMeter:
         return (steps - start[1]) / passed if passed > at_least_s else math.nan
 
 
+def about(seconds: float) -> str:
+    """Write a time that is only roughly known: `45 s`, `37 min`, `2 h 10 min`, `3.2 days`."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return f"{seconds / 86_400:,.1f} days"
+
+
 def format_duration(seconds: float) -> str:
     """Write seconds as `m:ss`, `h:mm:ss` or `1d 2:03:04`; NaN is `-`."""
     if math.isnan(seconds):

@@ -254,14 +254,14 @@ def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_the_steps_that_fi
     changes = {"n_timesteps": 2_000_000, "learning_starts": 60, "device": "cpu"}
     resolved = resolve(env="Pong", overrides=changes)
     preview = "\n".join(_preview(resolved, complete(resolved.config), limit_s))
-    assert ("steps fit in 0:45;" in preview) is hints
+    assert ("steps fit in 45 s;" in preview) is hints
     assert ("or -n " in preview) is hints
     laptop = resolve(env="Pong", algo="laptop", overrides={"n_timesteps": 600_000}).config
     hint = _hint_on_limit(laptop, time_limit_s=1_800, seconds=2_650)
-    assert "about 410,000 steps fit in 30:00; " in hint
+    assert "about 410,000 steps fit in 30 min; " in hint
     assert " -n 410_000 " in hint
     hint = _hint_on_limit(laptop, time_limit_s=30, seconds=2_650)  # learning starts at 10,000
-    assert hint.endswith("about 6,800 steps fit in 0:30; --resume does the rest")
+    assert hint.endswith("about 6,800 steps fit in 30 s; --resume does the rest")
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):

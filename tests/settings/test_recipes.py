@@ -245,9 +245,51 @@ def test_what_editors_leave_beside_recipes_is_none(tmp_path, monkeypatch):
 
 
 def test_settings_that_contradict_each_other_name_both_sources():
-    message = error_of(resolve, overrides={"n_timesteps": 5000}, flags={"n_timesteps": "-n"})
-    assert "learning_starts must be below n_timesteps, got 100,000 of 5,000" in message
-    assert re.search(r"learning_starts: packaged dqn.yml, line \d+; n_timesteps: -n", message)
+    message = error_of(resolve, overrides={"batch_size": 200_000}, flags={"batch_size": "--set"})
+    assert "batch_size must be at most buffer_size, got 200,000 of 100,000" in message
+    assert re.search(r"batch_size: --set; buffer_size: packaged dqn.yml, line \d+", message)
+
+
+@pytest.mark.parametrize("steps", [1, 50, 500, 20_000])
+@pytest.mark.parametrize("algo", sorted(recipe_files.available_recipes()))
+def test_a_run_too_short_for_its_recipe_learns_explores_and_is_measured(algo, steps):
+    usual = resolve(algo=algo).config
+    resolved = resolve(algo=algo, overrides={"n_timesteps": steps})
+    config = resolved.config
+    if usual.learning_starts < steps or usual.algorithm == "parallel":
+        assert config == usual.model_copy(update={"n_timesteps": steps})
+        return
+    assert config.learning_starts <= steps // 2
+    assert 0 < config.target_update_interval <= max(1, steps // 10)
+    assert config.eval_freq == min(steps, usual.eval_freq)
+    assert 0 < config.log_interval <= max(1, steps // 20)
+    if usual.exploration_fraction and steps >= 50:
+        assert config.exploration_fraction * steps > config.learning_starts
+    scaled = {key for key, value in usual if getattr(config, key) != value} - {"n_timesteps"}
+    [note] = [note for note in resolved.notes if note.startswith("a short run")]
+    for key in scaled:
+        assert f"{key} {getattr(config, key):,} instead of {getattr(usual, key):,}" in note
+        assert resolved.sources[key].startswith(f"for {steps:,} steps; ")
+    if steps > 2 * config.batch_size:
+        assert resolved.warnings == ()
+
+
+def test_a_short_run_keeps_what_was_asked_for():
+    asked = {"n_timesteps": 500, "target_update_interval": 300, "eval_freq": 0}
+    resolved = resolve(overrides=asked)
+    assert resolved.config.learning_starts == 32
+    assert resolved.config.target_update_interval == 300
+    assert resolved.config.eval_freq == 0
+    message = error_of(resolve, overrides={"n_timesteps": 500, "learning_starts": 500})
+    assert "learning_starts must be below n_timesteps" in message
+
+
+def test_what_stands_beside_the_length_in_a_file_is_asked_for_and_what_it_lies_over_is_not():
+    conf = written("atari:\n  n_timesteps: 500\n  learning_starts: 700\n")
+    assert "learning_starts must be below" in error_of(resolve, conf_file=conf)
+    conf = written("atari:\n  n_timesteps: 10_000\n  learning_starts: 1000\n  log_interval: 50\n")
+    config = resolve(conf_file=conf, overrides={"n_timesteps": 800}).config
+    assert (config.learning_starts, config.log_interval) == (80, 40)
 
 
 def test_a_run_too_short_for_its_exploration_is_warned_about():

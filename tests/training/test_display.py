@@ -19,7 +19,7 @@ from dqn_zoo.training.display import (
     Status,
     make_display,
 )
-from dqn_zoo.training.rates import RateMeter, format_duration
+from dqn_zoo.training.rates import RateMeter, about, format_duration
 
 HEADING = Heading(name="SpaceInvaders_3", n_timesteps=1_000_000, random_score=148.0)
 STATUS = Status(
@@ -253,6 +253,13 @@ def test_durations_read_like_a_clock() -> None:
     seconds = (0.4, 59.6, 3599, 3600, 90_061, math.nan, -1.0)
     assert [format_duration(number) for number in seconds] == [
         "0:00", "1:00", "59:59", "1:00:00", "1d 1:01:01", "-", "0:00",
+    ]  # fmt: skip
+
+
+def test_a_rough_time_reads_as_one_would_say_it() -> None:
+    seconds = (0.2, 59.4, 2_232, 3_599, 7_800, 10_800, 86_400 * 3.21)
+    assert [about(number) for number in seconds] == [
+        "1 s", "59 s", "37 min", "1 h", "2 h 10 min", "3 h", "3.2 days",
     ]  # fmt: skip
 
 
