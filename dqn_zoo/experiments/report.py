@@ -135,7 +135,7 @@ def _result(each: Described) -> dict[str, Any]:
         "played": [],
         "manifest": read_manifest(run),
     }
-    for file in sorted(run.path.glob("results*.json")):
+    for file in sorted([*run.path.glob("results*.json"), *run.path.glob("results/*.json")]):
         try:
             played = json.loads(file.read_text())
             row["played"].append(

@@ -1,10 +1,8 @@
 """What a session of play says in words, and the file results.json."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,22 +129,6 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
         "games": [asdict(game) for game in games],
         **describe_machine(),
     }
-
-
-def larger_sample(file: Path, new: Mapping[str, Any]) -> int | None:
-    """Return how many games a results.json has, where they outnumber `new`; else None.
-
-    They count if they were played with the same weights, by the same rules and epsilon. A file that
-    cannot be read has none.
-    """
-    try:
-        kept = json.loads(file.read_bytes())
-        number = int(kept["n_eval_episodes"])
-        is_same_agent = kept["weights"]["sha256"] == new["weights"]["sha256"]
-        is_same_play = all(kept[key] == new[key] for key in ("env", "protocol", "epsilon"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return number if is_same_agent and is_same_play and number > new["n_eval_episodes"] else None
 
 
 def _count(num_games: int) -> str:

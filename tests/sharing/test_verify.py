@@ -26,7 +26,7 @@ def master(tmp_path_factory) -> tuple[Run, Files]:
     computer = Computer(tmp_path_factory.mktemp("author"), hub=None)
     run = make_run(computer.logs, network="small", max_frames=300, eval_epsilon=0.9)
     run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
-    ended = computer.run("push", *FAST, "--episodes", "6", "--no-render", "--dry-run")
+    ended = computer.run("push", *FAST, "--episodes", "12", "--no-render", "--dry-run")
     assert ended.code == 0, ended.output
     folder = run.path / "hub" / "dqn-Breakout"
     return run, {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -60,8 +60,8 @@ def test_a_true_score_holds_in_other_games(computer, master):
     assert ended.code == 0, ended.output
     results = json.loads(files["results.json"])
     claimed, now = numbers(ended.output, "claimed"), numbers(ended.output, "now")
-    assert claimed[:3] == [round(results["mean_reward"], 2), round(results["std_reward"], 2), 6]
-    assert now[2] == 6
+    assert claimed[:3] == [round(results["mean_reward"], 2), round(results["std_reward"], 2), 12]
+    assert now[2] == 12
     low, high = numbers(ended.output, "interval")[:2]
     assert low < 0 < high
     assert (low + high) / 2 == pytest.approx(now[0] - claimed[0], abs=0.1)
@@ -75,6 +75,22 @@ def test_the_games_of_a_verdict_are_fresh_each_time(computer, master):
     assert [len(found) for found in seeds] == [1, 1]
     claimed = str(json.loads(master[1]["results.json"])["seed"])
     assert len({seeds[0][0], seeds[1][0], claimed}) == 3
+
+
+def few_games(results: dict) -> None:
+    results["n_eval_episodes"] = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "flags", "num_games"),
+    [(lambda results: None, ("--episodes", "2"), 2), (few_games, (), 3)],
+)
+def test_of_few_games_no_score_holds(change, flags, num_games, computer, master):
+    computer.hub.add(REPO, with_results(master[1], change))
+    ended = computer.run("verify", REPO, *GAMES, *flags)
+    assert (ended.code, numbers(ended.output, "now")[2]) == (1, 2 if flags else 10)
+    said = f"too few games to say: the interval contains 0, and of {num_games} games"
+    assert ended.last_line.startswith(said)
 
 
 def test_a_made_up_score_does_not_hold(computer, master):
@@ -101,10 +117,10 @@ def test_a_card_that_says_more_than_its_results_does_not_hold(computer, master):
 def test_the_card_is_compared_although_somebody_played_since(computer, master):
     computer.hub.add(REPO, master[1])
     assert computer.run("enjoy", "--hub", REPO, "--episodes", "2", *FAST, "--no-render").code == 0
-    ended = computer.run("verify", REPO, *GAMES, "--episodes", "3")
+    ended = computer.run("verify", REPO, *GAMES, "--episodes", "13")
     assert ended.code == 0, ended.output
-    assert numbers(ended.output, "claimed")[2] == 6
-    assert numbers(ended.output, "now")[2] == 3
+    assert numbers(ended.output, "claimed")[2] == 12
+    assert numbers(ended.output, "now")[2] == 13
 
 
 def test_what_a_card_says_is_not_obeyed_by_the_terminal(computer, master):
@@ -123,7 +139,7 @@ def test_the_rules_of_the_card_are_played_not_those_of_the_settings(computer, ma
         results["epsilon"] = results["protocol"]["eval_epsilon"] = 0.0
 
     computer.hub.add(REPO, with_results(master[1], deterministic))
-    assert "epsilon 0, 6 games" in computer.run("verify", REPO, *FAST).output
+    assert "epsilon 0, 12 games" in computer.run("verify", REPO, *FAST).output
 
 
 def test_a_run_of_ones_own_is_verified_by_its_name(computer, master):
