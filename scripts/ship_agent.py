@@ -23,7 +23,7 @@ from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
 from dqn_zoo.sharing.pretrained import PRETRAINED
-from dqn_zoo.sharing.push import Staging, stage_results, training_record
+from dqn_zoo.sharing.push import Staging, played_results, stage_results, training_record
 from dqn_zoo.system.signals import exit_code
 
 LARGEST_BYTES = 4 * 2**20
@@ -60,7 +60,7 @@ def main() -> int:
             return exit_code(interruption)
         print(*summary_lines(session, summarize([game.score for game in games])), sep="\n")
         staging = Staging(path=halved.path, repo_id=f"dqn_zoo/{config.env}")
-        stage_results(staging, session, games)
+        stage_results(staging, played_results(session, games))
         write_description(
             halved.path,
             config,

@@ -158,7 +158,7 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         )
     finally:
         is_filmed = film is not None and film.close()
-    _report(session, games, arguments.output, was_interrupted=interruption is not None)
+    _report(session, config, games, arguments.output, was_interrupted=interruption is not None)
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
     if interruption is not None:
@@ -278,13 +278,16 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
 
 
 def _report(
-    session: "Session", games: "list[Game]", output: Path | None, *, was_interrupted: bool
+    session: "Session",
+    config: "Config",
+    games: "list[Game]",
+    output: Path | None,
+    *,
+    was_interrupted: bool,
 ) -> None:
-    """Print the summary and write results.json.
-
-    An interrupted evaluation is not written, and a run keeps the larger of two of the same agent.
-    """
-    from dqn_zoo.play.results import larger_sample, results, summary_lines
+    """Print the summary and write it; an interrupted evaluation is not written."""
+    from dqn_zoo.play.measurements import record
+    from dqn_zoo.play.results import results, summary_lines
     from dqn_zoo.play.statistics import summarize
     from dqn_zoo.system.files import replace_file
 
@@ -299,15 +302,20 @@ def _report(
         return
     games = sorted(games, key=lambda game: game.index)
     content = results(session, games, summary)
-    kept = larger_sample(file, content) if output is None else None
-    if kept is not None:
-        print(f"results: {file} keeps its {kept} games; --output FILE writes these {len(games)}")
-        return
     try:
-        replace_file(file, json.dumps(content, indent=2).encode())
+        if output is not None:
+            replace_file(output, json.dumps(content, indent=2).encode())
+            print(f"results: {output}")
+            return
+        kept = record(session.run, config, content)
     except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror})") from error
-    print(f"results: {file}")
+        raise UserError(f"{error.filename or file} cannot be written ({error.strerror})") from error
+    said = f"results: {kept.file}"
+    if kept.num_games > len(games):
+        said += f" keeps its {kept.num_games} games; --output FILE writes these {len(games)}"
+    elif kept.file != file:
+        said += f"; {file.name} keeps what the run is known by"
+    print(said)
 
 
 def _wants_window(arguments: argparse.Namespace) -> bool:

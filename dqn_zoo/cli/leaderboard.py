@@ -114,6 +114,8 @@ def _print(board: "Leaderboard", top: int) -> None:
             f"* not played by the protocol {board.protocol}, or not known to be: such numbers do "
             "not compare"
         )
+    if any(row.has_few_games for row in shown):
+        print("- fewer than ten games: too few for a rank, so that a lucky one decides nothing")
     print(
         f"{board.num_cards:,} cards read, {board.num_unreadable:,} of them without a score that "
         "can be read; nobody has checked the others"
@@ -136,7 +138,7 @@ def _table(board: "Leaderboard", rows: "Sequence[Row]", top: int, *, is_wide: bo
         if place == top:
             table.add_section()
         cells = [
-            f"{row.rank}",
+            "-" if row.rank is None else f"{row.rank}",
             f"{row.result:,.1f}",
             f"{row.mean:,.1f} +/- {row.std:,.1f}",
             "?" if row.num_games is None else f"{row.num_games}",

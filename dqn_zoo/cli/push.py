@@ -67,10 +67,11 @@ def _build_parser() -> Parser:
         type=whole_number(2),
         default=DEFAULT_EPISODES,
         metavar="N",
-        help=f"full games to play (default: {DEFAULT_EPISODES})",
+        help="full games to play, unless as many were played of these weights before "
+        f"(default: {DEFAULT_EPISODES})",
     )
     games.add_argument(
-        "--fresh", action="store_true", help="play again what an interrupted push has played"
+        "--fresh", action="store_true", help="play again what was played of these weights before"
     )
     add_rules(games)
     _add_film(parser.add_argument_group("film"))
@@ -193,19 +194,30 @@ def _preview(arguments: argparse.Namespace, repo_id: str, remote: "Remote | None
 def _results(
     arguments: argparse.Namespace, session: "Session", staging: "Staging", agent: "Agent"
 ) -> dict[str, Any]:
-    """Return results.json: of the games that are played now, or of an interrupted push."""
-    from dqn_zoo.sharing.push import stage_results, staged_results
+    """Return results.json: the most games that were played of these weights, or those of now."""
+    from dqn_zoo.play.measurements import measured, record
+    from dqn_zoo.settings.recipes import load_config
+    from dqn_zoo.sharing.push import measured_results, played_results, stage_results
 
-    found = None if arguments.fresh else staged_results(staging, session)
+    seed = arguments.seed if "seed" in arguments.given else None
+    found = None
+    if not arguments.fresh:
+        found = measured_results(session, measured(session.run), seed=seed)
     if found is not None:
-        print(f"already played: {staging.results_file} (--fresh plays again)")
-        return found
-    staging.film.unlink(missing_ok=True)
-    games, interruption = play_games(session, agent.q_values, has_progress_bar=arguments.progress)
-    if interruption is not None:
-        print("interrupted: nothing was uploaded")
-        raise interruption
-    return stage_results(staging, session, games)
+        print(f"already played: {found.num_games} games, {found.file} (--fresh plays again)")
+        content = dict(found.content)
+    else:
+        staging.film.unlink(missing_ok=True)
+        games, interruption = play_games(
+            session, agent.q_values, has_progress_bar=arguments.progress
+        )
+        if interruption is not None:
+            print("interrupted: nothing was uploaded")
+            raise interruption
+        content = played_results(session, games)
+    stage_results(staging, content)
+    record(session.run, load_config(session.run.config_file), content)
+    return content
 
 
 def _film(

@@ -26,8 +26,8 @@ EXIT_DOES_NOT_HOLD = 1
 
 _EPILOG = """\
 The card's mean is as noisy as the new one, so both go into the comparison: the score holds where
-Welch's 95 % interval of the difference contains 0. Exit code 0: it holds; 1: it does not; 2: a
-mistake. See docs/sharing.md.
+Welch's 95 % interval of the difference contains 0, with ten games or more on both sides. Exit code
+0: it holds; 1: it does not, or the games are too few to say; 2: a mistake. See docs/sharing.md.
 """
 
 
@@ -55,7 +55,7 @@ def _build_parser() -> Parser:
         "--episodes",
         type=whole_number(2),
         metavar="N",
-        help="full games to play (default: as many as the card)",
+        help="full games to play (default: as many as the card, at least 10)",
     )
     games.add_argument(
         "--seed",
@@ -81,6 +81,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     arguments.seed = _fresh_seed(arguments.seed, claim.seed)
 
     from dqn_zoo.play.agent import build_agent
+    from dqn_zoo.play.measurements import FEWEST_GAMES
     from dqn_zoo.play.results import headline
     from dqn_zoo.play.session import weights_of_file
     from dqn_zoo.play.statistics import summarize
@@ -89,7 +90,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         arguments,
         run,
         claim.config,
-        num_games=arguments.episodes or claim.sample.num_games,
+        num_games=arguments.episodes or max(FEWEST_GAMES, claim.sample.num_games),
         weights=weights_of_file(run, claim.weights),
     )
     agent = build_agent(claim.weights, session.config, device=session.device)

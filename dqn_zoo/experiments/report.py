@@ -164,7 +164,7 @@ def _result(run: Run, config: Config) -> dict[str, Any]:
         "played": [],
         "manifest": read_manifest(run),
     }
-    for file in sorted(run.path.glob("results*.json")):
+    for file in sorted([*run.path.glob("results*.json"), *run.path.glob("results/*.json")]):
         try:
             played = read_results(file)
         except DocumentError as error:

@@ -1,20 +1,17 @@
 """What a session of play says in words, and the file results.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from dqn_zoo.play.evaluation import Game
-from dqn_zoo.play.results_file import read_results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import Summary
 from dqn_zoo.settings.games import COURSE_GAME, COURSE_GAMES, COURSE_PASS_MARK, SCORES
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, rules_in_words
-from dqn_zoo.system.documents import DocumentError
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -126,22 +123,6 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
         "games": [asdict(game) for game in games],
         **describe_machine(),
     }
-
-
-def larger_sample(file: Path, new: Mapping[str, Any]) -> int | None:
-    """Return how many games a results.json has, where they outnumber `new`; else None.
-
-    They count if they were played with the same weights, by the same rules and epsilon. A file that
-    cannot be read has none.
-    """
-    try:
-        kept = read_results(file)
-    except DocumentError:
-        return None
-    number = kept["n_eval_episodes"]
-    is_same_agent = (kept.get("weights") or {}).get("sha256") == new["weights"]["sha256"]
-    is_same_play = all(kept.get(key) == new[key] for key in ("env", "protocol", "epsilon"))
-    return number if is_same_agent and is_same_play and number > new["n_eval_episodes"] else None
 
 
 def _count(num_games: int) -> str:

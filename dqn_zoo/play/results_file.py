@@ -40,6 +40,8 @@ class Results(TypedDict):
     protocol: NotRequired[dict[str, Any] | None]
     epsilon: NotRequired[Annotated[float, Field(ge=0.0, le=1.0)]]
     seed: NotRequired[int | None]
+    n_timesteps: NotRequired[Count | None]
+    games: NotRequired[list[dict[str, Any]]]
 
 
 def read_results(path: Path) -> Results:

@@ -5,7 +5,8 @@ logs/dqn/SpaceInvaders_1/
     manifest.json         versions, hardware, commands (see manifest.py)
     model.safetensors     the final weights
     best_model.safetensors
-    progress.csv, episodes.csv, evaluations.csv (see metrics.py), results.json
+    progress.csv, episodes.csv, evaluations.csv (see metrics.py)
+    results.json, results/ (see play/measurements.py)
     checkpoints/, tensorboard/
 """
 
@@ -116,7 +117,7 @@ class Run:
 
     @property
     def results_file(self) -> Path:
-        """Scores of the last `dqn-enjoy`."""
+        """The largest sample of games by the run's own rules."""
         return self.path / "results.json"
 
     @property

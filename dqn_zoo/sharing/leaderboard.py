@@ -15,7 +15,8 @@ from io import StringIO
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.results_file import LARGEST_SCORE, read_results, rules_of
+from dqn_zoo.play.measurements import FEWEST_GAMES, Measured, has_any, is_current, measured
+from dqn_zoo.play.results_file import LARGEST_SCORE
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
@@ -38,7 +39,7 @@ class Row:
     """One agent.
 
     Attributes:
-        rank: from 1; agents with equal results share one.
+        rank: from 1; agents with equal results share one; None: of too few games for a rank.
         name: repository, or folder of a run.
         owner: of the repository; `you` for a run.
         library: that trained it.
@@ -53,7 +54,7 @@ class Row:
         is_own: a run on this computer.
     """
 
-    rank: int = 0
+    rank: int | None = None
     name: str
     owner: str
     library: str
@@ -66,6 +67,11 @@ class Row:
     updated: str
     url: str
     is_own: bool
+
+    @property
+    def has_few_games(self) -> bool:
+        """Whether its mean is known to be of fewer games than one is compared by."""
+        return self.num_games is not None and self.num_games < FEWEST_GAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,25 +153,33 @@ def own_rows(
         log_folder: folder of the runs.
         warn: takes a line about a run that is left out because it cannot be read.
     """
-    for file in sorted(log_folder.glob(f"*/{game}_*/results.json")):
-        run = Run(file.parent)
-        if not re.fullmatch(rf"{re.escape(game)}_[1-9][0-9]*", run.path.name):
+    for path in sorted(log_folder.glob(f"*/{game}_*")):
+        run, reasons = Run(path), list[str]()
+        if not re.fullmatch(rf"{re.escape(game)}_[1-9][0-9]*", path.name) or not has_any(run):
             continue
         try:
-            if "origin" not in read_manifest(run):
-                yield _own_row(run, game, protocol)
+            if "origin" in read_manifest(run):
+                continue
+            samples = measured(run, reasons.append)
+            if samples:
+                yield _own_row(run, game, protocol, samples)
         except UserError as error:
-            warn(f"{run.path} is left out: {' '.join(str(error).split())[:200]}")
+            samples, reasons = [], [str(error)]
+        if not samples:
+            warn(f"{run.path} is left out: {' '.join(reasons[0].split())[:200]}")
 
 
 def ranked(rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield rows with their ranks, the best result first; the name decides a tie's order."""
-    ordered = sorted(rows, key=lambda row: (-row.result, row.name))
+    """Yield rows with their ranks, the best result first; the name decides a tie's order.
+
+    Those that are known to be of fewer games than a mean is compared by come last, without one.
+    """
+    ordered = sorted(rows, key=lambda row: (row.has_few_games, -row.result, row.name))
     rank = 0
     for place, row in enumerate(ordered, start=1):
         if place == 1 or row.result < ordered[place - 2].result:
             rank = place
-        yield replace(row, rank=rank)
+        yield replace(row, rank=None if row.has_few_games else rank)
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -224,25 +238,30 @@ def _card_row(model: Model, protocol: str) -> Row | None:
     )
 
 
-def _own_row(run: Run, game: str, protocol: str) -> Row:
-    """Return the row of a run; whatever is wrong with its files is raised."""
-    content = read_results(run.results_file)
-    if game not in (content.get("env"), load_config(run.config_file).env):
-        raise DocumentError(f"{run.results_file}: expected games of {game}")
-    mean, std = float(content["mean_reward"]), float(content["std_reward"])
-    rules = rules_in_words(rules_of(content, where=str(run.results_file)))
-    words, is_same = _with_epsilon(rules, content.get("epsilon"), protocol)
+def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row:
+    """Return the row of a run: its largest sample by the protocol, of weights that it has."""
+    if game not in (samples[0].content.get("env"), load_config(run.config_file).env):
+        raise DocumentError(f"{samples[0].file}: expected games of {game}")
+
+    def compared(sample: Measured) -> tuple[str, bool]:
+        return _with_epsilon(rules_in_words(sample.rules), sample.rules.eval_epsilon, protocol)
+
+    best = max(
+        samples,
+        key=lambda sample: (is_current(run, sample), compared(sample)[1], sample.num_games),
+    )
+    words, is_same = compared(best)
     return Row(
         name=str(run.path),
         owner="you",
         library=OURS,
-        mean=mean,
-        std=std,
-        result=mean - std,
-        num_games=content["n_eval_episodes"],
+        mean=best.mean,
+        std=best.std,
+        result=best.mean - best.std,
+        num_games=best.num_games,
         protocol=words,
         is_same_protocol=is_same,
-        updated=content.get("eval_datetime", "")[:10],
+        updated=best.content.get("eval_datetime", "")[:10],
         url="",
         is_own=True,
     )

@@ -11,8 +11,8 @@ from typing import Any
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.film import check_film
+from dqn_zoo.play.measurements import Measured, largest, read_measured
 from dqn_zoo.play.results import results
-from dqn_zoo.play.results_file import read_results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.learning_curve import draw_learning_curve
@@ -35,7 +35,6 @@ from dqn_zoo.sharing.agent_files import (
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
-from dqn_zoo.system.documents import DocumentError
 from dqn_zoo.system.files import replace_file
 
 TENSORBOARD = "tensorboard"
@@ -121,36 +120,50 @@ def open_staging(run: Run, repo_id: str) -> Staging:
     return Staging(path=path, repo_id=repo_id)
 
 
-def staged_results(staging: Staging, session: Session) -> dict[str, Any] | None:
-    """Return the results of an earlier push that was interrupted, if they are of the same games.
+def measured_results(
+    session: Session, samples: list[Measured], *, seed: int | None
+) -> Measured | None:
+    """Return the largest sample of the agent that a session would play, if it is large enough.
 
-    The same weights, rules, seed and number of games give the same results again.
+    Args:
+        session: that would play otherwise.
+        samples: what was measured of the run.
+        seed: that the games must have; None: any.
     """
-    try:
-        found: dict[str, Any] = dict(read_results(staging.results_file))
-    except DocumentError:
+    found = largest(samples, sha256=session.weights.sha256, rules=session.protocol, seed=seed)
+    if found is None or found.num_games < (session.num_games or 0):
         return None
-    wanted = results(session, [], summarize([0.0]))
-    keys = ("weights", "protocol", "epsilon", "seed", "frame_stack", "crop", "env", "versions")
-    same = all(found.get(key) == _plain(wanted[key]) for key in keys)
-    return found if same and found["n_eval_episodes"] == session.num_games else None
+    needed = results(session, [], summarize([0.0])).keys()
+    is_whole = needed <= found.content.keys() and len(found.content["games"]) == found.num_games
+    # Where the steps decide how many games there are, long ones are rarer than they should be.
+    return found if is_whole and found.content["n_timesteps"] is None else None
 
 
-def stage_results(staging: Staging, session: Session, games: Sequence[Game]) -> dict[str, Any]:
-    """Write results.json and return its content.
-
-    Raises:
-        UserError: the disk is full.
-    """
+def played_results(session: Session, games: Sequence[Game]) -> dict[str, Any]:
+    """Return results.json of games that were played now."""
     games = sorted(games, key=lambda game: game.index)
     content: dict[str, Any] = _plain(
         results(session, games, summarize([game.score for game in games]))
     )
+    return content
+
+
+def stage_results(staging: Staging, content: Mapping[str, Any]) -> None:
+    """Write results.json; a film of other weights or rules is removed.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        before = read_measured(staging.results_file).subject
+    except ValueError:
+        before = None
     try:
         replace_file(staging.results_file, json.dumps(content, indent=2).encode())
+        if before != read_measured(staging.results_file).subject:
+            staging.film.unlink(missing_ok=True)
     except OSError as error:
         raise _no_room(staging, error) from error
-    return content
 
 
 def complete(

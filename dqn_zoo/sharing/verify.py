@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.measurements import FEWEST_GAMES
 from dqn_zoo.play.results_file import read_results, sample_of
 from dqn_zoo.play.statistics import Sample, Summary, welch_interval
 from dqn_zoo.runs.manifest import read_manifest
@@ -43,11 +44,13 @@ class Verdict(NamedTuple):
     Attributes:
         difference: mean now minus mean claimed.
         interval: Welch's 95 % interval of that difference.
+        is_told: it is known from games enough, or the card says another thing than its results.
         holds: the interval contains 0, and the card says what its own results say.
     """
 
     difference: float
     interval: tuple[float, float]
+    is_told: bool
     holds: bool
 
 
@@ -77,8 +80,10 @@ def judge(claim: Claim, played: Summary) -> Verdict:
     """Compare what was played now with what was claimed."""
     now = Sample(played.num_games, played.mean, played.std)
     interval = welch_interval(now, claim.sample)
-    contains_0 = interval[0] <= 0.0 <= interval[1]
-    return Verdict(now.mean - claim.sample.mean, interval, contains_0 and claim.card is None)
+    agrees = interval[0] <= 0.0 <= interval[1] and claim.card is None
+    # Of few games the interval is so wide that it contains nearly anything.
+    is_told = not agrees or min(now.num_games, claim.sample.num_games) >= FEWEST_GAMES
+    return Verdict(now.mean - claim.sample.mean, interval, is_told, agrees and is_told)
 
 
 def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
@@ -94,6 +99,13 @@ def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
     ]
     if claim.card is not None:
         lines.append(f"the card says {claim.card}, which is not what its own results.json says")
+    if not verdict.is_told:
+        few = min(played.num_games, sample.num_games)
+        lines.append(
+            f"too few games to say: the interval contains 0, and of {few} games it contains nearly "
+            f"anything; it takes {FEWEST_GAMES} on both sides"
+        )
+        return lines
     lines.append(
         "the score holds: the interval contains 0"
         if verdict.holds

@@ -265,8 +265,13 @@ def test_the_protocol_is_the_command_lines_else_the_runs_own(
     assert "protocol zoo with noop_max 7, epsilon 0.01" in capsys.readouterr().out
     assert results_of(run)["protocol"]["action_repeat_probability"] == 0.0
     assert play("--protocol", "machado", "--epsilon", "1", "--episodes", "1") == 0
-    assert "protocol machado with noop_max 7, epsilon 1" in capsys.readouterr().out
-    assert results_of(run)["protocol"]["action_repeat_probability"] == 0.25
+    said = capsys.readouterr().out
+    assert "protocol machado with noop_max 7, epsilon 1" in said
+    assert said.endswith("epsilon-1.json; results.json keeps what the run is known by\n")
+    assert results_of(run)["protocol"]["action_repeat_probability"] == 0.0
+    [beside] = (run.path / "results").iterdir()
+    assert beside.name.endswith("-machado-with-noop_max-7-epsilon-1.json")
+    assert json.loads(beside.read_text())["protocol"]["action_repeat_probability"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -397,10 +402,11 @@ def test_fewer_games_do_not_replace_more_of_the_same_weights_by_the_same_rules(
     assert json.loads(elsewhere.read_text())["n_eval_episodes"] == 2
     assert number_kept(*short, "--episodes", "3", "--seed", "9") == 3
     assert results_of(run)["seed"] == 9  # as many are the newer ones
-    assert number_kept(*short, "--episodes", "2", "--load-last") == 2  # of other weights
-    assert number_kept("--epsilon", "0.9", "--no-render", "--episodes", "1", "--load-last") == 1
+    assert number_kept(*short, "--episodes", "2", "--load-last") == 3  # kept beside it
+    assert number_kept("--epsilon", "0.01", "--no-render", "--episodes", "1", "--load-last") == 1
+    assert "results.json\n" in capsys.readouterr().out  # by the run's own rules
     run.results_file.write_text("[]")
-    assert number_kept(*short, "--episodes", "1") == 1
+    assert number_kept(*short, "--episodes", "1") == 3  # which were kept beside it
 
 
 def break_weights(run: Run) -> None:

@@ -58,6 +58,8 @@ def computer(tmp_path):
         hub.add("eve/both", {"README.md": both})
         hub.add("eve/private", card("99.00 +/- 0.00"), private=True)
         hub.add("eve/pong", card("21.00 +/- 0.00", tag="PongNoFrameskip-v4"))
+        hub.add("eve/lucky", card("99.00 +/- 0.00", "dqn-zoo", protocol="zoo", epsilon=0.01,
+                                  n_eval_episodes=2))  # fmt: skip
         hub.add("eve/none", {"README.md": f"---\ntags: [{TAG}]\n---\n".encode()})
         hub.add("eve/broken", card("very good"))
         hub.add("eve/list", card(["20.00 +/- 1.00"]))
@@ -74,7 +76,7 @@ def add_run(logs: Path) -> Run:
     ended = Computer(logs.parent, hub=None).run("enjoy", "--run", str(run.path), *play)
     assert ended.code == 0, ended.output
     results = json.loads(run.results_file.read_text())
-    results |= {"mean_reward": 28.0, "std_reward": 2.0}
+    results |= {"mean_reward": 28.0, "std_reward": 2.0, "n_eval_episodes": 10}
     results["protocol"]["max_frames"] = 108_000
     run.results_file.write_text(json.dumps(results))
     return run
@@ -99,8 +101,10 @@ def test_cards_and_own_runs_are_ranked_by_mean_minus_std(computer):
         ("5", "bob/noisy", 20.0),
         ("6", "zoo/dqn", 18.25),
         ("7", "eve/both", 4.0),
+        ("", "eve/lucky", 99.0),  # two games
     ]
-    assert "9 cards read, 3 of them without a score that can be read" in ended.output
+    assert "- fewer than ten games: too few for a rank" in ended.output
+    assert "10 cards read, 3 of them without a score that can be read" in ended.output
     assert f"{own} (yours)" in ended.output.replace("\n", "")
     assert rows[3]["is_own"] == "True"
     assert rows[0]["url"] == "https://huggingface.co/ann/best"
@@ -119,6 +123,7 @@ def test_rows_that_do_not_compare_are_marked(computer):
         "noisy": ("CleanRL's own", "False"),
         "dqn": ("sb3", "False"),
         "both": ("unknown", "False"),
+        "lucky": ("zoo, epsilon 0.01", "True"),
     }
     ended, rows = board(computer, "--protocol", "sb3")
     assert [row["name"] for row in rows if row["is_same_protocol"] == "True"] == ["zoo/dqn"]
@@ -127,10 +132,10 @@ def test_rows_that_do_not_compare_are_marked(computer):
 
 def test_the_table_is_short_but_shows_own_runs(computer):
     ended, rows = board(computer, "--top", "2")
-    assert len(rows) == 7
+    assert len(rows) == 8
     for shown, name in ((True, "ann/sure"), (True, "Breakout_1"), (False, "bob/noisy")):
         assert (name in ended.output) is shown
-    assert "4 more: --top 7" in ended.output
+    assert "5 more: --top 8" in ended.output
     ended, rows = board(computer, "--library", "cleanrl")
     assert [row["name"].split("/")[-1] for row in rows] == ["Breakout_1", "noisy"]
 

@@ -89,6 +89,7 @@ def test_a_dry_run_makes_and_checks_everything_without_a_network_or_a_token(stag
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((folder / "results.json").read_text())
     assert len(results["games"]) == results["n_eval_episodes"] == 3
+    assert json.loads(run.results_file.read_text()) == results  # what a push plays is known
     assert (folder / "model.safetensors").read_bytes() == run.best_model_file.read_bytes()
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in ("anns-laptop", str(run.path.parents[2]), "PASSWORD"):

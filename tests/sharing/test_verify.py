@@ -11,8 +11,10 @@ from support.hub_standin import Files, running_hub
 from support.run_makers import make_run, weights_of
 from test_pull import described
 
+from dqn_zoo.play.statistics import Sample, summarize
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.verify import Claim, judge, verdict_lines
 
 REPO = "ann/dqn-Breakout"
 FAST = ("--num-threads", "1")
@@ -26,7 +28,7 @@ def master(tmp_path_factory) -> tuple[Run, Files]:
     computer = Computer(tmp_path_factory.mktemp("author"), hub=None)
     run = make_run(computer.logs, network="small", max_frames=300, eval_epsilon=0.9)
     run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
-    ended = computer.run("push", *FAST, "--episodes", "6", "--no-render", "--dry-run")
+    ended = computer.run("push", *FAST, "--episodes", "12", "--no-render", "--dry-run")
     assert ended.code == 0, ended.output
     folder = run.path / "hub" / "dqn-Breakout"
     return run, {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -60,10 +62,10 @@ def test_a_true_score_holds_in_other_games(computer, master):
     assert ended.code == 0, ended.output
     results = json.loads(files["results.json"])
     claimed, now = numbers(ended.output, "claimed"), numbers(ended.output, "now")
-    assert claimed[:3] == [round(results["mean_reward"], 2), round(results["std_reward"], 2), 6]
-    assert now[2] == 6
+    assert claimed[:3] == [round(results["mean_reward"], 2), round(results["std_reward"], 2), 12]
+    assert now[2] == 12
     low, high = numbers(ended.output, "interval")[:2]
-    assert low < 0 < high
+    assert low <= 0 <= high
     assert (low + high) / 2 == pytest.approx(now[0] - claimed[0], abs=0.1)
     assert ended.last_line == "the score holds: the interval contains 0"
 
@@ -75,6 +77,31 @@ def test_the_games_of_a_verdict_are_fresh_each_time(computer, master):
     assert [len(found) for found in seeds] == [1, 1]
     claimed = str(json.loads(master[1]["results.json"])["seed"])
     assert len({seeds[0][0], seeds[1][0], claimed}) == 3
+
+
+@pytest.mark.parametrize(("claimed", "played"), [(9, 100), (100, 9), (2, 2)])
+def test_of_few_games_no_score_holds_but_one_may_not_hold(claimed, played, master):
+    claim = Claim(
+        sample=Sample(claimed, 5.0, 2.0),
+        config=load_config(master[0].config_file),
+        weights=master[0].model_file,
+        seed=None,
+        card=None,
+    )
+    near, far = (summarize([mean - 2, mean + 2] * (played // 2) + [mean]) for mean in (5.0, 500.0))
+    verdict = judge(claim, near)
+    assert (verdict.is_told, verdict.holds) == (False, False)
+    last = verdict_lines(claim, near, verdict)[-1]
+    assert last.startswith("too few games to say: the interval contains 0, and of ")
+    verdict = judge(claim, far)
+    assert (verdict.is_told, verdict.holds) == (True, False)
+    assert verdict_lines(claim, far, verdict)[-1].startswith("the score does not hold")
+
+
+def test_of_ten_games_on_both_sides_a_score_holds(master):
+    sample = Sample(10, 5.0, 2.0)
+    claim = Claim(sample, load_config(master[0].config_file), master[0].model_file, None, None)
+    assert judge(claim, summarize([3.0, 7.0] * 5)).holds
 
 
 def test_a_made_up_score_does_not_hold(computer, master):
@@ -101,10 +128,10 @@ def test_a_card_that_says_more_than_its_results_does_not_hold(computer, master):
 def test_the_card_is_compared_although_somebody_played_since(computer, master):
     computer.hub.add(REPO, master[1])
     assert computer.run("enjoy", "--hub", REPO, "--episodes", "2", *FAST, "--no-render").code == 0
-    ended = computer.run("verify", REPO, *GAMES, "--episodes", "3")
+    ended = computer.run("verify", REPO, *GAMES, "--episodes", "13")
     assert ended.code == 0, ended.output
-    assert numbers(ended.output, "claimed")[2] == 6
-    assert numbers(ended.output, "now")[2] == 3
+    assert numbers(ended.output, "claimed")[2] == 12
+    assert numbers(ended.output, "now")[2] == 13
 
 
 def test_what_a_card_says_is_not_obeyed_by_the_terminal(computer, master):
@@ -123,7 +150,7 @@ def test_the_rules_of_the_card_are_played_not_those_of_the_settings(computer, ma
         results["epsilon"] = results["protocol"]["eval_epsilon"] = 0.0
 
     computer.hub.add(REPO, with_results(master[1], deterministic))
-    assert "epsilon 0, 6 games" in computer.run("verify", REPO, *FAST).output
+    assert "epsilon 0, 12 games" in computer.run("verify", REPO, *FAST).output
 
 
 def test_a_run_of_ones_own_is_verified_by_its_name(computer, master):
