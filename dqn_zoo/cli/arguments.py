@@ -246,7 +246,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters, see dqn-tune --help"
+_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters"
 _NO_WANDB = (
     "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
     "episodes.csv and evaluations.csv hold every number"

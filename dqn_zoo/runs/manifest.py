@@ -180,12 +180,12 @@ def goal_steps(manifest: Mapping[str, Any]) -> int:
 
 
 def has_finished(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a run has reached its goal, its last evaluation and weights included."""
-    goal = goal_steps(manifest)
-    return any(
-        entry["end_reason"] == "finished" and entry["end_step"] >= goal
-        for entry in manifest["invocations"]
-    )
+    """Return whether a run has reached its goal, its last evaluation and weights included.
+
+    The last invocation tells: a run that has finished is begun again only to go further, or back.
+    """
+    last = manifest["invocations"][-1]
+    return last["end_reason"] == "finished" and int(last["end_step"]) >= goal_steps(manifest)
 
 
 def _invocation(
