@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol
 
+from dqn_zoo import __version__
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 
 EXIT_INTERRUPTED = 130
@@ -78,6 +79,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        version = f"%(prog)s of dqn_zoo {__version__}"
+        self.add_argument(
+            "--version", action="version", version=version, help="print it, and stop (default: off)"
+        )
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse; an unknown flag is refused with the nearest one.

@@ -1,4 +1,4 @@
-"""`dqn-train`: start a run or resume one."""
+"""dqn-train: start a run or resume one."""
 
 import argparse
 import contextlib

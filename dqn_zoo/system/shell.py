@@ -17,20 +17,27 @@ def command(program: str, *words: object) -> str:
         program: its entry point, such as `dqn-train`.
         words: its arguments; a path that begins with a hyphen is not taken for a flag.
     """
-    return shlex.join([_reachable(program), *map(_word, words)])
+    return shlex.join([*_reachable(program), *map(_word, words)])
 
 
 def _word(word: object) -> str:
     return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
 
 
-def _reachable(program: str) -> str:
-    """Return the name of a program, or its path where the shell would find another or none."""
-    own = Path(sys.executable).with_name(program + Path(sys.executable).suffix)
-    found = shutil.which(program)
-    if not own.exists() or (found is not None and os.path.samefile(found, own)):
-        return program
+def _reachable(program: str) -> list[str]:
+    """Return the name of a program, or what starts it where the shell finds another or none."""
+    python = Path(sys.executable)
+    own, found = python.with_name(program + python.suffix), shutil.which(program)
+    if not own.exists():  # it was installed elsewhere, or not at all
+        module = [_from_here(python), "-m", "dqn_zoo", program.removeprefix("dqn-")]
+        return module if found is None else [program]
+    if found is not None and os.path.samefile(found, own):
+        return [program]
+    return [_from_here(own)]
+
+
+def _from_here(path: Path) -> str:
     try:
-        return str(own.relative_to(Path.cwd()))
+        return str(path.relative_to(Path.cwd()))
     except (OSError, ValueError):  # it lies elsewhere, or the working folder was removed
-        return str(own)
+        return str(path)

@@ -133,6 +133,17 @@ def test_imports_of_examples_exist(page):
             assert all(hasattr(module, each.name) for each in node.names), ast.unparse(node)
 
 
+def test_the_example_of_the_readme_runs_on_a_fresh_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    examples = [code for _, language, code in FENCE.findall((ROOT / "README.md").read_text())
+                if language == "python"]  # fmt: skip
+    for code in examples:
+        exec(code, {})
+    assert len(capsys.readouterr().out.splitlines()) == 2  # q values of two environments
+    assert examples
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_page_has_a_place_in_the_site():
     listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text()))
     docs = ROOT / "docs"
