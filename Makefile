@@ -27,8 +27,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Ctrl-C (130) and the time limit (75) are no errors: the run is saved, and says how it goes on.
 train: install
-	$(BIN)/dqn-train --env SpaceInvaders --algo laptop $(ARGS)
+	@trap : INT; $(BIN)/dqn-train --env SpaceInvaders --algo laptop $(ARGS); code=$$?; \
+	[ $$code -eq 130 ] || [ $$code -eq 75 ] || exit $$code
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)

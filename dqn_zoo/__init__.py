@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dqn_zoo.play.agent import Agent
     from dqn_zoo.play.evaluation import evaluate
     from dqn_zoo.settings.recipes import resolve
-    from dqn_zoo.sharing.pull import load_agent
+    from dqn_zoo.sharing.loading import load_agent
     from dqn_zoo.training.starting import TrainOptions, resume, train
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _HOMES = {
     "TrainOptions": "training.starting",
     "UserError": "errors",
     "evaluate": "play.evaluation",
-    "load_agent": "sharing.pull",
+    "load_agent": "sharing.loading",
     "make_envs": "envs.making",
     "resolve": "settings.recipes",
     "resume": "training.starting",
@@ -43,3 +43,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dqn_zoo' has no attribute {name!r}")
     return getattr(import_module(f"dqn_zoo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names; most are not here before they are used."""
+    return sorted({name for name in globals() if name.startswith("__")} | {*__all__})

@@ -3,11 +3,15 @@ make a small network tens of times slower.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
+from support import offers
 
 os.environ["OMP_NUM_THREADS"] = "1"
+# As in an activated environment: messages then call the commands by their names.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +21,9 @@ def one_thread() -> Iterator[None]:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def offers_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold what messages offer to its word, wherever a test meets one."""
+    offers.watch(monkeypatch)

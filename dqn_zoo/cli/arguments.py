@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol
 
+from dqn_zoo import __version__
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.system.signals import ended_by_signals, exit_code
 
@@ -80,6 +81,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        version = f"%(prog)s of dqn_zoo {__version__}"
+        self.add_argument(
+            "--version", action="version", version=version, help="print it, and stop (default: off)"
+        )
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse; an unknown flag is refused with the nearest one.
@@ -248,7 +253,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters, see dqn-tune --help"
+_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters"
 _NO_WANDB = (
     "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
     "episodes.csv and evaluations.csv hold every number"

@@ -31,7 +31,7 @@ _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "epis
 _EPILOG = """\
   dqn-bench --algos dqn,rainbow --games pong,breakout --seeds 3 -n 1e6 -f sweeps/first
   dqn-bench -f sweeps/first                 # continue with what is left, or show the table
-  dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games atari-3 --dry-run
+  dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games pong --dry-run -f two
 
 A plan is made once and kept in FOLDER/plan.yml; see docs/experiments.md.
 """

@@ -30,6 +30,7 @@ from dqn_zoo.cli.play_session import (
 )
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import NoRunError
+from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
     from dqn_zoo.play.evaluation import Game
@@ -199,7 +200,10 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
     from dqn_zoo.sharing.pretrained import find_pretrained, list_pretrained, unpack_pretrained
 
     if arguments.env is None:
-        raise UserError("--pretrained needs --env GAME; dqn-enjoy --list shows which there are")
+        raise UserError(
+            f"--pretrained needs --env GAME; {shell.command('dqn-enjoy', '--list')} shows which "
+            "there are"
+        )
     game = parse_game(arguments.env).game
     agent = find_pretrained(game)
     if agent is None:
@@ -249,7 +253,7 @@ def _list_pretrained() -> int:
         row = (f"{agent.steps:,}", agent.score, str(agent.num_games), agent.rules)
         table.add_row(agent.game, agent.recipe, *row)
     Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(table)
-    print("watch one: dqn-enjoy --pretrained --env GAME")
+    print("watch one: " + shell.command("dqn-enjoy", "--pretrained", "--env", "GAME"))
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
+from dqn_zoo.system import shell
 
 _EPILOG = """\
 Reads the weights and the plain settings of a zip of Stable-Baselines3's DQN (CnnPolicy);
@@ -65,7 +66,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from dqn_zoo.exchange.sb3_import import import_sb3
 
     run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
-    print(f"next: dqn-enjoy --run {run.quoted_path}")
+    print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 
 
 if __name__ == "__main__":

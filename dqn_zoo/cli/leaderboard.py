@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import Parser, command, whole_number
-from dqn_zoo.cli.play_session import add_log_folder
+from dqn_zoo.cli.play_session import add_log_folder, print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _build_parser() -> Parser:
         help="rules to compare with; other rows are marked (default: zoo)",
     )
     what.add_argument(
-        "--library", metavar="NAME", help="only cards of this library, such as dqn-zoo"
+        "--library", metavar="NAME", help="only cards of this library, such as dqn-zoo or sb3"
     )
     what.add_argument("--offline", action="store_true", help="only your own runs")
     add_log_folder(what)
@@ -79,18 +79,22 @@ def _show(arguments: argparse.Namespace) -> None:
         check_log_folder(arguments.folder)
     _check_files(arguments.csv, arguments.html)
 
+    from dqn_zoo.sharing.hub import UnreachableError
     from dqn_zoo.sharing.leaderboard import as_csv, as_html, make_leaderboard
 
-    with _progress() as on_card:
-        board = make_leaderboard(
-            game,
-            arguments.protocol,
-            log_folder=arguments.folder,
-            offline=arguments.offline,
-            library=arguments.library,
-            on_card=on_card,
-            warn=lambda line: print(f"warning: {line}", file=sys.stderr),
-        )
+    try:
+        with _progress() as on_card:
+            board = make_leaderboard(
+                game,
+                arguments.protocol,
+                log_folder=arguments.folder,
+                offline=arguments.offline,
+                library=arguments.library,
+                on_card=on_card,
+                warn=print_warning,
+            )
+    except UnreachableError as error:
+        raise UserError(f"{error}; --offline ranks your own runs alone") from error
     _print(board, arguments.top)
     _write("csv", arguments.csv, lambda: as_csv(board))
     _write("page", arguments.html, lambda: as_html(board))
@@ -116,6 +120,9 @@ def _print(board: "Leaderboard", top: int) -> None:
         )
     if any(row.has_few_games for row in shown):
         print("- fewer than ten games: too few for a rank, so that a lucky one decides nothing")
+    if board.is_offline:
+        print("your own runs alone; without --offline the cards on the Hub are ranked beside them")
+        return
     print(
         f"{board.num_cards:,} cards read, {board.num_unreadable:,} of them without a score that "
         "can be read; nobody has checked the others"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.play_session import add_log_folder
+from dqn_zoo.system import shell
 
 _EPILOG = """\
 Reads only safetensors and JSON, at one commit, which is printed. Anything that is not as it was
@@ -35,7 +36,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     from dqn_zoo.sharing.pull import pull
 
     run = pull(arguments.repo, log_folder=arguments.folder, command=sys.argv)
-    print(f"next: dqn-enjoy --run {run.quoted_path}")
+    print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 
 
 if __name__ == "__main__":

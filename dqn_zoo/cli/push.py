@@ -28,6 +28,7 @@ from dqn_zoo.cli.play_session import (
     print_warning,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
     from dqn_zoo.play.agent import Agent
@@ -281,7 +282,7 @@ def _upload(
     else:
         print(f"nothing is new: {uploaded.url} holds all of it, at commit {uploaded.commit}")
     at = f"@{arguments.revision}" if arguments.revision else ""
-    print(f"next: dqn-verify {repo_id}{at}")
+    print("next: " + shell.command("dqn-verify", repo_id + at))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`dqn-train`: start a run or resume one."""
+"""dqn-train: start a run or resume one."""
 
 import argparse
 import contextlib
@@ -15,6 +15,8 @@ from dqn_zoo.cli.train_arguments import (
     check_resume_flags,
     overrides_from,
 )
+from dqn_zoo.errors import UserError
+from dqn_zoo.system import shell
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
@@ -34,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_resume_flags(flags)
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
     if flags.resume is not None:
-        run, config = _run_to_resume(flags)
+        run, config, from_step = _run_to_resume(flags)
         from dqn_zoo.training.starting import resume
 
-        outcome = resume(run, config, options=_options(flags), stopwatch=stopwatch)
+        outcome = resume(
+            run, config, from_step=from_step, options=_options(flags), stopwatch=stopwatch
+        )
     else:
         resolved = _resolve(flags)
         if flags.print_config:
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log_folder=flags.log_folder,
             trained_agent=flags.trained_agent,  # looked at in _resolve
             options=_options(flags),
-            announce=partial(_announce, resolved, flags.time_limit),
+            announce=partial(_announce, resolved, flags),
             stopwatch=stopwatch,
         )
     return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
@@ -96,25 +100,36 @@ def _print_config(resolved: "Resolved") -> int:
     return 0
 
 
-def _announce(resolved: "Resolved", time_limit_s: float | None, config: "Config") -> None:
-    """Say what the run is about to do."""
-    for line in _preview(resolved, config, time_limit_s):
+def _announce(resolved: "Resolved", flags: argparse.Namespace, config: "Config") -> None:
+    """Say what the run is about to do, and what was begun before it."""
+    for line in _preview(resolved, config, flags.time_limit):
         print(line)
+    for line in _hint_on_unfinished(flags.log_folder, config):
+        print(line, flush=True)
 
 
-def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config]":
-    """Find a run, and take its own settings but for those that may change."""
+def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | None]":
+    """Find a run, its own settings but for those that may change, and the step to go back to."""
+    from dqn_zoo.runs.going_back import split_checkpoint
     from dqn_zoo.runs.run import find_run
     from dqn_zoo.settings.config import build_config
+    from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
 
-    run = find_run(arguments.log_folder, run=arguments.resume or None, exp_id=arguments.exp_id)
+    asked, from_step = split_checkpoint(arguments.resume)
+    run = find_run(
+        arguments.log_folder,
+        run=asked or None,
+        algo=arguments.algo,
+        game=None if arguments.env is None else parse_game(arguments.env).game,
+        exp_id=arguments.exp_id,
+    )
     config = load_config(run.config_file)
     changes, flags = overrides_from(arguments)
     changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
     if changes.get("device", config.device) != config.device:
         changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
-    return run, build_config(config.model_dump() | changes, flags)
+    return run, build_config(config.model_dump() | changes, flags), from_step
 
 
 def _options(arguments: argparse.Namespace) -> "TrainOptions":
@@ -170,7 +185,7 @@ def _preview(
     if config.device == "cpu" and not config.algo.startswith("laptop") and seconds > 2 * 3_600:
         yield (
             "  hint         no GPU: the recipe laptop is made for CPUs, "
-            f"dqn-train --env {config.env} --algo laptop"
+            + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")
         )
     if time_limit_s is not None and time_limit_s < seconds:
         yield _hint_on_limit(config, time_limit_s, seconds)
@@ -187,6 +202,23 @@ def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str
     if fit <= config.learning_starts:  # with so few nothing would be learned
         return hint
     return f"{hint}, or -n {fit:_} lets learning rate and epsilon reach their ends in time"
+
+
+def _hint_on_unfinished(log_folder: Path, config: "Config") -> Iterator[str]:
+    """Yield a line if the latest run of this game and recipe waits for its resume."""
+    from dqn_zoo.runs.manifest import has_finished, read_manifest
+    from dqn_zoo.runs.run import find_run, lock
+
+    try:
+        run = find_run(log_folder, algo=config.algo, game=config.env)
+        manifest = read_manifest(run)
+        with lock(run):  # nobody trains it at this moment
+            steps = run.checkpoint_steps()
+    except UserError:
+        return
+    if steps and "origin" not in manifest and not has_finished(manifest):
+        resume = shell.command("dqn-train", "--resume", run.path)
+        yield f"  hint         {run.path} stopped at step {steps[-1]:,}; {resume} goes on with it"
 
 
 def _pieces(config: "Config") -> Iterator[str]:
@@ -219,10 +251,10 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
             print(line)
         if outcome.reason == "finished":
             print(f"finished {path} at step {outcome.steps:,}")
-            print(f"watch it: dqn-enjoy --run {outcome.run.quoted_path}")
+            print("watch it: " + shell.command("dqn-enjoy", "--run", path))
         else:
             print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), saved")
-            print(f"resume it: dqn-train --resume {outcome.run.quoted_path}")
+            print("resume it: " + shell.command("dqn-train", "--resume", path))
     return EXIT_CODES[outcome.reason]
 
 

@@ -174,7 +174,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const=LATEST,
         metavar="RUN",
-        help="continue a run, given by folder or name; without RUN the latest (default: a new run)",
+        help="continue a run, given by folder or name; without RUN the latest, of --env and --algo "
+        "where they are given; RUN/checkpoints/step_... goes back to it (default: a new run)",
     )
     group.add_argument(
         "--exp-id",
@@ -303,6 +304,8 @@ _WITH_RESUME = frozenset(
         "--num-threads",
         "--cuda-graph",
         "--log-folder",
+        "--env",
+        "--algo",
         "--exp-id",
     }
 )

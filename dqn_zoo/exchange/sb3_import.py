@@ -221,7 +221,7 @@ def _rules_notes(config: Config, name: GameName) -> list[str]:
     if config.eval_epsilon is not None:
         notes.append(
             f"it plays with epsilon {config.eval_epsilon:g}, the exploration rate that was saved; "
-            "dqn-enjoy --epsilon sets another"
+            "--epsilon of dqn-enjoy sets another"
         )
     return notes
 

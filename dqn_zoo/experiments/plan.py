@@ -12,7 +12,6 @@ with another working folder, trains what its neighbours trained.
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import SCORES, parse_game
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
+from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LOCK_NAME
 
@@ -242,8 +242,10 @@ class Sweep:
         """
         if not (folder / PLAN_FILE).is_file():
             raise UserError(
-                f"{folder} holds no plan: start one with dqn-bench --algos ... --games ... "
-                f"-f {folder}"
+                f"{folder} holds no plan: start one with "
+                + shell.command(
+                    "dqn-bench", "--algos", "dqn", "--games", "SpaceInvaders", "-f", folder
+                )
             )
         return cls(folder, read_plan(folder / PLAN_FILE))
 
@@ -285,7 +287,7 @@ class Sweep:
     @property
     def command(self) -> str:
         """What goes on with the sweep, as a shell takes it."""
-        return shlex.join(["dqn-bench", "-f", str(self.folder)])
+        return shell.command("dqn-bench", "-f", self.folder)
 
     @property
     def runs(self) -> Path:

@@ -5,7 +5,6 @@ tuning/pong/
     best.yml    the winner, for dqn-train -c
 """
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
 from dqn_zoo.settings.recipes import as_yaml, resolve
+from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
 def train_command(goal: Goal, folder: Path) -> str:
     """Return the command that trains with the winner's settings."""
-    flags = ["--env", goal.game, "--algo", goal.algo, "-c", str(folder / BEST)]
-    return shlex.join(["dqn-train", *flags])
+    flags = ["--env", goal.game, "--algo", goal.algo, "-c", folder / BEST]
+    return shell.command("dqn-train", *flags)
 
 
 def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> str:

@@ -24,6 +24,7 @@ from dqn_zoo.runs.run import Run, find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system import shell
 from dqn_zoo.system.documents import (
     AS_WRITTEN,
     Count,
@@ -139,7 +140,7 @@ def find_weights(run: Run, which: Which | int) -> Path:
     if not run.model_file.exists():
         raise UserError(
             f"{run.path} has no weights yet: it has neither finished nor reached its first "
-            f"checkpoint; train it on with dqn-train --resume {run.quoted_path}"
+            f"checkpoint; train it on with {shell.command('dqn-train', '--resume', run.path)}"
         )
     return run.model_file
 

@@ -16,6 +16,7 @@ from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol
+from dqn_zoo.system import shell
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the
@@ -106,24 +107,21 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
             reasons = "; ".join(f"{passed.path.name}: {passed.reason}" for passed in skipped)
             raise UserError(
                 f"{run.path} has no checkpoint that can be read ({reasons or 'none was written'}): "
-                "play its model, without --load-last-checkpoint"
+                + _what_it_has(run)
             )
         return read_weights(
             find_weights(run, checkpoint.step), f"checkpoint of step {checkpoint.step:,}"
         )
     if choice == "best" and not run.best_model_file.exists():
         raise UserError(
-            f"{run.path} has no best model: no evaluation was made; play --load-last instead"
+            f"{run.path} has no best model: no evaluation was made; {_what_it_has(run)}"
         )
     if isinstance(choice, int):
         return _checkpoint_weights(run, choice)
-    steps = run.checkpoint_steps()
     wants_best = choice != "last" and run.best_model_file.exists()
-    if steps and not wants_best and not run.model_file.exists():
-        raise UserError(
-            f"{run.path} has no finished model yet: play its checkpoint of step {steps[-1]:,} with "
-            "--load-last-checkpoint"
-        )
+    has_others = run.best_model_file.exists() or run.checkpoint_steps()
+    if has_others and not wants_best and not run.model_file.exists():
+        raise UserError(f"{run.path} has no finished model yet: {_what_it_has(run)}")
     name = "best model" if wants_best else "last model"
     return read_weights(find_weights(run, "best" if wants_best else "last"), name)
 
@@ -214,6 +212,19 @@ def watch(
         if session.has_window and "SDL" in str(error):
             raise UserError(f"no window can be opened ({error}): use --no-render") from error
         raise
+
+
+def _what_it_has(run: Run) -> str:
+    """Say how the weights that a run does have are played."""
+    if run.best_model_file.exists():
+        return "--load-best plays its best model"
+    if run.model_file.exists():
+        return "--load-last plays its last model"
+    checkpoint, _ = newest_checkpoint(run.checkpoints)
+    if checkpoint is not None:
+        return f"--load-last-checkpoint plays that of step {checkpoint.step:,}"
+    resume = shell.command("dqn-train", "--resume", run.path)
+    return f"it has no weights at all, {resume} trains it on"
 
 
 def _caption(film: Film, turn: Turn) -> None:

@@ -243,12 +243,12 @@ def goal_steps(manifest: Manifest) -> int:
 
 
 def has_finished(manifest: Manifest) -> bool:
-    """Return whether a run has reached its goal, its last evaluation and weights included."""
-    goal = goal_steps(manifest)
-    return any(
-        entry["end_reason"] == "finished" and (entry["end_step"] or 0) >= goal
-        for entry in manifest["invocations"]
-    )
+    """Return whether a run has reached its goal, its last evaluation and weights included.
+
+    The last invocation tells: a run that has finished is begun again only to go further, or back.
+    """
+    last = manifest["invocations"][-1]
+    return last["end_reason"] == "finished" and (last["end_step"] or 0) >= goal_steps(manifest)
 
 
 def _invocation(

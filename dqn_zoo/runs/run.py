@@ -13,7 +13,6 @@ logs/dqn/SpaceInvaders_1/
 import contextlib
 import difflib
 import re
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from typing_extensions import TypedDict
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.elsewhere import where_instead
 from dqn_zoo.settings.games import GAMES
+from dqn_zoo.settings.recipe_files import available_recipes
+from dqn_zoo.system import shell
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
 from dqn_zoo.system.locks import hold
 
@@ -56,11 +57,6 @@ class Run:
     def name(self) -> str:
         """Name of the run, for example `SpaceInvaders_1`."""
         return self.path.resolve().name
-
-    @property
-    def quoted_path(self) -> str:
-        """The folder as a shell takes it, for commands in messages."""
-        return shlex.quote(str(self.path))
 
     @property
     def config_file(self) -> Path:
@@ -168,10 +164,11 @@ def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | Non
                 path.mkdir()  # atomic: of two processes exactly one gets through
             except FileExistsError:
                 if exp_id:
+                    resume = resume_command(Run(path))
                     raise UserError(
-                        f"--exp-id {exp_id} is taken: {path} exists; resume it with "
-                        f"`--resume {Run(path).quoted_path}`, or leave --exp-id out to get the "
-                        "next free number"
+                        f"--exp-id {exp_id} is taken: {path} exists; "
+                        + (f"resume it with `{resume}`, or " if resume else "")
+                        + "leave --exp-id out to get the next free number"
                     ) from None
                 continue
             return Run(path)
@@ -180,6 +177,12 @@ def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | Non
             f"no run folder can be made in {parent} ({error.strerror}): "
             "name a folder that you can write with -f FOLDER"
         ) from error
+
+
+def resume_command(run: Run) -> str | None:
+    """Return the command that resumes a run; None: there is nothing to resume yet."""
+    has_begun = run.config_file.is_file() and run.manifest_file.is_file()
+    return shell.command("dqn-train", "--resume", run.path) if has_begun else None
 
 
 def discard_run(run: Run) -> bool:
@@ -256,9 +259,7 @@ def find_run(
         matches = [found for found in matches if _was_trained_here(found)] or matches
     if len(matches) > 1:
         labels = ", ".join(sorted(_label(found) for found in matches))
-        raise UserError(
-            f"{wanted} is ambiguous: {labels}; name one of them, or add --algo or --env"
-        )
+        raise UserError(f"{wanted} is ambiguous: {labels}; name one of them")
     return _checked(matches[0].path)
 
 
@@ -337,11 +338,14 @@ def _was_trained_here(run: Run) -> bool:
 
 
 def _advice(runs: list[Run], target: str, *, algo: str | None, game: str | None) -> str:
-    """What to do about a run that does not exist: the most similar names, else the latest runs."""
-    if not runs:
-        start = f"dqn-train --env {game or 'SpaceInvaders'}" + (f" --algo {algo}" if algo else "")
-        return f"there is no run at all: start one with `{start}`, or name another -f FOLDER"
-    latest_first = sorted(runs, key=_last_change, reverse=True)
+    """What to do about a run that does not exist: similar names, the latest runs, or a start."""
+    of_game = [found for found in runs if game is None or _is_of(found, None, game, None)]
+    if not of_game:
+        recipe = algo if algo in available_recipes() else "laptop"
+        start = shell.command("dqn-train", "--env", game or "SpaceInvaders", "--algo", recipe)
+        there = "" if runs else "there is no run at all: "
+        return f"{there}start one with `{start}`, or name another -f FOLDER"
+    latest_first = sorted(of_game, key=_last_change, reverse=True)
     names = dict.fromkeys(found.name for found in latest_first)
     near = difflib.get_close_matches(target, names, n=3) or list(names)
     nearest = [_label(found) for name in near for found in latest_first if found.name == name]

@@ -280,7 +280,7 @@ def build_config(values: Mapping[str, object], origins: Mapping[str, str] | None
 def nearest_key(key: str) -> str:
     """Return a hint for a key that does not exist."""
     near = get_close_matches(key, Config.model_fields, n=1)
-    return f"did you mean {near[0]}?" if near else "dqn-train --print-config lists the keys"
+    return f"did you mean {near[0]}?" if near else "--print-config of dqn-train lists the keys"
 
 
 def accepted_values(key: str) -> str:

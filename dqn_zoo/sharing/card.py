@@ -88,8 +88,11 @@ def env_id(game: str, *, action_repeat_probability: float) -> str:
 
 
 def env_tags(game: str) -> tuple[str, ...]:
-    """Return the ids that cards of a game carry as tags."""
-    return tuple(env_id(game, action_repeat_probability=sticky) for sticky in (0.0, 0.25))
+    """Return the ids that cards of a game carry as tags, ours first and then other libraries'."""
+    ours = [env_id(game, action_repeat_probability=sticky) for sticky in (0.0, 0.25)]
+    # EnvPool's ids, which CleanRL tags; Gymnasium's older ones.
+    others = [f"{game}{end}" for end in ("-v5", "-v4", "-v0", "Deterministic-v4")]
+    return (*ours, *others)
 
 
 def read_score(card: Mapping[str, Any]) -> CardScore | None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAIN = "main"
 """The branch of a repository that is meant where none is named."""
 
+PATIENCE_S = 10.0
+"""For the first sign of life."""
+
 _HUB = "the Hub"
 _TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _LOG_IN = f"log in with `hf auth login`, or set HF_TOKEN (tokens: {_TOKENS_PAGE})"
@@ -317,10 +320,23 @@ def list_models(tag: str) -> Iterator[Model | None]:
     One that cannot be understood is None.
 
     Raises:
-        UserError: the Hub refuses or does not answer.
+        UnreachableError: the Hub does not answer.
+        UserError: the Hub refuses.
     """
     with _explained(_HUB):
         yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
+
+
+def check_reachable() -> None:
+    """Find out within seconds whether the Hub can be asked; lists are tried for half a minute.
+
+    Raises:
+        UnreachableError: nothing answers, or the client was told to stay offline.
+    """
+    from huggingface_hub import constants, get_session
+
+    with _explained(_HUB):
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
 
 
 def _api() -> "HfApi":

@@ -30,6 +30,16 @@ from dqn_zoo.system.documents import DocumentError
 
 SB3, CLEANRL, OURS = "stable-baselines3", "cleanrl", "dqn-zoo"
 
+_LIBRARIES = {
+    "sb3": SB3,
+    "stablebaselines3": SB3,
+    "rl-zoo": SB3,
+    "rl-zoo3": SB3,
+    "rl-baselines3-zoo": SB3,
+    "clean-rl": CLEANRL,
+    "dqnzoo": OURS,
+}
+
 UNKNOWN = "unknown"
 """What a card does not say."""
 
@@ -86,6 +96,7 @@ class Leaderboard:
         num_cards: cards that were read.
         num_unreadable: those of them without a score that can be read.
         made: when, in UTC, to the minute.
+        is_offline: the Hub was not asked.
     """
 
     game: str
@@ -95,6 +106,7 @@ class Leaderboard:
     num_cards: int
     num_unreadable: int
     made: str
+    is_offline: bool
 
 
 def make_leaderboard(
@@ -114,23 +126,33 @@ def make_leaderboard(
         protocol: name of the protocol to compare with.
         log_folder: folder of one's own runs; it need not exist.
         offline: one's own runs alone.
-        library: only cards of this library, in any case; one's own runs always.
+        library: only cards of this library, by a name in use such as `sb3`; one's own runs always.
         on_card: called with the number of cards read so far.
-        warn: takes a line about a run that cannot be read.
+        warn: takes a line about a run that cannot be read, or a library without cards.
 
     Raises:
-        UserError: the Hub refuses or does not answer.
+        hub.UnreachableError: the Hub does not answer.
+        UserError: the Hub refuses.
     """
     rows = list(own_rows(game, protocol, log_folder, warn))
     num_cards = num_unreadable = 0
+    wanted = None if library is None else library_name(library)
+    libraries = set()
+    if not offline:
+        hub.check_reachable()
     for model in () if offline else _models(game):
         num_cards += 1
         on_card(num_cards)
         row = None if model is None else _card_row(model, protocol)
         if row is None:
             num_unreadable += 1
-        elif library is None or row.library.lower() == library.lower():
+            continue
+        libraries.add(row.library)
+        if wanted in (None, library_name(row.library)):
             rows.append(row)
+    if wanted is not None and wanted not in map(library_name, libraries) and not offline:
+        found = ", ".join(sorted(libraries)) or "none"
+        warn(f"no card of {game} is by the library {library}; there are cards by: {found}")
     return Leaderboard(
         game=game,
         protocol=protocol,
@@ -139,7 +161,14 @@ def make_leaderboard(
         num_cards=num_cards,
         num_unreadable=num_unreadable,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        is_offline=offline,
     )
+
+
+def library_name(name: str) -> str:
+    """Return the one name of a library that cards and people call by several."""
+    folded = re.sub(r"[ _]", "-", name.strip().lower())
+    return _LIBRARIES.get(folded, folded)
 
 
 def own_rows(
@@ -280,11 +309,10 @@ def _count_of_games(number: object) -> int | None:
 def _library(score: CardScore, model: Model) -> str:
     """Return the library of a card: what it says, else what the tags or the Hub say."""
     tags = model.tags or []
-    known = {SB3: SB3, "sb3": SB3, CLEANRL: CLEANRL, OURS: OURS}
     named = [name for name in (score.library, model.library_name, *tags) if isinstance(name, str)]
     for name in named:
-        if name in known:
-            return known[name]
+        if library_name(name) in (SB3, CLEANRL, OURS):
+            return library_name(name)
     other = score.library or ""
     return other if re.fullmatch(r"\w[\w .+-]{0,39}", other, re.ASCII) else UNKNOWN
 

@@ -56,6 +56,19 @@ def find_pretrained(game: str) -> Pretrained | None:
     return next((agent for agent in list_pretrained() if agent.game == game), None)
 
 
+def load_pretrained(game: str) -> AgentFiles:
+    """Return the files of the agent of this package that plays a game, checked.
+
+    Raises:
+        UserError: there is none, or a file of the installation was changed.
+    """
+    agent = find_pretrained(game)
+    if agent is None:
+        known = ", ".join(each.game for each in list_pretrained()) or "none"
+        raise UserError(f"no agent for {game} comes with dqn_zoo; there are: {known}")
+    return _files(agent.folder)
+
+
 def unpack_pretrained(agent: Pretrained, *, log_folder: Path, command: Sequence[str]) -> Run:
     """Make a run folder of it, or return the one that was made before.
 

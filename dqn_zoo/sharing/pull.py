@@ -6,10 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, claim_run
@@ -66,29 +63,6 @@ class FetchedZip(NamedTuple):
     file: Path
     game: str | None
     origin: dict[str, Any]
-
-
-def load_agent(
-    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
-) -> Agent:
-    """Load an agent; only tensors and plain text are read, no code.
-
-    Args:
-        path: folder of a run, such as `logs/dqn/SpaceInvaders_1`, or a repository of the Hub, such
-            as `hf://ann/dqn-SpaceInvaders` or `hf://ann/dqn-SpaceInvaders@REVISION`.
-        which: of a run: `best` (best evaluation; the last where none was made), `last`, or the step
-            of a checkpoint. A repository holds one set of weights.
-        device: where to put the network.
-
-    Raises:
-        UserError: if the folder is no run, the Hub has no such agent, or the weights do not fit.
-    """
-    if not str(path).startswith("hf:/"):
-        return load_run_agent(path, which, device)
-    if which != "best":
-        raise UserError(f"{path} holds one set of weights: leave which={which!r} out")
-    agent = fetch(str(path).removeprefix("hf:").lstrip("/")).agent
-    return build_agent(agent.weights, agent.description.config, device=device)
 
 
 def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = print) -> Run:

@@ -35,6 +35,7 @@ from dqn_zoo.sharing.agent_files import (
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
+from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 
 TENSORBOARD = "tensorboard"
@@ -97,7 +98,7 @@ def check_publishable(run: Run, config: Config) -> None:
     if "pretrained" in (read_manifest(run).get("origin") or {}):
         raise UserError(
             f"{run.path} came with dqn_zoo, it is not yours to publish: train an agent of your "
-            f"own, dqn-train --env {config.env} --algo laptop"
+            "own, " + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")
         )
 
 

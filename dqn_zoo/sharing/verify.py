@@ -14,6 +14,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.sharing.agent_files import digest
+from dqn_zoo.system import shell
 
 RULES_OF_THE_CONFIG = (
     "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
@@ -119,7 +120,7 @@ def _own_results(run: Run) -> dict[str, Any]:
     if not run.results_file.exists():
         raise UserError(
             f"{run.path} has no {run.results_file.name} to verify: "
-            f"dqn-enjoy --run {run.quoted_path} makes one"
+            f"{shell.command('dqn-enjoy', '--run', run.path)} makes one"
         )
     return dict(read_results(run.results_file))
 
@@ -136,7 +137,7 @@ def _claimed_weights(run: Run, sha256: str | None) -> Path:
             return path
     raise UserError(
         f"the score of {run.path} is for weights that it no longer has: "
-        f"dqn-enjoy --run {run.quoted_path} measures those that it has"
+        f"{shell.command('dqn-enjoy', '--run', run.path)} measures those that it has"
     )
 
 

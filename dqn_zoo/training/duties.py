@@ -15,7 +15,7 @@ from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP
-from dqn_zoo.system import machine
+from dqn_zoo.system import machine, shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.display import Display, Status
@@ -108,7 +108,8 @@ class Duties:
         if self._saved_at != steps:
             raise UserError(
                 f"the last checkpoint of {self._run.path} could not be written; free some room, "
-                f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
+                f"then {shell.command('dqn-train', '--resume', self._run.path)} goes on from the "
+                "one before"
             )
 
     def _log_progress(self) -> None:

@@ -11,6 +11,7 @@ import torch
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.given import find_given, load_given
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
+from dqn_zoo.runs.going_back import older_checkpoint, set_aside
 from dqn_zoo.runs.manifest import (
     Setup,
     append_invocation,
@@ -21,11 +22,12 @@ from dqn_zoo.runs.manifest import (
     write_manifest,
 )
 from dqn_zoo.runs.metrics import RunLog
-from dqn_zoo.runs.run import Run, claim_run, discard_run, lock
+from dqn_zoo.runs.run import Run, claim_run, discard_run, lock, resume_command
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import random_score
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
+from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
@@ -141,6 +143,7 @@ def resume(
     run: Run,
     config: Config,
     *,
+    from_step: int | None = None,
     options: TrainOptions | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Outcome:
@@ -150,20 +153,24 @@ def resume(
         run: nothing else may be writing it.
         config: the run's own; `device`, `num_threads` and `cuda_graph` may differ, then the bits
             may, too.
+        from_step: go back to the checkpoint of this step; what the run has after it is put aside.
         options: see `TrainOptions`.
         stopwatch: counts where the time goes; None: one that starts now.
 
     Raises:
-        UserError: if no checkpoint can be read, or the run is locked or has finished.
+        UserError: if no checkpoint can be read, the one of `from_step` least of all, or the run is
+            locked or has finished.
     """
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
     config = complete(config)
     _prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
-        until_steps = _goal(run, options)
+        until_steps = _goal(run, options, from_step)
         with stopwatch.section("restoring"):
-            checkpoint = _find_checkpoint(run)
+            checkpoint = (
+                _find_checkpoint(run) if from_step is None else older_checkpoint(run, from_step)
+            )
         check_memory(config)
         changes = append_invocation(
             run,
@@ -184,7 +191,13 @@ def resume(
                     *load_given(find_given(run.initial_model_file, run.path), config)
                 )
             with _invocation(
-                trainer, run, options, stop, until_steps, checkpoint=checkpoint
+                trainer,
+                run,
+                options,
+                stop,
+                until_steps,
+                checkpoint=checkpoint,
+                goes_back=from_step is not None,
             ) as invocation:
                 training_loop(trainer, invocation.duties, stop, until_steps=until_steps)
             return invocation.outcome
@@ -212,6 +225,7 @@ def _invocation(
     until_steps: int,
     *,
     checkpoint: Checkpoint | None = None,
+    goes_back: bool = False,
 ) -> Iterator["_Invocation"]:
     """Set a run up from step 0 or from a checkpoint, and save it when the loop is left."""
     display = make_display(
@@ -233,7 +247,7 @@ def _invocation(
                 display.message(f"training in {run.path}")
             else:
                 with trainer.stopwatch.section("restoring"):
-                    offsets = _restore(trainer, checkpoint, run, display)
+                    offsets = _restore(trainer, checkpoint, run, display, goes_back=goes_back)
                 log.rollback(offsets, trainer.algorithm.steps)
             duties = Duties(trainer, run, log, display, stop, previous=checkpoint)
             invocation = _Invocation(duties)
@@ -267,13 +281,14 @@ def _writing(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        resume = resume_command(run)
         raise UserError(
             f"{error.filename or run.path} cannot be written ({error.strerror}); make room or make "
-            f"it writable, then dqn-train --resume {run.quoted_path} if the run had begun"
+            f"it writable, then {f'{resume} goes on' if resume else 'start the run again'}"
         ) from error
 
 
-def _goal(run: Run, options: TrainOptions) -> int:
+def _goal(run: Run, options: TrainOptions, from_step: int | None) -> int:
     """Return the steps to train to: those of before, or more if the user asks for more.
 
     Raises:
@@ -283,7 +298,7 @@ def _goal(run: Run, options: TrainOptions) -> int:
     if "origin" in manifest:
         raise UserError(
             f"{run.path} was trained elsewhere and came here as weights, without what a resume "
-            f"needs; a new run can start from them: dqn-train -i {run.quoted_path}"
+            "needs; a new run can start from them: " + shell.command("dqn-train", "-i", run.path)
         )
     goal = goal_steps(manifest)
     asked = options.until_steps
@@ -292,10 +307,11 @@ def _goal(run: Run, options: TrainOptions) -> int:
             f"-n {asked} is below the {goal:,} steps that {run.path} is to reach: a resumed run "
             "takes only a larger -n; --time-limit stops it earlier"
         )
-    if has_finished(manifest) and (asked is None or asked == goal):
+    goes_back = from_step is not None and from_step < goal
+    if has_finished(manifest) and not goes_back and (asked is None or asked == goal):
         raise UserError(
             f"{run.path} has finished its {goal:,} steps; to train on, give a larger -n: "
-            f"dqn-train --resume {run.quoted_path} -n {2 * goal}"
+            + shell.command("dqn-train", "--resume", run.path, "-n", 2 * goal)
         )
     return goal if asked is None else asked
 
@@ -314,7 +330,7 @@ def _setup(config: Config) -> Setup:
 
 
 def _restore(
-    trainer: Trainer, checkpoint: Checkpoint, run: Run, display: Display
+    trainer: Trainer, checkpoint: Checkpoint, run: Run, display: Display, *, goes_back: bool
 ) -> dict[str, int]:
     """Load a checkpoint, put the best model back to where it was then, return the logs' offsets."""
 
@@ -326,6 +342,12 @@ def _restore(
         offsets = restore(trainer, checkpoint, on_progress)
     except DamagedError as error:
         raise UserError(f"{checkpoint.path} cannot be resumed: {error}") from error
+    aside = set_aside(run, checkpoint) if goes_back else None
+    if aside is not None:
+        display.message(
+            f"goes back to step {checkpoint.step:,}: checkpoints after it, logs and models as they "
+            f"were are put aside in {aside}"
+        )
     if trainer.best.score is None:
         run.best_model_file.unlink(missing_ok=True)
     else:

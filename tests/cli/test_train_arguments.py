@@ -282,15 +282,14 @@ def test_hyperparameters_have_all_the_spellings_in_use(spelling):
 
 def test_resume_goes_with_what_cannot_change_the_run():
     flags = "--resume x -n 5 --time-limit 1h --no-progress --device cpu --num-threads 2 -f y"
-    check_resume_flags(parse(*flags.split(), "--exp-id", "3"))
+    flags += " --env Pong --algo dqn --exp-id 3"
+    check_resume_flags(parse(*flags.split()))
     check_resume_flags(parse("--resume"))
 
 
 @pytest.mark.parametrize(
     "flags",
     [
-        "--env Pong",
-        "--algo dqn",
         "--seed 1",
         "--set gamma=1",
         "-c x.yml",

@@ -5,14 +5,12 @@ import importlib
 import json
 import re
 import shlex
-import tomllib
-from argparse import SUPPRESS
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.offers import flags_of, parser_of
 
-from dqn_zoo.cli.arguments import Parser
 from dqn_zoo.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +20,6 @@ PAGES = [
 ]
 WIDEST = 120
 FENCE = re.compile(r"^( *(?:> )?)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-COMMANDS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-    "scripts"
-]
 
 
 def of_every_page(*unfinished: str) -> pytest.MarkDecorator:
@@ -63,15 +58,6 @@ def own_command(line: str) -> list[str] | None:
     words = shlex.split(found[1], comments=True)
     ends = [index for index, word in enumerate(words) if word in ("|", ">", "...")]
     return words[: min(ends, default=len(words))]
-
-
-def parser_of(command: str) -> Parser:
-    """Return the parser of a command, named as its entry point is."""
-    assert command in COMMANDS, f"{command} is no entry point of pyproject.toml"
-    module = importlib.import_module(COMMANDS[command].split(":")[0])
-    build = getattr(module, "build_parser", None) or module._build_parser
-    parser: Parser = build()
-    return parser
 
 
 @of_every_page()
@@ -117,13 +103,7 @@ def test_commands_are_understood_by_their_parsers(page):
 def test_flags_in_sentences_are_known_to_the_command_they_stand_with(page):
     for span in re.findall(r"`(dqn-[a-z0-9-]+\s[^`]+)`", prose(page)):
         command, *words = span.replace("\n", " ").split()
-        parser = parser_of(command)
-        known = {
-            flag
-            for action in parser._actions
-            if action.help != SUPPRESS
-            for flag in action.option_strings
-        }
+        known = flags_of(parser_of(command))
         flags = {re.split(r"[=.,]", word)[0] for word in words if re.match(r"--?[a-z]", word)}
         assert flags <= known, f"{span}: {flags - known}"
 
@@ -151,6 +131,17 @@ def test_imports_of_examples_exist(page):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("dqn_zoo"):
             module = importlib.import_module(str(node.module))
             assert all(hasattr(module, each.name) for each in node.names), ast.unparse(node)
+
+
+def test_the_example_of_the_readme_runs_on_a_fresh_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    examples = [code for _, language, code in FENCE.findall((ROOT / "README.md").read_text())
+                if language == "python"]  # fmt: skip
+    for code in examples:
+        exec(code, {})
+    assert len(capsys.readouterr().out.splitlines()) == 2  # q values of two environments
+    assert examples
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_page_has_a_place_in_the_site():

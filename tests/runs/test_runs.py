@@ -64,8 +64,13 @@ def test_other_names_do_not_count(tmp_path: Path) -> None:
 
 
 def test_an_exp_id_is_taken_or_refused(tmp_path: Path) -> None:
-    assert claim_run(tmp_path, "dqn", "Pong", exp_id=7).name == "Pong_7"
-    with pytest.raises(UserError, match=r"--exp-id 7 is taken: .*Pong_7 exists.*--resume"):
+    run = claim_run(tmp_path, "dqn", "Pong", exp_id=7)
+    assert run.name == "Pong_7"
+    with pytest.raises(UserError, match=r"--exp-id 7 is taken: .*Pong_7 exists; leave --exp-id"):
+        claim_run(tmp_path, "dqn", "Pong", exp_id=7)
+    run.config_file.write_text("env: Pong\n")
+    run.manifest_file.write_text('{"format": 1}')
+    with pytest.raises(UserError, match=r"exists; resume it with `dqn-train --resume .*Pong_7`"):
         claim_run(tmp_path, "dqn", "Pong", exp_id=7)
     with pytest.raises(UserError, match="got -1"):
         claim_run(tmp_path, "dqn", "Pong", exp_id=-1)
@@ -213,7 +218,7 @@ def test_nothing_named_is_the_run_that_changed_last(tmp_path: Path) -> None:
 def test_a_name_that_two_recipes_share_is_ambiguous(tmp_path: Path) -> None:
     make_run(tmp_path, "dqn", "Pong")
     expected = make_run(tmp_path, "laptop", "Pong")
-    with pytest.raises(UserError, match=r"ambiguous: dqn/Pong_1, laptop/Pong_1.*--algo"):
+    with pytest.raises(UserError, match=r"ambiguous: dqn/Pong_1, laptop/Pong_1; name one of them$"):
         find_run(tmp_path, run="Pong_1")
     assert find_run(tmp_path, run="Pong_1", algo="laptop") == expected
 
@@ -225,10 +230,23 @@ def test_an_unknown_run_gets_the_nearest_names(tmp_path: Path) -> None:
         find_run(tmp_path, run="SpaceInvader_1")
     with pytest.raises(UserError, match=r"no run Pong_5 in .*nearest are dqn/Pong_1"):
         find_run(tmp_path, game="Pong", exp_id=5)
-    with pytest.raises(UserError, match=r"no run of Breakout by dqn in .*; the nearest are dqn/"):
-        find_run(tmp_path, game="Breakout", algo="dqn")
+    with pytest.raises(
+        UserError, match=r"no run of Pong by c51 in .*; the nearest are dqn/Pong_1$"
+    ):
+        find_run(tmp_path, game="Pong", algo="c51")
     with pytest.raises(UserError, match=r"nearest are dqn/Pong_1"):
         find_run("elsewhere", run=tmp_path / "dqn" / "Pong_2")
+
+
+@pytest.mark.parametrize(
+    ("algo", "recipe"), [(None, "laptop"), ("rainbow", "rainbow"), ("pretrained", "laptop")]
+)
+def test_a_game_without_runs_gets_the_command_that_trains_it(tmp_path: Path, algo, recipe) -> None:
+    make_run(tmp_path, "dqn", "Pong")
+    with pytest.raises(UserError) as caught:
+        find_run(tmp_path, game="Enduro", algo=algo)
+    start = f"start one with `dqn-train --env Enduro --algo {recipe}`, or name another -f FOLDER"
+    assert str(caught.value).endswith(f" in {tmp_path}; {start}")
 
 
 def test_no_run_at_all_says_how_to_start_one(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_whole_number_is_taken_for_a_float():
         ("learning_rate", float("nan"), "learning_rate must be a number above 0, or text like"),
         ("env", None, "env must be text, got null"),
         ("bufer_size", 5, "unknown key 'bufer_size'; did you mean buffer_size?"),
-        ("zzz", 5, "unknown key 'zzz'; dqn-train --print-config lists the keys"),
+        ("zzz", 5, "unknown key 'zzz'; --print-config of dqn-train lists the keys"),
     ],
 )
 def test_a_value_that_is_not_accepted_names_key_range_and_value(key, value, message):

@@ -136,8 +136,37 @@ def test_the_table_is_short_but_shows_own_runs(computer):
     for shown, name in ((True, "ann/sure"), (True, "Breakout_1"), (False, "bob/noisy")):
         assert (name in ended.output) is shown
     assert "5 more: --top 8" in ended.output
-    ended, rows = board(computer, "--library", "cleanrl")
-    assert [row["name"].split("/")[-1] for row in rows] == ["Breakout_1", "noisy"]
+    for library, own in (("cleanrl", "noisy"), ("sb3", "dqn"), ("RL-Zoo3", "dqn")):
+        ended, rows = board(computer, "--library", library)
+        assert [row["name"].split("/")[-1] for row in rows] == ["Breakout_1", own]
+    ended, rows = board(computer, "--library", "sbx")
+    assert [row["name"].split("/")[-1] for row in rows] == ["Breakout_1"]
+    assert "no card of Breakout is by the library sbx; there are cards by: cleanrl, d" in (
+        ended.output
+    )
+
+
+def test_cards_are_found_by_the_ids_of_other_libraries(computer):
+    for tag in ("Breakout-v5", "Breakout-v4", "BreakoutDeterministic-v4"):
+        computer.hub.add(f"fay/{tag}", card("1.00 +/- 0.50", None, tag=tag))
+    _, rows = board(computer)
+    assert {"fay/Breakout-v5", "fay/Breakout-v4", "fay/BreakoutDeterministic-v4"} <= {
+        row["name"] for row in rows
+    }
+
+
+def test_without_a_network_nothing_is_waited_for_and_offline_is_offered(computer):
+    computer.hub.fail("HEAD /", 0)
+    ended = computer.run("leaderboard", "--env", "Breakout")
+    assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
+    assert "cannot be reached" in ended.output
+    assert ended.output.strip().endswith("; --offline ranks your own runs alone")
+    assert not [line for line in computer.hub.requests if "models" in line]
+    html = computer.home / "board.html"
+    ended, _ = board(computer, "--offline", "--html", str(html))
+    assert "cards read" not in ended.output
+    data = json.loads(html.read_text().split('id="data">')[1].split("</script>")[0])
+    assert data["is_offline"] is True
 
 
 def test_pulled_and_broken_runs_are_no_own_ones(computer):
@@ -269,6 +298,7 @@ def page(tmp_path: Path) -> Path:
         num_cards=47,
         num_unreadable=3,
         made="2026-11-26 12:00",
+        is_offline=False,
     )
     path = tmp_path / "board.html"
     path.write_text(as_html(made), encoding="utf-8")

@@ -14,6 +14,7 @@ from support.run_makers import make_run, weights_of
 from dqn_zoo import load_agent
 from dqn_zoo.cli import push
 from dqn_zoo.cli.enjoy import main
+from dqn_zoo.errors import UserError
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run, find_run
 from dqn_zoo.settings.recipes import load_config
@@ -226,3 +227,17 @@ def test_the_agents_of_this_package_are_small_whole_and_well_measured(tmp_path):
         run = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
         observation = np.zeros((1, 4, 84, 84), np.uint8)
         assert np.isfinite(load_agent(run.path).q_values(observation)).all()
+
+
+def test_an_agent_of_the_package_is_loaded_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pretrained/Breakout", Path("pretrained/breakout")):
+        agent = load_agent(name)
+        assert (agent.config.env, agent.num_actions) == ("Breakout", 4)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="no agent for Enduro comes with dqn_zoo; there are: Boxi"):
+        load_agent("pretrained/Enduro")
+    with pytest.raises(UserError, match="did you mean Pong"):
+        load_agent("pretrained/Pon")
+    with pytest.raises(UserError, match="holds one set of weights"):
+        load_agent("pretrained/Pong", which="last")

@@ -64,6 +64,7 @@ DQN_3_STICKY = Case(
 )
 DOUBLE_1 = Case("double-1-env-n3", algo="double-dqn", save_freq=230, extra={"n_steps": 3})
 RARE = Case("dqn-1-env-no-saves", save_freq=0)
+HALVES = Case("dqn-1-env-two-saves", save_freq=500)
 # Noise, priorities and a distribution at once.
 RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_freq": 12})
 PQN = Case(
@@ -291,6 +292,39 @@ def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, undis
     assert "optimizer.pt" in output
     assert resumed_at(output) == older
     assert everything(run) == undisturbed(DQN_1)
+
+
+def test_going_back_to_an_older_checkpoint_equals_undisturbed_and_loses_nothing(
+    tmp_path, undisturbed
+):
+    finish(HALVES.arguments(tmp_path))
+    run = run_of(tmp_path)
+    assert Run(run).checkpoint_steps() == [500, 1000]
+    (run / "results.json").write_text("{}")
+    older, newer = (Run(run).checkpoint(step) for step in (500, 1000))
+    names = [
+        *("progress.csv", "episodes.csv", "evaluations.csv", "results.json"),
+        *("model.safetensors", "best_model.safetensors"),
+    ]
+    before = {name: (run / name).read_bytes() for name in names}
+    manifest = (newer / MANIFEST).read_bytes()
+    output = finish(["--resume", str(older), "--time-limit", "0.01", "--no-progress"], expect=75)
+    aside = run / "set_aside" / "1"
+    assert "goes back to step 500: checkpoints after it, logs and models" in output
+    assert f"put aside in {aside}" in output
+    assert resumed_at(output) == 500
+    assert {name: (aside / f"old_{name}").read_bytes() for name in names} == before
+    assert (aside / newer.name / MANIFEST).read_bytes() == manifest
+    assert len(rows(run / "progress.csv")) == 10
+    assert (run / "model.safetensors").read_bytes() == (older / "model.safetensors").read_bytes()
+    finish(["--resume", str(run), "--no-progress"])  # it has not finished any more
+    assert everything(run) == undisturbed(DQN_1)
+    for asked, reason in (
+        (newer, "has finished"),
+        (Run(run).checkpoint(7), "no checkpoint"),
+    ):
+        assert reason in finish(["--resume", str(asked), "--no-progress"], expect=2)
+    assert not (run / "set_aside" / "2").exists()
 
 
 def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(tmp_path, undisturbed):

@@ -1,0 +1,40 @@
+"""Agents by name: a run folder, one that comes with this package, or a repository of the Hub."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
+from dqn_zoo.settings.games import parse_game
+from dqn_zoo.sharing.pretrained import GROUP, load_pretrained
+from dqn_zoo.sharing.pull import fetch
+
+
+def load_agent(
+    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
+) -> Agent:
+    """Load an agent; only tensors and plain text are read, no code.
+
+    Args:
+        path: folder of a run, such as `logs/dqn/SpaceInvaders_1`; an agent that comes with this
+            package, such as `pretrained/SpaceInvaders`; or a repository of the Hub, such as
+            `hf://ann/dqn-SpaceInvaders` or `hf://ann/dqn-SpaceInvaders@REVISION`.
+        which: of a run: `best` (best evaluation; the last where none was made), `last`, or the step
+            of a checkpoint. The others hold one set of weights.
+        device: where to put the network.
+
+    Raises:
+        UserError: if there is no such agent, or the weights do not fit.
+    """
+    named = re.fullmatch(rf"{GROUP}/([^/]+)", Path(path).as_posix())
+    if Path(path).is_dir() or not (named or str(path).startswith("hf:/")):
+        return load_run_agent(path, which, device)
+    if which != "best":
+        raise UserError(f"{path} holds one set of weights: leave which={which!r} out")
+    if named:
+        files = load_pretrained(parse_game(named[1]).game)
+    else:
+        files = fetch(str(path).removeprefix("hf:").lstrip("/")).agent
+    return build_agent(files.weights, files.description.config, device=device)

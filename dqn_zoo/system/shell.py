@@ -1,0 +1,44 @@
+"""Commands as messages offer them: quoted for a shell, and named so that they run from here."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def command(program: str, *words: object) -> str:
+    """Return a command of this project that the user can paste.
+
+    Every command in a message is made here: a test parses all of them, and those that the test
+    suite meets are looked up in the state in which they are offered.
+
+    Args:
+        program: its entry point, such as `dqn-train`.
+        words: its arguments; a path that begins with a hyphen is not taken for a flag.
+    """
+    return shlex.join([*_reachable(program), *map(_word, words)])
+
+
+def _word(word: object) -> str:
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+
+
+def _reachable(program: str) -> list[str]:
+    """Return the name of a program, or what starts it where the shell finds another or none."""
+    python = Path(sys.executable)
+    suffix = ".exe" if os.name == "nt" else ""
+    own, found = python.with_name(program + suffix), shutil.which(program)
+    if not own.exists():  # it was installed elsewhere, or not at all
+        module = [_from_here(python), "-m", "dqn_zoo", program.removeprefix("dqn-")]
+        return module if found is None else [program]
+    if found is not None and os.path.samefile(found, own):
+        return [program]
+    return [_from_here(own)]
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (OSError, ValueError):  # it lies elsewhere, or the working folder was removed
+        return str(path)
