@@ -16,6 +16,9 @@ EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
 
 
+_LONGEST_MESSAGE = 4_000
+
+
 class Main(Protocol):
     """The function behind a command; without arguments it reads those of the process."""
 
@@ -66,7 +69,7 @@ def _replace_closed_streams() -> None:
 
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
-    line = " ".join(str(message).split())
+    line = " ".join(str(message)[:_LONGEST_MESSAGE].split())
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.checks import check, contradictions, warnings, without_effect
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.games import parse_game
@@ -184,7 +184,7 @@ def _named(key: str, argument: str | None, file: RecipeFile | None) -> Entry:
     from_file = file.blocks.get(ATARI, {}).get(key) if file else None
     if from_file is not None:
         if not isinstance(from_file.value, str):
-            raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
+            raise UserError(f"{from_file.origin}: {key} must be text, got {short(from_file.value)}")
         return from_file
     return Entry(Config.model_fields[key].default, BUILT_IN)
 
