@@ -18,6 +18,7 @@ from dqn_zoo.cli.arguments import (
     settings_of,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -304,6 +305,7 @@ def _run_all(
 
     with Board(Console()) as board:
         statuses = work_off(sweep, launch, at_once, board.show)
+    work_is_kept()
     _report(sweep, references)
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]
     if failed:

@@ -17,6 +17,7 @@ from dqn_zoo.cli.arguments import (
     command,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
     add_machine,
@@ -289,6 +290,7 @@ def _report(
         replace_file(file, json.dumps(content, indent=2).encode())
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror})") from error
+    work_is_kept()
     print(f"results: {file}")
 
 

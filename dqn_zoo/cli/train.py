@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.train_arguments import (
     build_parser,
     check_resume_flags,
@@ -202,6 +203,7 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     from dqn_zoo.training.starting import EXIT_CODES
 
     path = outcome.run.path
+    work_is_kept()
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
         for line in profile:
             print(line)

@@ -106,9 +106,14 @@ class Duties:
             self._try_to_write_best()
         self._show()
         if self._saved_at != steps:
+            then = (
+                f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
+                if self._run.checkpoint_steps()
+                else "then start it again: there is none before it"
+            )
             raise UserError(
                 f"the last checkpoint of {self._run.path} could not be written; free some room, "
-                f"then dqn-train --resume {self._run.quoted_path} goes on from the one before"
+                f"{then}"
             )
 
     def _log_progress(self) -> None:
