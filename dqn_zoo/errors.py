@@ -1,5 +1,7 @@
 """The one exception that means: the user can mend this."""
 
+import reprlib
+
 EXIT_USER_ERROR = 2
 
 
@@ -9,3 +11,13 @@ class UserError(ValueError):
     The command line prints it as one line and exits with `EXIT_USER_ERROR`. Every other exception
     is a bug of ours and keeps its traceback.
     """
+
+
+def short(value: object) -> str:
+    """Return the beginning of a value as Python writes it, however large or deep the whole is."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60

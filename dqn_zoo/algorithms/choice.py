@@ -3,7 +3,7 @@
 from dqn_zoo.algorithms.algorithm import Algorithm
 from dqn_zoo.algorithms.parallel_q import ParallelQ
 from dqn_zoo.algorithms.replay_q import ReplayQ
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.config import Config
 
 
@@ -15,7 +15,7 @@ def algorithm_of(config: Config) -> type[Algorithm]:
     """
     if config.algorithm not in ALGORITHMS:
         raise UserError(
-            f"algorithm must be one of {', '.join(ALGORITHMS)}, got {config.algorithm!r}"
+            f"algorithm must be one of {', '.join(ALGORITHMS)}, got {short(config.algorithm)}"
         )
     return ALGORITHMS[config.algorithm]
 

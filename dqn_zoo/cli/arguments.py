@@ -1,6 +1,7 @@
 """What the commands share: one-line errors, values of flags, RL-Zoo's flags that are not here."""
 
 import argparse
+import errno
 import functools
 import os
 import re
@@ -10,11 +11,15 @@ from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol
 
 from dqn_zoo import __version__
+from dqn_zoo.cli.output import guard_streams, lost_output
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.system.signals import ended_by_signals, exit_code
 
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
+
+
+_LONGEST_MESSAGE = 4_000
 
 
 class Main(Protocol):
@@ -28,18 +33,23 @@ class Main(Protocol):
 def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
     """Make a function a command: a user's mistake becomes one line on stderr and an exit code.
 
-    Codes: 2 for a UserError and for a file that cannot be used, 130 for Ctrl-C and 128 plus its
-    number for another signal that ends a program, 141 if the reader of a pipe left before the end,
-    otherwise what the function returns (None is 0). Every other exception is a bug of ours and
-    keeps its traceback.
+    Codes: 2 for a UserError and for a file that cannot be used, standard output included, 130 for
+    Ctrl-C and 128 plus its number for another signal that ends a program, 141 if the reader of a
+    pipe left before the end, otherwise what the function returns (None is 0). Every other exception
+    is a bug of ours and keeps its traceback.
     """
 
     @functools.wraps(run)
     def main(arguments: Sequence[str] | None = None) -> int:
-        _replace_closed_streams()
+        guard_streams()
         try:
             with ended_by_signals():
-                return run(arguments) or 0
+                code = run(arguments) or 0
+            error, tells_of_work = lost_output()
+            if error is None:
+                return code
+            print(f"error: standard output: {error.strerror}: some is lost", file=sys.stderr)
+            return code if tells_of_work else code or EXIT_USER_ERROR
         except UserError as error:
             print(f"error: {_plain(error)}", file=sys.stderr)
             return EXIT_USER_ERROR
@@ -50,26 +60,18 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_BROKEN_PIPE
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno != errno.ENOSPC:
                 raise
-            print(f"error: {_plain(error.filename)}: {error.strerror}", file=sys.stderr)
+            where = "" if error.filename is None else f"{_plain(error.filename)}: "
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
             return EXIT_USER_ERROR
 
     return main
 
 
-def _replace_closed_streams() -> None:
-    """Write to nowhere where the shell closed stdout or stderr (`>&-`); Python has None there."""
-    # The lowest free descriptor is taken: 1 or 2 itself, and no later file can be mistaken for it.
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-
-
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
-    line = " ".join(str(message).split())
+    line = " ".join(str(message)[:_LONGEST_MESSAGE].split())
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 

@@ -18,6 +18,7 @@ from dqn_zoo.cli.arguments import (
     settings_of,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -308,6 +309,7 @@ def _run_all(
     except KeyboardInterrupt:
         print(f"stopped, every job has saved; continue it: {sweep.command}")
         raise
+    work_is_kept()
     _report(sweep, references)
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]
     if failed:

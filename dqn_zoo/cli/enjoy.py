@@ -16,6 +16,7 @@ from dqn_zoo.cli.arguments import (
     command,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
     add_machine,
@@ -314,6 +315,7 @@ def _report(
         kept = record(session.run, config, content)
     except OSError as error:
         raise UserError(f"{error.filename or file} cannot be written ({error.strerror})") from error
+    work_is_kept()
     said = f"results: {kept.file}"
     if kept.num_games > len(games):
         said += f" keeps its {kept.num_games} games; --output FILE writes these {len(games)}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_weights, add_whom, find_asked_run
 from dqn_zoo.errors import UserError
 
@@ -58,6 +59,7 @@ def _export(arguments: argparse.Namespace) -> None:
     weights = choose_weights(run, "default" if arguments.weights is None else arguments.weights)
     file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)
     env_id, folder = file.stem, arguments.output
+    work_is_kept()
     print(f"exported the {weights.name} of {run.path} to {file}")
     print(f'next: model = stable_baselines3.DQN.load("{file}")')
     print(

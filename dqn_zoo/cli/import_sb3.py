@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
@@ -66,6 +67,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from dqn_zoo.exchange.sb3_import import import_sb3
 
     run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
+    work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 
 

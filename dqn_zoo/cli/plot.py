@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
 
@@ -113,6 +114,7 @@ def _plot(arguments: argparse.Namespace) -> None:
         )
     except OSError as error:
         raise UserError(f"{arguments.output} cannot be written: {error.strerror}") from error
+    work_is_kept()
     for line in _table(curves):
         print(line)
     print(f"picture: {arguments.output}")

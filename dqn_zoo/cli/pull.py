@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.system import shell
 
@@ -36,6 +37,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     from dqn_zoo.sharing.pull import pull
 
     run = pull(arguments.repo, log_folder=arguments.folder, command=sys.argv)
+    work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 
 

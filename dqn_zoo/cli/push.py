@@ -15,6 +15,7 @@ from dqn_zoo.cli.arguments import (
     command,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
     add_machine,
@@ -277,6 +278,7 @@ def _upload(
         before=remote,
         stale=[name for name in stale if name not in files],
     )
+    work_is_kept()
     if uploaded.is_new:
         print(f"pushed: {uploaded.url} at commit {uploaded.commit}")
     else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
 
@@ -56,6 +57,7 @@ def _report(arguments: argparse.Namespace) -> None:
         arguments.output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{arguments.output} cannot be written: {error.strerror}") from error
+    work_is_kept()
     print(f"page: {arguments.output} ({len(page) / 1e6:.1f} MB); open it in a browser")
 
 

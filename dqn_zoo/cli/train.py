@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import command
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.train_arguments import (
     build_parser,
     check_resume_flags,
@@ -246,6 +247,7 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
 
     path = outcome.run.path
     leave_closed_terminal()  # a run that was disowned outlives it
+    work_is_kept()
     with contextlib.suppress(BrokenPipeError):  # the run is over, whoever reads this or not
         for line in profile:
             print(line)

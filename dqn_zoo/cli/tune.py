@@ -15,6 +15,7 @@ from dqn_zoo.cli.arguments import (
     settings_of,
     whole_number,
 )
+from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def _finals(
     print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
     with Board(Console()) as board:
         statuses = work_off(sweep, launch, arguments.n_jobs, board.show)
+    work_is_kept()
     summary = summarize_sweep(sweep)
     print(as_markdown(summary), end="")
     failed = [job.name for job, status in statuses.items() if status.state == "failed"]

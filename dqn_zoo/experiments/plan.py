@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import SCORES, parse_game
@@ -345,7 +345,9 @@ def _check(plan: Plan) -> None:
     if min(plan.seeds) < 1:
         raise UserError(f"seeds of a plan start at 1, got {min(plan.seeds)}")
     if not isinstance(plan.episodes, int) or plan.episodes < 1:
-        raise UserError(f"episodes must be a whole number of at least 1, got {plan.episodes!r}")
+        raise UserError(
+            f"episodes must be a whole number of at least 1, got {short(plan.episodes)}"
+        )
     for variant in plan.variants:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", variant.name):
             raise UserError(
@@ -358,19 +360,19 @@ def _check(plan: Plan) -> None:
 
 def _mapping(entry: Entry) -> dict[str, Entry]:
     if not isinstance(entry.value, dict):
-        raise UserError(f"{entry.origin}: expected 'name: ...' lines, got {entry.value!r}")
+        raise UserError(f"{entry.origin}: expected 'name: ...' lines, got {short(entry.value)}")
     return entry.value
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
     if not isinstance(entry.value, dict | None):
         raise UserError(
-            f"{entry.origin}: expected settings like {{algo: dqn}}, got {entry.value!r}"
+            f"{entry.origin}: expected settings like {{algo: dqn}}, got {short(entry.value)}"
         )
     return dict(entry.value or {})
 
 
 def _list(entry: Entry, kind: type = object) -> list[Any]:
     if not isinstance(entry.value, list) or not all(isinstance(x, kind) for x in entry.value):
-        raise UserError(f"{entry.origin}: expected a list, got {entry.value!r}")
+        raise UserError(f"{entry.origin}: expected a list, got {short(entry.value)}")
     return entry.value

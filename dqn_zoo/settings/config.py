@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 
 
 def _whole_number(value: object) -> object:
@@ -334,5 +334,5 @@ def _range_in_words(schema: dict[str, Any]) -> str:
 def _shown(value: object) -> str:
     """Show a value as YAML would: true, null, 'text'; long ones shortened."""
     names: dict[object, str] = {True: "true", False: "false", None: "null"}
-    text = names[value] if value is None or isinstance(value, bool) else repr(value)
+    text = names[value] if value is None or isinstance(value, bool) else short(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.checks import check, contradictions, warnings, without_effect
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.games import parse_game
@@ -320,7 +320,7 @@ def _named(key: str, argument: str | None, file: RecipeFile | None, source: Star
     from_file = file.entry(key) if file else None
     if from_file is not None:
         if not isinstance(from_file.value, str):
-            raise UserError(f"{from_file.origin}: {key} must be text, got {from_file.value!r}")
+            raise UserError(f"{from_file.origin}: {key} must be text, got {short(from_file.value)}")
         return from_file
     if getattr(source, key) is not None:
         return Entry(getattr(source, key), source.name)

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.yaml_reader import Entry
 
@@ -160,7 +160,7 @@ def _as_mapping(value: object) -> dict[str, Any]:
         return parse_dict_text(value)
     if isinstance(value, dict):
         return dict(value)
-    raise UserError(f'expected a mapping or text such as "dict(key=1)", got {value!r}')
+    raise UserError(f'expected a mapping or text such as "dict(key=1)", got {short(value)}')
 
 
 def _no_effect(reason: str) -> Callable[[object], Meaning]:
@@ -181,7 +181,7 @@ def _absent(reason: str) -> Callable[[object], Meaning]:
 def _policy(value: object) -> Meaning:
     if value == "CnnPolicy":
         return Meaning(note="network sets the torso; CnnPolicy's is nature")
-    raise UserError(f"network sets the torso here, CnnPolicy's is nature; got {value!r}")
+    raise UserError(f"network sets the torso here, CnnPolicy's is nature; got {short(value)}")
 
 
 def _policy_kwargs(value: object) -> Meaning:
@@ -220,7 +220,7 @@ def _tau(value: object) -> Meaning:
         return Meaning(note="the target network is always copied whole")
     raise UserError(
         "the target network is copied whole every target_update_interval steps (tau 1), "
-        f"got {value!r}"
+        f"got {short(value)}"
     )
 
 
@@ -229,7 +229,9 @@ def _train_freq(value: object) -> Meaning:
         case [count, "step"]:
             return Meaning({"train_freq": count})
         case [_, unit]:
-            raise UserError(f'train_freq counts steps here, got the unit {unit!r}; give "step"')
+            raise UserError(
+                f'train_freq counts steps here, got the unit {short(unit)}; give "step"'
+            )
     return Meaning({"train_freq": value})
 
 
@@ -244,7 +246,7 @@ def _gradient_steps(value: object) -> Meaning:
 
 def _double_q(value: object) -> Meaning:
     if not isinstance(value, bool):
-        raise UserError(f"must be true or false, got {value!r}")
+        raise UserError(f"must be true or false, got {short(value)}")
     return Meaning({"bootstrap": "double" if value else "greedy"})
 
 
@@ -287,7 +289,9 @@ def _atari_wrapper(arguments: Mapping[str, object]) -> dict[str, object]:
         elif name not in _ATARI_WRAPPER_FIXED:
             raise UserError(f"AtariWrapper takes no argument {name!r}")
         elif value != _ATARI_WRAPPER_FIXED[name]:
-            raise UserError(f"{name} is always {_ATARI_WRAPPER_FIXED[name]} here, got {value!r}")
+            raise UserError(
+                f"{name} is always {_ATARI_WRAPPER_FIXED[name]} here, got {short(value)}"
+            )
     return settings
 
 

@@ -2,7 +2,8 @@
 
 PyYAML reads YAML 1.1, where 1e-4 is text, `no` is false and 010 is 8, and where the second of two
 equal keys silently wins. The loader here reads the scalars of YAML 1.2, refuses duplicate keys, and
-knows no tag that could run code.
+knows no tag that could run code. What a file may be is limited: its size, its depth, and what it
+would come to with every alias written out.
 """
 
 import re
@@ -12,9 +13,20 @@ from typing import Any, NamedTuple
 
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
+from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
+
+MOST_BYTES = 2**17
+"""Of a file: twenty times the longest recipe."""
+
+MOST_VALUES = 10_000
+MOST_CHARACTERS = 2**18
+"""Of all values together, aliases written out."""
+
+DEEPEST = 16
+LONGEST_KEY = 100
 
 
 class Entry(NamedTuple):
@@ -54,12 +66,16 @@ def parse_value(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{text!r} is not a value in YAML: {_problem(error)}") from None
+        raise UserError(f"{short(text)} is not a value in YAML: {_problem(error)}") from None
 
 
 def _read_text(path: Path, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{name} has more than the {MOST_BYTES:,} bytes that are read")
+        return content.decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"no file {name}: expected a YAML file") from None
     except UnicodeDecodeError:
@@ -113,7 +129,7 @@ def _line(node: Node) -> int:
 
 def _excerpt(node: Node) -> str:
     if isinstance(node, ScalarNode):
-        return repr(node.value)
+        return short(node.value)
     return "a mapping" if isinstance(node, MappingNode) else "a list"
 
 
@@ -123,11 +139,46 @@ def _problem(error: Exception) -> str:
     problem = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
     if problem.startswith("but found"):
         problem = f"{getattr(error, 'context', 'YAML')}, {problem}"
-    return " ".join(problem.split())
+    return " ".join(problem.split())[:200]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the scalars of YAML 1.2 and without duplicate keys."""
+    """PyYAML's safe loader with the scalars of YAML 1.2, without duplicate keys and with limits."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._values = self._characters = 0
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Node:
+        """Count every node, and for an alias all that it stands for."""
+        place = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        is_alias = self.check_event(AliasEvent)
+        before = self._values, self._characters
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise ConstructorError(problem="nested too deeply", problem_mark=place)
+        node = super().compose_node(parent, index)
+        assert node is not None, "there is an event, so there is a node"
+        self._depth -= 1
+        if not is_alias:
+            self._values += 1
+            self._characters += len(node.value) if isinstance(node, ScalarNode) else 0
+            values, characters = self._values - before[0], self._characters - before[1]
+            self._sizes[id(node)] = values, characters
+        elif id(node) not in self._sizes:
+            raise ConstructorError(problem="an alias stands for itself", problem_mark=place)
+        else:
+            values, characters = self._sizes[id(node)]
+            self._values += values
+            self._characters += characters
+        if self._values > MOST_VALUES or self._characters > MOST_CHARACTERS:
+            raise ConstructorError(
+                problem=f"more than {MOST_VALUES:,} values or {MOST_CHARACTERS:,} characters, "
+                "aliases written out",
+                problem_mark=place,
+            )
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         """Refuse a key given twice, before merge keys (`<<`) may bring the same key legally."""
@@ -136,6 +187,11 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if not isinstance(key_node, ScalarNode):
                 continue
+            if len(key_node.value) > LONGEST_KEY:
+                raise ConstructorError(
+                    problem=f"a key of more than {LONGEST_KEY} characters",
+                    problem_mark=key_node.start_mark,
+                )
             if key_node.value in lines:
                 raise ConstructorError(
                     problem=f"{key_node.value} is given twice, first in line "
@@ -151,7 +207,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep=deep)
         except (ValueError, KeyError):
             raise ConstructorError(
-                problem=f"{node.value!r} is no {node.tag.removeprefix(_CORE)}",
+                problem=f"{short(node.value)} is no {node.tag.removeprefix(_CORE)[:60]}",
                 problem_mark=node.start_mark,
             ) from None
 
@@ -169,7 +225,7 @@ def _construct_bool(loader: _Loader, node: ScalarNode) -> bool:
 
 def _refuse_tag(loader: _Loader, node: Node) -> None:
     raise ConstructorError(
-        problem=f"the tag {node.tag.replace(_CORE, '!!')} is not read: expected plain values",
+        problem=f"the tag {node.tag.replace(_CORE, '!!')[:60]} is not read: expected plain values",
         problem_mark=node.start_mark,
     )
 

@@ -7,7 +7,6 @@ document. Whoever gets a document from here may rely on every key that its model
 import json
 import math
 import re
-import reprlib
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 
 MOST_BYTES = 2**24
 MOST_VALUES = 1_000_000
@@ -113,16 +112,6 @@ def checked(value: object, model: type[Model], name: str) -> Model:
             f"{name} is damaged: {f'{place}: ' if place else ''}{_in_words(first)}"
         ) from error
     return found
-
-
-def short(value: object) -> str:
-    """Return the beginning of a value as Python writes it, however large or deep the whole is."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def _in_words(problem: ErrorDetails) -> str:

@@ -106,10 +106,15 @@ class Duties:
             self._try_to_write_best()
         self._show()
         if self._saved_at != steps:
+            again = shell.command("dqn-train", "--resume", self._run.path)
+            then = (
+                f"{again} goes on from the one before"
+                if self._run.checkpoint_steps()
+                else "start it again: there is none before it"
+            )
             raise UserError(
                 f"the last checkpoint of {self._run.path} could not be written; free some room, "
-                f"then {shell.command('dqn-train', '--resume', self._run.path)} goes on from the "
-                "one before"
+                f"then {then}"
             )
 
     def _log_progress(self) -> None:

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import ANY_JSON, damaged, outcome
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import Results, read_results, rules_of, sample_of
 from dqn_zoo.runs.manifest import Manifest, goal_steps, has_finished, read_manifest
 from dqn_zoo.runs.run import Run, find_run
-from dqn_zoo.system.documents import DocumentError, checked, parse_json, read_document, short
+from dqn_zoo.system.documents import DocumentError, checked, parse_json, read_document
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -1,0 +1,131 @@
+"""YAML that others wrote: any text gives entries of limited size, or one line, and soon."""
+
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.damage import outcome
+
+from dqn_zoo.cli.train import main
+from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.plan import read_plan
+from dqn_zoo.experiments.search import read_space
+from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.settings.yaml_reader import MOST_BYTES, parse_value, read_entries
+
+FEW = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def bomb(last: str) -> str:
+    """Return 340 bytes of YAML that come to ten to the twelfth values under a last key."""
+    lines = ["a: &a [x,x,x,x,x,x,x,x,x,x]"]
+    for before, name in itertools.pairwise("abcdefghijkl"):
+        lines.append(f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]")
+    return "\n".join([*lines, f"{last}: *l", ""])
+
+
+BOMBS = {
+    "lists": bomb("gamma"),
+    "mappings": "a: &a {x: 1, y: 1}\n"
+    + "".join(
+        f"{b}: &{b} {{x: *{a}, y: *{a}}}\n" for a, b in itertools.pairwise("abcdefghijklmnop")
+    ),
+    "merged keys": "a: &a {x: 1}\n"
+    + "".join(
+        f"{b}: &{b}\n  <<: [{', '.join([f'*{a}'] * 9)}]\n"
+        for a, b in itertools.pairwise("abcdefghijklm")
+    ),
+    "a long text, many times": f"a: &a '{'x' * 60_000}'\nb: [{'*a,' * 2_000}]\n",
+    "a long text as a key": f"? '{'x' * 100_000}'\n: 1\n",
+    "itself": "a: &a [*a]\n",
+    "itself in a mapping": "a: &a {b: *a}\n",
+    "deep": "[" * 60_000,
+    "deep blocks": "- " * 60_000,
+    "deep keys": "? " * 60_000,
+    "deep braces": "{a: " * 20_000,
+    "many values": "a: [" + "1," * 60_000 + "1]\n",
+    "many keys": "".join(f"k{number}: 1\n" for number in range(11_000)),
+    "a number of 100,000 digits": "gamma: " + "1" * 100_000 + "\n",
+    "a float of 100,000 digits": "gamma: 1." + "1" * 100_000 + "\n",
+    "a tag without end": f"gamma: !{'x' * 100_000} 1\n",
+    "3 MB": "k: 1\n" * 600_000,
+}  # fmt: skip
+
+
+def readers(file: Path):
+    """Return everything that reads a user's YAML."""
+    return (
+        lambda: load_config(file),
+        lambda: resolve(conf_file=file),
+        lambda: read_plan(file),
+        lambda: read_space(file),
+    )
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_one_line_and_soon(name, tmp_path, capsys):
+    file = tmp_path / "x.yml"
+    file.write_text(BOMBS[name])
+    for read in readers(file)[:2]:
+        began = time.process_time()
+        found = outcome(read)
+        assert isinstance(found, UserError)
+        assert len(str(found)) < 1_000
+        assert time.process_time() - began < 1.5
+    file.write_text("atari:\n  gamma: [1]\n" + BOMBS[name])
+    assert main(["-c", str(file), "--print-config"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_large_file_says_how_large_it_may_be(tmp_path):
+    file = tmp_path / "x.yml"
+    file.write_text("#" * (MOST_BYTES + 1))
+    with pytest.raises(UserError, match="has more than the 131,072 bytes that are read"):
+        read_entries(file, name="x.yml")
+
+
+def test_aliases_and_merged_keys_are_read_as_before(tmp_path):
+    file = tmp_path / "x.yml"
+    file.write_text("atari: &all\n  gamma: 0.9\nPong:\n  <<: *all\n  n_envs: 2\n")
+    entries = read_entries(file, name="x.yml")
+    assert {key: entry.value for key, entry in entries["Pong"].value.items()} == {
+        "gamma": 0.9,
+        "n_envs": 2,
+    }
+    file.write_text("a: &a [1, 2]\nb: *a\nc: [*a, *a]\n")
+    assert read_entries(file, name="x.yml")["c"].value == [[1, 2], [1, 2]]
+
+
+YAML_LIKE = st.lists(
+    st.sampled_from(
+        ["a", "b: ", "- ", "&x ", "*x", "[", "]", "{", "}", ", ", "\n", "  ", "<<: ", "? ",
+         "!!int ", "'", '"', "|\n", ">", "#", "1e-4", "null", "atari:\n", "gamma: ", "%YAML 1.2\n",
+         "---\n",          "\t", "\x00", "\ufeff", "\ud7ff", "!", "0x", "1_0", ".inf", "~", "="]
+    ),
+    max_size=25,
+).map("".join)  # fmt: skip
+
+
+@FEW
+@given(text=YAML_LIKE | st.text(max_size=30))
+def test_any_text_is_settings_or_one_line(text, tmp_path):
+    file = tmp_path / "x.yml"
+    file.write_text(text, encoding="utf-8")
+    for read in (*readers(file), lambda: parse_value(text)):
+        found = outcome(read)
+        assert not isinstance(found, UserError) or len(str(found)) < 1_000
+
+
+@FEW
+@given(content=st.binary(max_size=30))
+def test_any_bytes_are_settings_or_one_line(content, tmp_path):
+    file = tmp_path / "x.yml"
+    file.write_bytes(content)
+    for read in readers(file):
+        found = outcome(read)
+        assert not isinstance(found, UserError) or len(str(found)) < 1_000
