@@ -139,7 +139,7 @@ def _variants_on_cpu() -> Variants:
     return [
         ("dqn_zoo, 1 env", "dqn", {"n_envs": 1, "precision": "float32"}),
         ("dqn_zoo, 8 envs", "dqn", {"n_envs": 8, "precision": "float32"}),
-        *([("dqn_zoo, 8 envs, bfloat16", "dqn", bfloat16)] if supports_bfloat16() else []),
+        *([("dqn_zoo, 8 envs, bfloat16", "dqn", bfloat16)] if supports_bfloat16("cpu") else []),
         ("dqn_zoo, recipe laptop", "laptop", {}),
         ("dqn_zoo, recipe laptop-qrdqn", "laptop-qrdqn", {}),
     ]

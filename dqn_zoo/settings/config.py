@@ -239,8 +239,8 @@ class Config(BaseModel):
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="arithmetic of the networks; auto: bfloat16 on a GPU, and where the CPU "
-        "multiplies in it",
+        description="arithmetic of the networks; auto: bfloat16 where the GPU (compute "
+        "capability 8.0) or the CPU multiplies in it",
     )
     cuda_graph: Literal["auto", "never"] = Field(
         default="auto",

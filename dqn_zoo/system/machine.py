@@ -134,14 +134,21 @@ def choose_device(asked: str) -> str:
     return asked
 
 
-def supports_bfloat16() -> bool:
-    """Return whether this processor multiplies in bfloat16, so that it is faster than float32.
+def supports_bfloat16(device: str) -> bool:
+    """Return whether a device multiplies in bfloat16, so that it is faster than float32.
 
-    Asks torch; where torch does not know (it looks at x86 only), the kernel's list of processor
-    flags decides, and where there is none (macOS, Windows on ARM) the answer is no.
+    A GPU does from compute capability 8.0 on; older ones, such as the T4 of free notebooks, take
+    longer for it. Of a CPU torch is asked; where torch does not know (it looks at x86 only), the
+    kernel's list of processor flags decides, and where there is none (macOS, Windows on ARM) the
+    answer is no.
+
+    Args:
+        device: `cpu` or `cuda`.
     """
     import torch
 
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
     try:
         if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
             return True

@@ -27,8 +27,7 @@ def complete(config: Config) -> Config:
     device = machine.choose_device(config.device)
     precision = config.precision
     if precision == "auto":
-        fast = device == "cuda" or machine.supports_bfloat16()
-        precision = "bfloat16" if fast else "float32"
+        precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
     save_freq = config.save_freq
     if save_freq is None:
         save_freq = _default_save_freq(config.n_timesteps, device)

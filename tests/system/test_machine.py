@@ -168,7 +168,17 @@ def test_bfloat16_is_what_the_kernel_says(tmp_path: Path) -> None:
     proc = write(tmp_path, {"cpuinfo": "processor : 0\nFeatures : fp asimd bf16\nprocessor : 1\n"})
     assert machine._cpu_flags(proc) == {"fp", "asimd", "bf16"}
     flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert supports_bfloat16() == bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert supports_bfloat16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@pytest.mark.parametrize(
+    ("capability", "fast"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)]
+)
+def test_a_gpu_multiplies_in_bfloat16_from_compute_capability_8_on(
+    capability: tuple[int, int], fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    assert supports_bfloat16("cuda") is fast
 
 
 def test_the_description_is_json_with_versions_and_without_the_host_name() -> None:
