@@ -1,5 +1,6 @@
 """Weights that a new run is started from, and what is known of the run that they come from."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,11 @@ def _given_file(file: Path) -> Given:
     """Return weights by their file: in a run, in a checkpoint of one, or on their own."""
     if not file.is_file():
         raise UserError(f"{file} does not exist; expected a run folder or weights")
+    if file.suffix == ".zip":
+        raise UserError(
+            f"{file} is no file of weights: dqn-import {shlex.quote(str(file))} makes a run of an "
+            "agent of Stable-Baselines3, which -i takes"
+        )
     folder = file.absolute().parent
     run = Run(folder.parent.parent if is_checkpoint(folder) else file.parent)
     if run.config_file.is_file():

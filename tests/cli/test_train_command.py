@@ -82,6 +82,8 @@ NAN = "atari:\n  gamma: .nan\n"
         (["--resume", "newer"], "update dqn_zoo"),
         (["--resume", "newer", "--set", "gamma=0.5"], "keeps the settings"),
         (["-i", "nothing.safetensors"], "does not exist"),
+        (["-i", "agent.zip"], "dqn-import agent.zip makes a run of an agent of Stable-Baselines3"),
+        (["-i", "SpaceInvaders_1"], "no run 'SpaceInvaders_1' in logs"),
         (["-f", "file-not-folder"], "-f FOLDER"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -93,6 +95,7 @@ def test_bad_input_is_one_line_exit_code_2_and_no_run_folder(call, tmp_path, arg
         "unknown.yml": UNKNOWN_KEY,
         "nan.yml": NAN,
         "file-not-folder": "",
+        "agent.zip": "",
     }.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "empty").mkdir()
