@@ -422,7 +422,7 @@ def test_what_data_says_of_the_training_is_taken_over(good: Members, tmp_path: P
     assert calls.startswith("note: train_freq 8 counts calls of 3 environments")
     assert epsilon == (
         "note: it plays with epsilon 0.03, the exploration rate that was saved; "
-        "dqn-enjoy --epsilon sets another"
+        "--epsilon of dqn-enjoy sets another"
     )
 
 
