@@ -91,7 +91,7 @@ def _print_config(resolved: "Resolved") -> int:
 def _announce(resolved: "Resolved", time_limit_s: float | None, config: "Config") -> None:
     """Say what the run is about to do."""
     for line in _preview(resolved, config, time_limit_s):
-        print(line)
+        print(line, flush=True)  # the start of the emulators may be ended where it stands
 
 
 def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config]":

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,26 @@ def stop_requests(time_limit_s: float | None) -> Iterator[Stop]:
     before = {number: signal.signal(number, stop.on_signal) for number in caught}
     try:
         yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Let SIGTERM, and Ctrl-C in a terminal, end the process where it stands; no flag is set.
+
+    For a start: a thousand emulators are built in C for minutes, in which no handler of Python's
+    runs, and there is nothing yet to save or to remove.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    in_terminal = sys.stdin is not None and sys.stdin.isatty()  # a notebook's kernel would end, too
+    numbers = (signal.SIGTERM, signal.SIGINT) if in_terminal else (signal.SIGTERM,)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

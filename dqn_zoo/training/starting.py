@@ -27,7 +27,7 @@ from dqn_zoo.settings.games import protocol_from_config, random_score
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
-from dqn_zoo.system.signals import Stop, StopReason, stop_requests
+from dqn_zoo.system.signals import Stop, StopReason, ends_at_once, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
@@ -103,7 +103,7 @@ def train(
     _prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
-        contextlib.closing(Trainer(config, stopwatch)) as trainer,
+        contextlib.closing(_started(config, stopwatch)) as trainer,
     ):
         if trained_agent is not None:
             trainer.take_weights(load_weights(trained_agent))
@@ -175,6 +175,8 @@ def resume(
         with contextlib.closing(Trainer(config, stopwatch)) as trainer, _writing(run):
             if checkpoint is None and run.initial_model_file.exists():
                 trainer.take_weights(load_weights(run.initial_model_file))
+            if checkpoint is None:
+                trainer.start()
             with _invocation(
                 trainer, run, options, stop, until_steps, checkpoint=checkpoint
             ) as invocation:
@@ -205,7 +207,7 @@ def _invocation(
     *,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator["_Invocation"]:
-    """Set a run up from step 0 or from a checkpoint, and save it when the loop is left."""
+    """Set a run up, started or from a checkpoint, and save it when the loop is left."""
     display = make_display(
         options.progress,
         Heading(
@@ -219,7 +221,6 @@ def _invocation(
         log = RunLog(run, tensorboard_folder=tensorboard_folder, warn=display.message)
         with contextlib.closing(log):
             if checkpoint is None:
-                trainer.start()
                 log.rollback({}, 0)
                 run.best_model_file.unlink(missing_ok=True)  # of an attempt that was killed
                 display.message(f"training in {run.path}")
@@ -246,6 +247,14 @@ def _invocation(
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
+
+
+def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
+    """Return a run at step 0; as long as its emulators start, a signal ends the process."""
+    with ends_at_once():
+        trainer = Trainer(config, stopwatch)
+        trainer.start()
+    return trainer
 
 
 def _prepare_process(config: Config) -> None:
