@@ -104,7 +104,7 @@ def _print_config(resolved: "Resolved") -> int:
 def _announce(resolved: "Resolved", flags: argparse.Namespace, config: "Config") -> None:
     """Say what the run is about to do, and what was begun before it."""
     for line in _preview(resolved, config, flags.time_limit):
-        print(line)
+        print(line, flush=True)  # the start of the emulators may be ended where it stands
     for line in _hint_on_unfinished(flags.log_folder, config):
         print(line, flush=True)
 

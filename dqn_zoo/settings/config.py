@@ -22,8 +22,17 @@ def _list_as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-PositiveInt = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
-Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
+LARGEST = 10**12
+"""Of what counts steps, updates, transitions or pixels: nobody has time or memory for more."""
+
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole_number)]
+Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole_number)]
+EnvCount = Annotated[int, Field(ge=1, le=4_096), BeforeValidator(_whole_number)]
+NoopCount = Annotated[int, Field(ge=0, le=1_000), BeforeValidator(_whole_number)]
+ThreadCount = Annotated[int, Field(ge=0, le=1_024), BeforeValidator(_whole_number)]
+Width = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole_number)]
+RewardCount = Annotated[int, Field(ge=1, le=1_000), BeforeValidator(_whole_number)]
+AtomCount = Annotated[int, Field(ge=2, le=10_000), BeforeValidator(_whole_number)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
 PoolSize = Annotated[int, Field(ge=1, le=11), BeforeValidator(_whole_number)]
 StackSize = Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole_number)]
@@ -51,7 +60,7 @@ class Config(BaseModel):
     backend: Literal["auto", "vector", "gymnasium"] = Field(
         default="auto", description="emulator backend; auto takes vector wherever it can serve"
     )
-    n_envs: PositiveInt = Field(default=1, description="environments stepped together")
+    n_envs: EnvCount = Field(default=1, description="environments stepped together")
     frame_stack: StackSize = Field(default=4, description="frames in one observation")
     crop: Margins | None = Field(
         default=None,
@@ -60,7 +69,7 @@ class Config(BaseModel):
     )
 
     # Departures from the protocol; null keeps the protocol's value
-    noop_max: Count | None = Field(default=None, description="most no-ops at a reset")
+    noop_max: NoopCount | None = Field(default=None, description="most no-ops at a reset")
     action_repeat_probability: Fraction | None = Field(
         default=None,
         description="chance that the emulator repeats the last action (sticky actions)",
@@ -103,14 +112,14 @@ class Config(BaseModel):
     priority_floor: PositiveFloat = Field(
         default=1e-6, description="added to every priority; replay prioritized"
     )
-    n_steps: PositiveInt = Field(default=1, description="rewards summed before the bootstrap")
+    n_steps: RewardCount = Field(default=1, description="rewards summed before the bootstrap")
     gamma: Fraction = Field(default=0.99, description="discount per step")
 
     # Network
     network: Literal["nature", "small", "impala"] = Field(
         default="nature", description="torso of the network"
     )
-    network_width: PositiveInt = Field(
+    network_width: Width = Field(
         default=1, description="factor on the channels of the impala torso"
     )
     network_pool: PoolSize | None = Field(
@@ -175,7 +184,7 @@ class Config(BaseModel):
     loss: Literal["huber", "squared", "c51", "qrdqn", "iqn"] = Field(
         default="huber", description="what is learned: values, or their distribution"
     )
-    num_atoms: Annotated[int, Field(ge=2), BeforeValidator(_whole_number)] = Field(
+    num_atoms: AtomCount = Field(
         default=51, description="equally spaced returns of the distribution; loss c51"
     )
     v_min: Finite = Field(default=-10.0, description="smallest of those returns; loss c51")
@@ -189,7 +198,7 @@ class Config(BaseModel):
     num_acting_quantiles: QuantileCount = Field(
         default=32, description="quantiles averaged to choose an action; loss iqn"
     )
-    num_cosines: PositiveInt = Field(
+    num_cosines: QuantileCount = Field(
         default=64, description="cosines that embed a quantile fraction; loss iqn"
     )
     huber_kappa: NonNegativeFloat = Field(
@@ -234,7 +243,7 @@ class Config(BaseModel):
         default="auto",
         description="where the networks live; auto: on a GPU where there is one",
     )
-    num_threads: Count = Field(
+    num_threads: ThreadCount = Field(
         default=0, description="threads of PyTorch; 0: chosen from the cores"
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
@@ -319,6 +328,8 @@ def _in_words(schema: dict[str, Any]) -> str:
 
 
 def _range_in_words(schema: dict[str, Any]) -> str:
+    if schema.get("maximum") == LARGEST:
+        schema = {"minimum": schema["minimum"]}
     match schema:
         case {"exclusiveMinimum": bound}:
             return f" above {bound:g}"

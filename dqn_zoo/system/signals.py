@@ -7,6 +7,7 @@ them as Ctrl-C: an exception, so that whatever closes and tidies does so.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +146,28 @@ def _caught(act: Callable[[SignalName], None]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def ends_at_once() -> Iterator[None]:
+    """Let signals, but Ctrl-C only in a terminal, end the process where it stands; no flag is set.
+
+    For a start: a thousand emulators are built in C for minutes, in which no handler of Python's
+    runs, and there is nothing yet to save or to remove.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    in_terminal = sys.stdin is not None and sys.stdin.isatty()  # a notebook's kernel would end, too
+    numbers = [number for number in ENDING.values() if _may_catch(number)]
+    if not in_terminal:
+        numbers.remove(signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _may_catch(number: int) -> bool:

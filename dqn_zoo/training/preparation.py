@@ -6,14 +6,22 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from dqn_zoo.algorithms.algorithm import MOST_ACTIONS
 from dqn_zoo.algorithms.choice import algorithm_of
+from dqn_zoo.errors import UserError
+from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.network import build_network
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
 
+NOMINAL_START_S = 0.2  # one environment: its ROM is loaded twice, once with its seed
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
 BESIDE_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
-"""Everything of a run but what its algorithm keeps: 0.43 to 0.5 GB were measured on a CPU; on a GPU
-it is networks, minibatches, a CUDA graph and cuDNN's workspaces."""
+"""The process with all that it imports: 0.43 to 0.5 GB were measured on a CPU; on a GPU there are a
+CUDA graph and cuDNN's workspaces."""
+
+EMULATOR_BYTES = 2_000_000
+"""Of one environment, its frames included: 1.7 MB were measured over 32 of them."""
 
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
@@ -46,7 +54,26 @@ def _default_save_freq(n_timesteps: int, device: str) -> int:
 
 def memory_bytes(config: Config) -> int:
     """Return what a run with this (complete) config takes on the device where it learns."""
-    return BESIDE_BYTES[config.device] + algorithm_of(config).memory_bytes(config)
+    return BESIDE_BYTES[config.device] + sum(memory_parts(config).values())
+
+
+def memory_parts(config: Config) -> dict[str, int]:
+    """Return what takes memory, in bytes, by the setting that decides how much."""
+    algorithm = algorithm_of(config)
+    network_bytes, example_bytes = network_sizes(config)
+    is_parallel = config.algorithm == "parallel"
+    minibatch = (
+        config.rollout_steps * config.n_envs // config.num_minibatches
+        if is_parallel
+        else config.batch_size
+    )
+    return {
+        algorithm.size_key: algorithm.memory_bytes(config),
+        "num_minibatches" if is_parallel else "batch_size": minibatch * example_bytes,
+        # What is computed of an observation to act on it, and the emulator itself.
+        "n_envs": config.n_envs * (example_bytes // 4 + EMULATOR_BYTES),
+        "network": network_bytes,
+    }
 
 
 def check_memory(config: Config) -> None:
@@ -55,17 +82,68 @@ def check_memory(config: Config) -> None:
     Raises:
         UserError: if it does not fit.
     """
-    key = algorithm_of(config).size_key
-    size: int = getattr(config, key)
+    parts = memory_parts(config)
+    key = max(parts, key=lambda key: parts[key])
+    needed, free = memory_bytes(config), _free_memory_bytes(config.device)
+    if key in ("network", "num_minibatches") and needed > free:
+        choose = {"network": "a smaller network", "num_minibatches": "more of them"}[key]
+        raise UserError(
+            f"{key} needs {parts[key] / 1e9:.1f} GB of {needed / 1e9:.1f} GB in all and "
+            f"{free / 1e9:.1f} GB is free: choose {choose}"
+        )
+    size = getattr(config, key)
+    if isinstance(size, str):  # it fits, and no number decides
+        return
     larger = config.model_copy(update={key: size + MANY})
-    needed = memory_bytes(config)
     machine.check_memory(
         needed,
         (memory_bytes(larger) - needed) / MANY,
         key=key,
         size=size,
-        available=_free_memory_bytes(config.device),
+        available=free,
     )
+
+
+def network_sizes(config: Config) -> tuple[int, int]:
+    """Return the bytes of the networks with their optimizer, and of an example in a minibatch.
+
+    Nothing is computed and nothing allocated: shapes alone go through the torso.
+    """
+    settings = network_settings(config)
+    activations = 0
+
+    def count(_: object, __: object, output: torch.Tensor) -> None:
+        nonlocal activations
+        activations += output.numel()
+
+    with torch.device("meta"):
+        network = build_network(settings, num_actions=MOST_ACTIONS, seed=0)
+        for layer in network.torso.modules():
+            if not list(layer.children()):
+                layer.register_forward_hook(count)
+        features = network.torso(torch.zeros(1, config.frame_stack, 84, 84))
+    parameters = sum(value.numel() for value in network.parameters())
+    pixels = config.frame_stack * 84 * 84
+    # Kept for the gradient, and the gradient itself; the target network's go as they come.
+    floats = 3 * (activations + _head_floats(config, features.shape[1])) + 2 * pixels
+    # Online and target network, gradient, and two moments of the optimizer.
+    return 5 * 4 * parameters, 4 * floats + 2 * pixels
+
+
+def _head_floats(config: Config, num_features: int) -> int:
+    """Return the numbers that a head computes of one example, those of its loss included."""
+    hidden = 512
+    outputs = {
+        "c51": config.num_atoms, "qrdqn": config.num_quantiles, "iqn": config.num_quantiles,
+    }.get(config.loss, 1)  # fmt: skip
+    samples = {
+        "c51": config.num_atoms, "qrdqn": config.num_quantiles, "iqn": config.num_target_quantiles,
+    }.get(config.loss, 0)  # fmt: skip
+    pairs = outputs * samples
+    if config.loss == "iqn":
+        embedded = 2 * num_features + config.num_cosines + 2 * hidden
+        return outputs * (embedded + MOST_ACTIONS) + 3 * pairs
+    return 2 * hidden + 2 * MOST_ACTIONS * outputs + 3 * pairs
 
 
 def estimate_seconds(config: Config) -> float:
@@ -84,7 +162,8 @@ def estimate_seconds(config: Config) -> float:
 
 def _estimate_seconds(config: Config) -> float:
     learning_s = algorithm_of(config).estimate_seconds(config, _fastest)
-    return config.n_timesteps * NOMINAL_EMULATOR_S + learning_s
+    emulators_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S
+    return emulators_s + learning_s
 
 
 def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:

@@ -31,7 +31,7 @@ from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
-from dqn_zoo.system.signals import Stop, StopReason, stop_requests
+from dqn_zoo.system.signals import Stop, StopReason, ends_at_once, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
@@ -111,7 +111,7 @@ def train(
     _prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
-        contextlib.closing(Trainer(config, stopwatch)) as trainer,
+        contextlib.closing(_started(config, stopwatch)) as trainer,
     ):
         if given is not None:
             trainer.take_weights(*given)
@@ -190,6 +190,8 @@ def resume(
                 trainer.take_weights(
                     *load_given(find_given(run.initial_model_file, run.path), config)
                 )
+            if checkpoint is None:
+                trainer.start()
             with _invocation(
                 trainer,
                 run,
@@ -227,7 +229,7 @@ def _invocation(
     checkpoint: Checkpoint | None = None,
     goes_back: bool = False,
 ) -> Iterator["_Invocation"]:
-    """Set a run up from step 0 or from a checkpoint, and save it when the loop is left."""
+    """Set a run up, started or from a checkpoint, and save it when the loop is left."""
     display = make_display(
         options.progress,
         Heading(
@@ -241,7 +243,6 @@ def _invocation(
         log = RunLog(run, tensorboard_folder=tensorboard_folder, warn=display.message)
         with contextlib.closing(log):
             if checkpoint is None:
-                trainer.start()
                 log.rollback({}, 0)
                 run.best_model_file.unlink(missing_ok=True)  # of an attempt that was killed
                 display.message(f"training in {run.path}")
@@ -268,6 +269,14 @@ def _invocation(
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
+
+
+def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
+    """Return a run at step 0; as long as its emulators start, a signal ends the process."""
+    with ends_at_once():
+        trainer = Trainer(config, stopwatch)
+        trainer.start()
+    return trainer
 
 
 def _prepare_process(config: Config) -> None:

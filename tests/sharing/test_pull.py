@@ -259,7 +259,7 @@ REFUSED: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a header of a terabyte": (lies_about_its_header, r"not a readable safetensors file"),
     "a network of a petabyte": (
         with_setting(network_width=10**12, network="impala"),
-        r"no network can be so large",
+        r"network_width must be a whole number from 1 to 64",
     ),
     "a bit flipped in the weights": (flipped("model.safetensors"), r"SHA-256 differs"),
     "a bit flipped in the results": (flipped("results.json"), r"SHA-256 differs"),

@@ -25,9 +25,10 @@ from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import newest_checkpoint
 from dqn_zoo.runs.metrics import RunLog
+from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system.machine import usable_cores
-from dqn_zoo.system.signals import Stop
+from dqn_zoo.system.signals import Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
@@ -302,7 +303,8 @@ def test_checkpoints_are_rarer_where_steps_are_fast_and_the_run_is_long(
 
 def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
     config = complete(config_of(buffer_size=1_000_000))
-    needed = replay_shape(config).num_bytes + preparation.BESIDE_BYTES["cpu"]
+    needed = preparation.memory_bytes(config)
+    assert needed > replay_shape(config).num_bytes + preparation.BESIDE_BYTES["cpu"]
     for free, fits in ((needed, True), (needed - 1, False)):
         monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
         with (
@@ -454,3 +456,65 @@ def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkey
     time.sleep(0.2)
     files.close()
     assert 0 < len(compressed) <= min(usable_cores(), 8) + 1
+
+
+STARTING = """
+from dqn_zoo.envs import vector_backend
+from dqn_zoo.system.signals import ends_at_once, stop_requests
+with stop_requests(None) as stop:
+    with ends_at_once():
+        print("ready", flush=True)
+        vector_backend.AtariVectorEnv("pong", 2_000, num_threads=1)
+print("not heard")
+"""
+
+
+def test_sigterm_is_heard_while_emulators_start():
+    command = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=20)
+    assert (process.returncode, rest) == (-signal.SIGTERM, "")
+
+
+def test_after_the_start_a_signal_is_a_flag_again():
+    with stop_requests(None) as stop:
+        with ends_at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.reason() == "SIGTERM"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"buffer_size": 10**7}, "buffer_size needs 7.* GB .* the largest that fits is"),
+        ({"batch_size": 10**5}, "batch_size needs .* GB .* the largest that fits is"),
+        ({"n_envs": 4_096, "buffer_size": 100}, "n_envs needs .* GB .* the largest that fits is"),
+        ({"network": "impala", "network_width": 64}, "network needs .* choose a smaller network"),
+        ({"loss": "c51", "num_atoms": 10_000}, "batch_size needs .* GB .* not even the smallest"),
+        ({"loss": "iqn", "num_quantiles": 10_000}, "batch_size needs .* GB"),
+    ],
+)
+def test_everything_that_takes_memory_is_counted(settings, said, monkeypatch):
+    monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _: 4 * 10**9)
+    config = {"buffer_size": 200_000, "n_timesteps": 10**6} | settings
+    with pytest.raises(UserError, match=said):
+        preparation.check_memory(complete(build_config(config)))
+
+
+@pytest.mark.parametrize(
+    "key", ["noop_max", "num_threads", "n_envs", "network_width", "num_atoms", "num_cosines"]
+)
+def test_settings_have_upper_bounds(key):
+    with pytest.raises(UserError, match=rf"{key} must be a whole number from \d to [\d,]+"):
+        build_config({key: 10**6})
+
+
+def test_every_whole_number_has_an_upper_bound():
+    for key, field in Config.model_fields.items():
+        if "int" in str(field.annotation):
+            with pytest.raises(UserError, match=f"{key} must be "):
+                build_config({key: 10**20})
