@@ -18,6 +18,7 @@ from typing import Any
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.locks import may_be_held
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -186,6 +187,15 @@ def has_finished(manifest: Mapping[str, Any]) -> bool:
         entry["end_reason"] == "finished" and entry["end_step"] >= goal
         for entry in manifest["invocations"]
     )
+
+
+def may_be_training(run: Run) -> bool:
+    """Return whether a run goes on, as far as can be told without trying its lock.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    return read_manifest(run)["invocations"][-1].get("ended") is None and may_be_held(run.path)
 
 
 def _invocation(

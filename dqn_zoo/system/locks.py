@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from dqn_zoo.errors import UserError
 
@@ -55,6 +56,21 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
         yield
 
 
+def may_be_held(folder: Path) -> bool:
+    """Return whether the process that was the last to hold a folder may still run.
+
+    The lock is not tried, which could be in the way of somebody who is about to take it. Of another
+    computer's processes nothing is known.
+    """
+    import psutil
+
+    try:
+        note = _note(folder / LOCK_NAME)
+        return bool(note["host"] != socket.gethostname() or psutil.pid_exists(note["pid"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return False
+
+
 def _try_lock(file: FileIO, path: Path) -> bool:
     from filelock import lock_descriptor
 
@@ -72,9 +88,14 @@ def _try_lock(file: FileIO, path: Path) -> bool:
 
 def _holder(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(len(LOCKED_BYTE))
-            note = json.loads(file.read())
+        note = _note(path)
         return f"process {note['pid']} on {note['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def _note(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        file.seek(len(LOCKED_BYTE))
+        note: dict[str, Any] = json.loads(file.read())
+    return note
