@@ -1,11 +1,13 @@
 """dqn-enjoy: watch a trained agent play, and measure how good it is."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,14 @@ if TYPE_CHECKING:
 DEFAULT_FILM = ""
 """What --record without a name stands for: a file in the run folder."""
 
+MOST_FOLLOWED = 100_000
+"""Games of --follow: weeks at the speed of the console."""
+
+_NOT_FOLLOWED = {
+    *("hub", "pretrained", "weights", "n_timesteps", "n_envs"),
+    *("record", "record_seconds", "output", "progress"),
+}
+
 _EPILOG = """\
 Scores are raw and games are full: a lost life ends none. A step is one decision of the agent
 (4 frames). results.json holds every score, seed and rule; docs/evaluation.md has the formulas.
@@ -73,6 +83,12 @@ def build_parser() -> Parser:
         action="store_true",
         help="the agent for --env that comes with dqn_zoo (default: only if there is no run and "
         "neither -f nor --algo, --run or --exp-id was given)",
+    )
+    whom.add_argument(
+        "--follow",
+        action="store_true",
+        help="play the newest weights of a run while it trains, and newer ones as they come; "
+        "without a window one game of each (default: off)",
     )
     whom.add_argument(
         "--list", action="store_true", help="list the agents that come with dqn_zoo, and exit"
@@ -134,6 +150,8 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list_pretrained()
     has_window = _wants_window(arguments)
+    if arguments.follow:
+        return _follow(arguments, has_window)
     run, config = _find_run(arguments)
 
     from dqn_zoo.play.agent import build_agent
@@ -165,6 +183,54 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
     if interruption is not None:
         raise interruption
+    return 0
+
+
+def _follow(arguments: argparse.Namespace, has_window: bool) -> int:
+    """Play the newest weights of a run until it has ended and its last weights have played.
+
+    Nothing is written: games of changing weights are no sample of any.
+    """
+    _refuse(arguments, "--follow", _NOT_FOLLOWED, because="plays the newest weights of a run here")
+    run, config = find_asked_run(arguments)
+
+    from dqn_zoo.play.following import Follower
+    from dqn_zoo.play.results import game_line, headline
+    from dqn_zoo.play.session import watch
+    from dqn_zoo.system.machine import choose_device
+
+    def say_wait() -> None:
+        print(f"{run.path} has no weights yet: waiting for the first", flush=True)
+
+    follower = Follower(run, config, device=choose_device(arguments.device), on_wait=say_wait)
+    session = make_session(
+        arguments,
+        run,
+        config,
+        num_games=arguments.episodes or MOST_FOLLOWED,
+        weights=follower.weights,
+        has_window=has_window,
+    )
+    session = replace(session, num_envs=1)
+    told = session if arguments.episodes else replace(session, num_games=None)
+    print(headline(replace(session, num_games=1)), flush=True)
+    if not follower.is_training:
+        print("nobody trains it now: its last weights play one game", flush=True)
+    steps = follower.weights.steps
+    with contextlib.closing(watch(session, follower.q_values)) as turns:
+        for turn in turns:
+            if follower.weights.steps != steps:
+                steps = follower.weights.steps
+                print(f"newer weights: {steps or 0:,} steps of training", flush=True)
+            for game in turn.finished:
+                mixed = "  (newer weights came during it)" if follower.switched else ""
+                print(f"{game_line(told, game)}{mixed}", flush=True)
+                if game.index + 1 == session.num_games:
+                    return 0
+                comes = follower.is_training if has_window else follower.wait_for_newer()
+                if not (comes or follower.switched):
+                    return 0
+                follower.begin_game()
     return 0
 
 
@@ -234,10 +300,12 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
     return unpack_pretrained(agent, log_folder=arguments.folder, command=sys.argv)
 
 
-def _refuse(arguments: argparse.Namespace, flag: str, others: set[str]) -> None:
+def _refuse(
+    arguments: argparse.Namespace, flag: str, others: set[str], because: str = "names the agent"
+) -> None:
     clash = sorted(others & arguments.given)
     if clash:
-        raise UserError(f"{flag} names the agent: leave out --{clash[0].replace('_', '-')}")
+        raise UserError(f"{flag} {because}: leave out --{clash[0].replace('_', '-')}")
 
 
 def _list_pretrained() -> int:

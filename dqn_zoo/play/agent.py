@@ -20,6 +20,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import count_actions
 from dqn_zoo.networks.network import QNetwork, build_network
+from dqn_zoo.runs.manifest import may_be_training
 from dqn_zoo.runs.run import Run, find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
@@ -137,6 +138,11 @@ def find_weights(run: Run, which: Which | int) -> Path:
         return run.checkpoint(which) / "model.safetensors"
     if which == "best" and run.best_model_file.exists():
         return run.best_model_file
+    if not run.model_file.exists() and may_be_training(run):
+        raise UserError(
+            f"{run.path} has no weights yet: the first come about a minute after its start, and "
+            f"dqn-enjoy --follow --run {run.quoted_path} waits for them"
+        )
     if not run.model_file.exists():
         raise UserError(
             f"{run.path} has no weights yet: it has neither finished nor reached its first "

@@ -22,6 +22,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
 from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.locks import may_be_held
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -249,6 +250,15 @@ def has_finished(manifest: Manifest) -> bool:
     """
     last = manifest["invocations"][-1]
     return last["end_reason"] == "finished" and (last["end_step"] or 0) >= goal_steps(manifest)
+
+
+def may_be_training(run: Run) -> bool:
+    """Return whether a run goes on, as far as can be told without trying its lock.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    return read_manifest(run)["invocations"][-1].get("ended") is None and may_be_held(run.path)
 
 
 def _invocation(

@@ -65,6 +65,21 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
         yield
 
 
+def may_be_held(folder: Path) -> bool:
+    """Return whether the process that was the last to hold a folder may still run.
+
+    The lock is not tried, which could be in the way of somebody who is about to take it. Of another
+    computer's processes nothing is known.
+    """
+    import psutil
+
+    try:
+        note = _note(folder / LOCK_NAME)
+        return note["host"] != socket.gethostname() or bool(psutil.pid_exists(note["pid"]))
+    except (OSError, DocumentError, OverflowError):
+        return False
+
+
 def _try_lock(file: FileIO, path: Path) -> bool:
     from filelock import lock_descriptor
 
@@ -82,9 +97,13 @@ def _try_lock(file: FileIO, path: Path) -> bool:
 
 def _holder(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(len(LOCKED_BYTE))
-            note = checked(parse_json(file.read(NOTE_BYTES), str(path)), _Note, str(path))
+        note = _note(path)
         return f"process {note['pid']} on {note['host']}"
     except (OSError, DocumentError):
         return "another process"
+
+
+def _note(path: Path) -> _Note:
+    with path.open("rb") as file:
+        file.seek(len(LOCKED_BYTE))
+        return checked(parse_json(file.read(NOTE_BYTES), str(path)), _Note, str(path))

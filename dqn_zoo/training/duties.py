@@ -22,6 +22,9 @@ from dqn_zoo.training.display import Display, Status
 from dqn_zoo.training.snapshot import snapshot
 from dqn_zoo.training.trainer import Trainer
 
+EARLY_S = 60.0
+"""After so long, and after so long of learning, there is a checkpoint: to watch, to resume from."""
+
 
 class _StoppedInEvaluationError(Exception):
     """The run was asked to stop while an evaluation was played."""
@@ -61,6 +64,9 @@ class Duties:
         self._last_evaluation: float | None = None
         self._loss = self._q_mean = math.nan
         self._owes_best = False
+        saves_early = previous is None and trainer.config.save_freq
+        # When to save early, before it learns (False) and once it does (True).
+        self._early_at = {} if saves_early else {False: math.inf, True: math.inf}
 
     def perform(self) -> None:
         """Log, evaluate, save and show: each if it is due."""
@@ -76,7 +82,8 @@ class Duties:
         if self.owes_evaluation():
             with section("evaluation"):
                 self._evaluate()
-        if config.save_freq and steps // config.save_freq > self._tried_at // config.save_freq:
+        every = config.save_freq
+        if self._early_save_is_due() or (every and steps // every > self._tried_at // every):
             self._save()
         if self._display.due():
             self._show()
@@ -85,6 +92,14 @@ class Duties:
         """Return whether an evaluation is due: also one that a stop interrupted."""
         trainer, every = self._trainer, self._trainer.config.eval_freq
         return every > 0 and trainer.algorithm.steps // every > trainer.evaluations
+
+    def _early_save_is_due(self) -> bool:
+        """Return whether to save although no period of steps is over.
+
+        Only this follows the clock: a save changes nothing of a run.
+        """
+        now, algorithm = time.monotonic(), self._trainer.algorithm
+        return now >= self._early_at.setdefault(algorithm.updates > 0, now + EARLY_S)
 
     def note_games(self, games: list[FinishedEpisode]) -> None:
         """Write the training games that ended in this vector step."""
@@ -238,6 +253,7 @@ class Duties:
         """
         self.check_finite()
         steps = self._tried_at = self._trainer.algorithm.steps
+        self._early_at[self._trainer.algorithm.updates > 0] = math.inf
         self._show("saving")
         previous = self._previous
         if previous is not None and not previous.path.exists():

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,10 +32,12 @@ from dqn_zoo.play.results import results, summary_lines
 from dqn_zoo.play.session import Session, read_weights, watch
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.checkpoint import write_checkpoint
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.manifest import end_invocation
+from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.card import write_card
+from dqn_zoo.system.files import replace_file
 
 ENJOY = [sys.executable, "-m", "dqn_zoo.cli.enjoy"]
 
@@ -337,6 +340,70 @@ def test_an_encoder_that_fails_does_not_cost_the_evaluation(
     assert re.fullmatch(r"warning: no film in \S+, the encoder failed: .+\n", told.err)
     assert "film:" not in told.out
     assert results_of(run)["n_eval_episodes"] == 1
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What happens, one after the other, while `dqn-enjoy --follow` waits."""
+    happens: list[Callable[[], object]] = []
+    waits = SimpleNamespace(sleep=lambda _: happens.pop(0)())  # others sleep, too
+    monkeypatch.setattr("dqn_zoo.play.following.time", waits)
+    return happens
+
+
+def test_follow_waits_for_weights_and_takes_newer_ones_until_the_run_has_ended(
+    logs: Path, world: list[Callable[[], object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(logs)
+
+    def write(steps: int) -> None:
+        replace_file(run.model_file, weights_of(steps, steps))
+
+    def end() -> None:
+        write(3_000)
+        end_invocation(run, "finished", step=3_000, seconds={}, updates="eager")
+
+    world += [lambda: None, lambda: write(1_000), lambda: None, lambda: write(2_000), end]
+    with lock(run):
+        assert play("--follow", "--epsilon", "1") == 0
+    assert world == []
+    waiting, first, *told = capsys.readouterr().out.splitlines()
+    assert waiting == "logs/dqn/Breakout_1 has no weights yet: waiting for the first"
+    assert "newest weights (1,000 steps of training)" in first
+    assert [line.partition("  score")[0] for line in told] == [
+        "game   1",
+        "newer weights: 2,000 steps of training",
+        "game   2",
+        "newer weights: 3,000 steps of training",
+        "game   3",
+    ]
+    assert not run.results_file.exists()
+
+
+def test_without_weights_it_says_whether_to_wait_or_to_train_on(
+    logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(logs)
+    with lock(run):
+        assert play("--no-render") == 2
+    assert "dqn-enjoy --follow --run logs/dqn/Breakout_1 waits" in capsys.readouterr().err
+    end_invocation(run, "SIGTERM", step=7, seconds={}, updates="eager")
+    for flags in ([], ["--follow"]):
+        assert play("--no-render", *flags) == 2
+        assert "dqn-train --resume logs/dqn/Breakout_1" in capsys.readouterr().err
+
+
+def test_follow_plays_what_is_trained_here_and_writes_nothing(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags in (["--load-best"], ["--record"], ["--pretrained"], ["--output", "x"]):
+        assert play("--follow", *flags) == 2
+        assert "--follow plays the newest weights of a run here" in capsys.readouterr().err
+    end_invocation(run, "finished", step=3_000, seconds={}, updates="eager")
+    assert play("--follow", "--epsilon", "1") == 0
+    *_, alone, game = capsys.readouterr().out.splitlines()
+    assert alone == "nobody trains it now: its last weights play one game"
+    assert game.startswith("game   1  score")
 
 
 def test_a_progress_bar_is_shown_on_request(

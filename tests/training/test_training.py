@@ -23,7 +23,7 @@ from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.errors import UserError
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
-from dqn_zoo.runs.checkpoint import newest_checkpoint
+from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
@@ -124,6 +124,32 @@ def test_evaluations_change_nothing_in_the_training(tmp_path):
     assert frequent.run.model_file.read_bytes() == never.run.model_file.read_bytes()
     assert frequent.run.best_model_file.exists()
     assert not never.run.best_model_file.exists()
+
+
+def test_a_minute_in_and_a_minute_of_learning_in_there_is_a_checkpoint_that_changes_no_bit(
+    tmp_path, monkeypatch
+):
+    saved = []
+
+    def note(folder, step, files, **options):
+        saved.append(step)
+        return write_checkpoint(folder, step, files, **options)
+
+    monkeypatch.setattr("dqn_zoo.training.duties.write_checkpoint", note)
+    late = train(config_of(save_freq=200), log_folder=tmp_path, options=QUIET)
+    assert saved == [200, 240]
+    saved.clear()
+    monkeypatch.setattr("dqn_zoo.training.duties.EARLY_S", 0.0)
+    early = train(config_of(save_freq=200), log_folder=tmp_path, options=QUIET)
+    first, learned, *others = saved
+    assert (first < 96 < learned <= 104, others) == (True, [200, 240])
+    assert early.run.model_file.read_bytes() == late.run.model_file.read_bytes()
+    newest = [run.checkpoint(240) for run in (early.run, late.run)]
+    for name in ("rows.z", "target.safetensors", "optimizer.pt"):
+        assert len({(checkpoint / name).read_bytes() for checkpoint in newest}) == 1
+    saved.clear()
+    train(config_of(save_freq=0), log_folder=tmp_path, options=QUIET)
+    assert saved == [240]
 
 
 def test_the_best_model_is_the_one_of_the_best_evaluation(tmp_path):
