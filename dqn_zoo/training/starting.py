@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import load_weights
+from dqn_zoo.play.weights import load_weights
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
 from dqn_zoo.runs.manifest import (
     Setup,
