@@ -16,10 +16,11 @@ import torch
 
 from dqn_zoo.cli.enjoy import build_parser
 from dqn_zoo.cli.play_session import find_asked_run, make_session, play_games
-from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes
+from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.results import headline, summary_lines
 from dqn_zoo.play.session import choose_weights, read_weights
 from dqn_zoo.play.statistics import summarize
+from dqn_zoo.play.weights import load_weights, weights_bytes
 from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
 from dqn_zoo.sharing.pretrained import PRETRAINED

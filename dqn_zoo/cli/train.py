@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import command
 from dqn_zoo.cli.output import work_is_kept
+from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.cli.train_arguments import (
     build_parser,
     check_resume_flags,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run dqn-train and return its exit code; `training.starting.EXIT_CODES` lists them."""
     stopwatch = Stopwatch()
+    warnings.showwarning = print_warning
     flags = build_parser().parse_args(arguments)
     if flags.list_algos:
         return _list_algos()

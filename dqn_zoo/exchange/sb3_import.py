@@ -1,7 +1,6 @@
 """From a zip of Stable-Baselines3 to a run folder like any other."""
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +10,10 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
-from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.play.weights import parse_weights, weights_bytes
+from dqn_zoo.runs.checkpoint import DamagedError
 from dqn_zoo.runs.manifest import write_origin_manifest
-from dqn_zoo.runs.run import Run, claim_run
+from dqn_zoo.runs.run import Run, place_run
 from dqn_zoo.settings.checks import contradictions
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.games import GameName, game_in_path, parse_game
@@ -89,13 +89,18 @@ def import_sb3(
     say(_headline(file, model, name.game, steps))
     for line in [*notes, *_rules_notes(config, name)]:
         say(f"note: {line}")
-    run = claim_run(log_folder, algo, name.game)
     note: dict[str, str | int] = {"env": config.env, "algo": algo, "protocol": config.protocol}
     if steps is not None:
         note["steps"] = steps
+    content = weights_bytes(model.weights, note)
     try:
+        parse_weights(content)
+    except DamagedError as error:
+        raise UserError(f"{file} is damaged ({error}): not imported") from error
+
+    def fill(run: Run) -> None:
         run.config_file.write_text(dump_config(config), encoding="utf-8")
-        run.model_file.write_bytes(weights_bytes(model.weights, note))
+        run.model_file.write_bytes(content)
         write_origin_manifest(
             run,
             command=command,
@@ -104,11 +109,8 @@ def import_sb3(
             steps=steps,
             origin=_describe(file, model) | dict(origin or {}),
         )
-    except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
-        raise
+
+    run = place_run(log_folder, algo, name.game, fill)
     say(f"imported into {run.path}")
     return run
 

@@ -1,52 +1,22 @@
 """What is left when training is over: a network that knows its game and how it was trained."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NotRequired
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import with_config
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
-from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import count_actions
 from dqn_zoo.networks.network import QNetwork, build_network
-from dqn_zoo.runs.manifest import may_be_training
-from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.play.weights import Which, find_weights, load_weights, weights_note
+from dqn_zoo.runs.run import find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.system import shell
-from dqn_zoo.system.documents import (
-    AS_WRITTEN,
-    Count,
-    DocumentError,
-    Word,
-    checked,
-    parse_json,
-)
-
-WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
-Which = Literal["best", "last"]
-
-
-@with_config(AS_WRITTEN)
-class WeightsNote(TypedDict):
-    """What a file of weights says of itself."""
-
-    env: NotRequired[Word]
-    algo: NotRequired[Word]
-    protocol: NotRequired[Word]
-    steps: NotRequired[Count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,73 +94,18 @@ def load_run_agent(
     return build_agent(weights_file, load_config(run.config_file), device=device)
 
 
-def find_weights(run: Run, which: Which | int) -> Path:
-    """Return the weights file of a run: best, last, or that of a checkpoint's step.
-
-    Raises:
-        UserError: if the run has no such weights.
-    """
-    if isinstance(which, int):
-        steps = run.checkpoint_steps()
-        if which not in steps:
-            have = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{run.path} has no checkpoint at step {which}; it has {have}")
-        return run.checkpoint(which) / "model.safetensors"
-    if which == "best" and run.best_model_file.exists():
-        return run.best_model_file
-    if not run.model_file.exists() and may_be_training(run):
-        raise UserError(
-            f"{run.path} has no weights yet: the first come about a minute after its start, and "
-            f"dqn-enjoy --follow --run {run.quoted_path} waits for them"
-        )
-    if not run.model_file.exists():
-        raise UserError(
-            f"{run.path} has no weights yet: it has neither finished nor reached its first "
-            f"checkpoint; train it on with {shell.command('dqn-train', '--resume', run.path)}"
-        )
-    return run.model_file
-
-
-def weights_bytes(weights: dict[str, Tensor], note: Mapping[str, str | int]) -> bytes:
-    """Return a safetensors file of weights on the CPU.
-
-    Args:
-        weights: by name.
-        note: what they are; it becomes one entry of the header, because safetensors writes several
-            in random order and equal runs shall give equal files.
-    """
-    contiguous = {name: value.contiguous() for name, value in weights.items()}
-    return save_tensors(contiguous, metadata={WEIGHTS_NOTE: json.dumps(note)})
-
-
-def weights_note(file: Path) -> WeightsNote:
-    """Return what `weights_bytes` noted in a file; {} where nothing."""
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            note = (tensors.metadata() or {}).get(WEIGHTS_NOTE, "{}")
-        return checked(parse_json(note, str(file)), WeightsNote, str(file))
-    except (OSError, DocumentError, SafetensorError):  # reading the tensors will tell
-        return {}
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a run folder (best, else last) or of a safetensors file.
-
-    Raises:
-        UserError: if there are none or they cannot be read.
-    """
-    file = find_weights(find_run(path.parent, run=str(path)), "best") if path.is_dir() else path
-    try:
-        return load_tensors(file.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(f"{file} does not exist; expected a run folder or weights") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is not a readable safetensors file: {error}") from error
-
-
 def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
-    """Build the network of `config` and fill it from a file, names and shapes checked."""
+    """Build the network of `config` and fill it from a file, names and shapes checked.
+
+    Raises:
+        UserError: if the weights are damaged, do not fit, or are of another game.
+    """
     weights = load_weights(weights_file)
+    game = weights_note(weights_file).get("env")
+    if game not in (None, config.env):
+        raise UserError(
+            f"{weights_file} plays {game}, its settings are of {config.env}: restore config.yml"
+        )
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     num_actions = check_shapes(weights_file, shapes, config)
     network = build_network(network_settings(config), num_actions=num_actions, seed=0)

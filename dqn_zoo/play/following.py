@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dqn_zoo.play.agent import Agent, build_agent, find_weights
+from dqn_zoo.play.agent import Agent, build_agent
 from dqn_zoo.play.session import Weights, read_weights
+from dqn_zoo.play.weights import find_weights
 from dqn_zoo.runs.manifest import may_be_training
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import find_weights, weights_note
 from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
 from dqn_zoo.play.film import Film
+from dqn_zoo.play.weights import find_weights, load_weights, weights_note
 from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
@@ -133,7 +133,12 @@ def weights_of_file(run: Run, file: Path) -> Weights:
 
 
 def read_weights(file: Path, name: str) -> Weights:
-    """Return the weights in a file, under any name."""
+    """Return the weights in a file, under any name.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    load_weights(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Weights(file, name, weights_note(file).get("steps"), digest)
 

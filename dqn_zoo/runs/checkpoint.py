@@ -11,20 +11,40 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import checkpoint_folders, checkpoint_name
+from dqn_zoo.runs.run import UNFINISHED, checkpoint_folders, checkpoint_name
 from dqn_zoo.system.files import flush_directory, write_file
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 KEPT = 2  # checkpoints; the older one is there for the day the newer one cannot be read
-UNFINISHED = ".unfinished"
 
 
 class DamagedError(Exception):
     """A checkpoint that must not be loaded; the message says what is wrong with it."""
+
+
+class FileEntry(BaseModel):
+    """What a manifest says of one file: size in bytes and SHA-256."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+
+
+class Manifest(BaseModel):
+    """The manifest of a checkpoint: step, and what every file was when it was written."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    step: Annotated[int, Field(ge=0)]
+    files: dict[PlainName, FileEntry]
 
 
 class Skipped(NamedTuple):
@@ -46,7 +66,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    files: dict[str, dict[str, Any]]
+    files: dict[str, FileEntry]
 
     def read(self, name: str) -> bytes:
         """Return the content of one file."""
@@ -78,7 +98,7 @@ def write_checkpoint(
     unfinished = target.with_suffix(UNFINISHED)
     unfinished.mkdir()
     try:
-        entries: dict[str, dict[str, Any]] = {}
+        entries: dict[str, FileEntry] = {}
         for name, content in files:
             if content is None:
                 assert previous is not None, "an unchanged file needs a previous checkpoint"
@@ -86,8 +106,9 @@ def write_checkpoint(
                 entries[name] = previous.files[name]
             else:
                 write_file(unfinished / name, content)
-                entries[name] = {"size": len(content), "sha256": _digest(content)}
-        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": entries}
+                entries[name] = FileEntry(size=len(content), sha256=_digest(content))
+        files_written = {name: entry.model_dump() for name, entry in entries.items()}
+        manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files_written}
         manifest["sha256"] = _digest(_canonical(manifest))
         write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
         flush_directory(unfinished)
@@ -124,24 +145,46 @@ def verify(path: Path) -> Checkpoint:
         DamagedError: if a file is missing, has another size or another content.
         UserError: if the checkpoint was written by a newer version.
     """
+    manifest = read_entries(path)
+    for name, entry in manifest.files.items():
+        _verify_file(path / name, entry)
+    return Checkpoint(path, manifest.step, manifest.files)
+
+
+def read_entries(path: Path) -> Manifest:
+    """Read the manifest of a checkpoint; its files are not looked at.
+
+    Raises:
+        DamagedError: if it is missing or was changed.
+        UserError: if the checkpoint was written by a newer version.
+    """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        recorded = manifest.pop("sha256")
-        version = manifest["format_version"]
+        content = json.loads((path / MANIFEST).read_bytes())
+        recorded = content.pop("sha256")
+        version = content["format_version"]
+        is_newer = version > FORMAT_VERSION
     except FileNotFoundError as error:
         raise DamagedError(f"{MANIFEST} is missing") from error
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
         raise DamagedError(f"{MANIFEST} cannot be read: {error}") from error
-    if _digest(_canonical(manifest)) != recorded:
+    if _digest(_canonical(content)) != recorded:
         raise DamagedError(f"{MANIFEST} was changed after it was written")
-    if version > FORMAT_VERSION:
+    if is_newer:
         raise UserError(
             f"{path} has checkpoint format {version} and this version reads up to "
             f"{FORMAT_VERSION}; upgrade dqn_zoo to resume it"
         )
-    for name, entry in manifest["files"].items():
-        _verify_file(path / name, entry)
-    return Checkpoint(path, manifest["step"], manifest["files"])
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise DamagedError(f"{MANIFEST}: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say in one line what a model found wrong first."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, problem["loc"]))
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -161,16 +204,16 @@ def _prune(folder: Path, written: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _verify_file(path: Path, entry: dict[str, Any]) -> None:
+def _verify_file(path: Path, entry: FileEntry) -> None:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise DamagedError(f"{path.name} is missing") from error
     except OSError as error:
         raise DamagedError(f"{path.name} cannot be read: {error}") from error
-    if len(content) != entry["size"]:
-        raise DamagedError(f"{path.name} has {len(content)} bytes, {entry['size']} were written")
-    if _digest(content) != entry["sha256"]:
+    if len(content) != entry.size:
+        raise DamagedError(f"{path.name} has {len(content)} bytes, {entry.size} were written")
+    if _digest(content) != entry.sha256:
         raise DamagedError(f"{path.name} was changed after it was written (SHA-256 differs)")
 
 

@@ -12,8 +12,12 @@ logs/dqn/SpaceInvaders_1/
 
 import contextlib
 import difflib
+import os
 import re
 import shutil
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
@@ -27,12 +31,15 @@ from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
+from dqn_zoo.system.files import flush_directory, flush_file
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
 """Version of the layout above; a program refuses folders of a newer one."""
 
 CHECKPOINT_PREFIX = "step_"
+UNFINISHED = ".unfinished"
+STALE_S = 3_600.0
 
 
 @with_config(AS_WRITTEN)
@@ -185,6 +192,55 @@ def resume_command(run: Run) -> str | None:
     return shell.command("dqn-train", "--resume", run.path) if has_begun else None
 
 
+def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run], None]) -> Run:
+    """Make a run whose files are all there already: it appears whole, or not at all.
+
+    Args:
+        log_folder: Folder of all runs, created where missing.
+        algo: Folder of the run in it.
+        game: Name of the game; the run takes its next number.
+        fill: Writes the files into the folder that it is given.
+
+    Raises:
+        UserError: The folder cannot be written; then nothing is left.
+    """
+    parent = Path(log_folder) / algo
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(parent)
+        with tempfile.TemporaryDirectory(prefix=game, suffix=UNFINISHED, dir=parent) as place:
+            aside = Path(place) / "run"
+            aside.mkdir()
+            fill(Run(aside))
+            for file in aside.iterdir():
+                flush_file(file)
+            flush_directory(aside)
+            run = claim_run(log_folder, algo, game)
+            try:
+                if os.name == "nt":  # there a rename replaces no folder, not even an empty one
+                    run.path.rmdir()
+                aside.rename(run.path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    run.path.rmdir()
+                raise
+            flush_directory(parent)
+            return run
+    except OSError as error:
+        raise UserError(
+            f"{parent} cannot be written ({error.strerror}): make room, or name a folder that you "
+            "can write with -f FOLDER"
+        ) from error
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove what a killed `place_run` left; another process may be filling a young one."""
+    for path in parent.glob(f"*{UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_S:
+                shutil.rmtree(path)
+
+
 def discard_run(run: Run) -> bool:
     """Remove a claimed folder in which nothing was trained, after a start that failed.
 
@@ -254,6 +310,7 @@ def find_run(
         advice = instead or _advice(runs, target, algo=algo, game=game)
         raise NoRunError(f"{message}; {advice}")
     if run is None and not exp_id:
+        matches = [found for found in matches if _is_complete(found)] or matches
         return _checked(max(matches, key=_last_change).path)
     if len(matches) > 1:
         matches = [found for found in matches if _was_trained_here(found)] or matches
@@ -328,6 +385,14 @@ def _last_change(run: Run) -> tuple[bool, float, int]:
     except OSError:  # somebody else's: it does not come between a user and the own runs
         return False, 0.0, 0
     return _was_trained_here(run), max(times, default=0.0), name[1] if name else 0
+
+
+def _is_complete(run: Run) -> bool:
+    """Return whether a start, a pull or an import got as far as to the manifest."""
+    try:
+        return run.config_file.is_file() and run.manifest_file.is_file()
+    except OSError:
+        return False
 
 
 def _was_trained_here(run: Run) -> bool:

@@ -243,9 +243,11 @@ def check_weights(description: Description, path: Path) -> None:
     """Compare names, shapes and types in a weights file with the network, before it is loaded.
 
     Raises:
-        UserError: not safetensors, or not the weights of that network.
+        UserError: not safetensors, not the weights of that network, or not finite.
     """
     from dqn_zoo.play.agent import check_shapes  # with PyTorch
+    from dqn_zoo.play.weights import parse_weights
+    from dqn_zoo.runs.checkpoint import DamagedError
 
     try:
         with safe_open(path, framework="numpy") as tensors:
@@ -262,6 +264,10 @@ def check_weights(description: Description, path: Path) -> None:
         raise UserError(
             f"{path} decides among {found} actions, {CONFIG} says {description.num_actions}"
         )
+    try:
+        parse_weights(path.read_bytes())
+    except DamagedError as error:
+        raise UserError(f"{path} is damaged ({error}): not loaded") from error
 
 
 def digest(path: Path) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import Agent, Which, build_agent, load_run_agent
+from dqn_zoo.play.agent import Agent, build_agent, load_run_agent
+from dqn_zoo.play.weights import Which
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.sharing.pretrained import GROUP, load_pretrained
 from dqn_zoo.sharing.pull import fetch

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
-from dqn_zoo.runs.run import Run, claim_run
+from dqn_zoo.runs.run import Run, place_run
 from dqn_zoo.settings.games import GAMES, parse_game
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
@@ -169,13 +169,12 @@ def unpack(
     Raises:
         UserError: it cannot be written; then nothing is left.
     """
-    config = agent.description.config
-    run = claim_run(log_folder, group or config.algo, config.env)
-    try:
+    config, training = agent.description.config, agent.description.training
+
+    def fill(run: Run) -> None:
         run.config_file.write_text(dump_config(config), encoding="utf-8")
         shutil.copyfile(agent.weights, run.model_file)
         shutil.copyfile(agent.results, run.results_file)
-        training = agent.description.training
         write_origin_manifest(
             run,
             command=command,
@@ -183,18 +182,15 @@ def unpack(
             protocol=asdict(protocol_from_config(config)),
             steps=training.get("steps"),
             origin={
+                "weights": agent.description.files[WEIGHTS]["sha256"],
                 **origin,
                 "score": score,
                 "training": training,
                 "results": read_results(agent.results),
             },
         )
-    except BaseException as error:
-        shutil.rmtree(run.path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f"{run.path} cannot be written ({error.strerror})") from error
-        raise
-    return run
+
+    return place_run(log_folder, group or config.algo, config.env, fill)
 
 
 def unpacked_before(

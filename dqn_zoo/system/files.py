@@ -49,6 +49,12 @@ def write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def flush_file(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def flush_directory(path: Path) -> None:
     """Make a rename or a new name durable; Windows can neither open nor flush a directory."""
     if os.name == "nt":

@@ -12,7 +12,7 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.networks.network import weights_on_cpu
-from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.metrics import EpisodeStatistics
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config

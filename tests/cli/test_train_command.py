@@ -15,7 +15,7 @@ from support.children import Child
 from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli.train import _hint_on_limit, _preview, main
-from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.run import RUN_FORMAT
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained

@@ -32,8 +32,9 @@ from dqn_zoo.exchange.sb3_import import import_sb3
 from dqn_zoo.exchange.sb3_zip import read_sb3_zip
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
-from dqn_zoo.play.agent import build_agent, load_weights, weights_bytes, weights_note
+from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import evaluate
+from dqn_zoo.play.weights import load_weights, weights_bytes, weights_note
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import find_run
 from dqn_zoo.settings.config import Config
@@ -531,7 +532,7 @@ def test_a_full_disk_leaves_nothing(exported: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.stdout.splitlines()[-1] == "2 2"
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error")]
-    assert [line.split()[1].split("/")[-1] for line in errors] == ["SpaceInvaders_2", f"{ENV_ID}_1"]
+    assert [line.split()[1].split("/")[-1] for line in errors] == ["dqn", f"{ENV_ID}_1"]
     assert all("cannot be written (File too large)" in line for line in errors)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -9,7 +9,7 @@ from dqn_zoo.algorithms.replay_plan import build_learner
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import QNetwork, build_network
-from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.manifest import Setup, write_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings import recipe_files

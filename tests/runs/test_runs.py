@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import RUN_FORMAT, Run, claim_run, discard_run, find_run, lock
+from dqn_zoo.runs.run import RUN_FORMAT, Run, claim_run, discard_run, find_run, lock, place_run
 
 HOLD_LOCK = """
 import sys
@@ -287,3 +287,51 @@ def test_run_folders_need_no_heavy_import() -> None:
     )
     output, _ = python(code).communicate(timeout=30)
     assert output.strip() == "set()"
+
+
+def fill(run: Run) -> None:
+    run.config_file.write_text("env: Pong\n")
+    run.manifest_file.write_text(json.dumps({"format": RUN_FORMAT}))
+
+
+def test_a_placed_run_appears_whole_under_the_next_number(tmp_path: Path) -> None:
+    make_run(tmp_path, "dqn", "Pong")
+    run = place_run(tmp_path, "dqn", "Pong", fill)
+    assert run.path == tmp_path / "dqn" / "Pong_2"
+    assert find_run(tmp_path, exp_id=2) == run
+    assert sorted(path.name for path in (tmp_path / "dqn").iterdir()) == ["Pong_1", "Pong_2"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no fork")
+def test_a_process_that_is_killed_while_it_places_a_run_leaves_none(tmp_path: Path) -> None:
+    def die(run: Run) -> None:
+        run.config_file.write_text("env: Pong\n")
+        os._exit(9)  # as a kill: nothing is cleaned up
+
+    child = os.fork()
+    if child == 0:
+        place_run(tmp_path, "dqn", "Pong", die)
+    os.waitpid(child, 0)
+    [left] = (tmp_path / "dqn").iterdir()
+    with pytest.raises(UserError, match="there is no run at all"):
+        find_run(tmp_path)
+    os.utime(left, (1e9, 1e9))
+    assert place_run(tmp_path, "dqn", "Pong", fill).name == "Pong_1"
+    assert not left.exists()
+
+
+def test_a_start_that_fails_while_it_places_a_run_leaves_nothing(tmp_path: Path) -> None:
+    def fail(run: Run) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        place_run(tmp_path, "dqn", "Pong", fail)
+    assert list((tmp_path / "dqn").iterdir()) == []
+
+
+def test_a_half_folder_is_not_the_latest_run(tmp_path: Path) -> None:
+    whole = make_run(tmp_path, "dqn", "Pong")
+    half = claim_run(tmp_path, "dqn", "Pong")
+    half.config_file.write_text("env: Pong\n")
+    half.model_file.write_text("newest")
+    assert find_run(tmp_path) == whole

@@ -5,7 +5,7 @@ from typing import Any
 
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
-from dqn_zoo.play.agent import weights_bytes
+from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.manifest import Setup, write_manifest
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.settings.config import Config
