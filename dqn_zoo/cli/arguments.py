@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn, Protocol
 
 from dqn_zoo.cli.output import guard_streams, lost_output
-from dqn_zoo.errors import EXIT_USER_ERROR, UserError
+from dqn_zoo.errors import EXIT_USER_ERROR, UserError, without_password
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -68,7 +68,7 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
 
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
-    line = " ".join(str(message)[:_LONGEST_MESSAGE].split())
+    line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 

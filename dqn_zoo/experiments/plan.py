@@ -25,7 +25,7 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import SCORES, parse_game
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import plain_path, quoted, replace_file
 from dqn_zoo.system.locks import LOCK_NAME
 
 PLAN_FILE = "plan.yml"
@@ -243,7 +243,7 @@ class Sweep:
         if not (folder / PLAN_FILE).is_file():
             raise UserError(
                 f"{folder} holds no plan: start one with dqn-bench --algos ... --games ... "
-                f"-f {folder}"
+                f"-f {quoted(folder)}"
             )
         return cls(folder, read_plan(folder / PLAN_FILE))
 
@@ -285,7 +285,7 @@ class Sweep:
     @property
     def command(self) -> str:
         """What goes on with the sweep, as a shell takes it."""
-        return shlex.join(["dqn-bench", "-f", str(self.folder)])
+        return shlex.join(["dqn-bench", "-f", plain_path(self.folder)])
 
     @property
     def runs(self) -> Path:

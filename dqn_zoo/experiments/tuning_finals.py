@@ -15,7 +15,7 @@ from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
 from dqn_zoo.settings.recipes import as_yaml, resolve
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import plain_path, replace_file
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +77,7 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
 
 def train_command(goal: Goal, folder: Path) -> str:
     """Return the command that trains with the winner's settings."""
-    flags = ["--env", goal.game, "--algo", goal.algo, "-c", str(folder / BEST)]
+    flags = ["--env", goal.game, "--algo", goal.algo, "-c", plain_path(folder / BEST)]
     return shlex.join(["dqn-train", *flags])
 
 

@@ -12,7 +12,6 @@ logs/dqn/SpaceInvaders_1/
 import contextlib
 import difflib
 import re
-import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
+from dqn_zoo.system.files import quoted
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
@@ -57,7 +57,7 @@ class Run:
     @property
     def quoted_path(self) -> str:
         """The folder as a shell takes it, for commands in messages."""
-        return shlex.quote(str(self.path))
+        return quoted(self.path)
 
     @property
     def config_file(self) -> Path:

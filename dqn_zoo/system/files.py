@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 
@@ -58,3 +59,13 @@ def flush_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def plain_path(path: Path) -> str:
+    """Return a path that no command takes for a flag: `./-x` for `-x`."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a shell takes it, for commands in messages."""
+    return shlex.quote(plain_path(path))
