@@ -1,5 +1,6 @@
 """The one exception that means: the user can mend this."""
 
+import re
 import reprlib
 
 EXIT_USER_ERROR = 2
@@ -16,6 +17,12 @@ class UserError(ValueError):
 def short(value: object) -> str:
     """Return the beginning of a value as Python writes it, however large or deep the whole is."""
     return _SHORT.repr(value)
+
+
+def without_password(text: str) -> str:
+    """Return a text with `***` for the passwords of the addresses in it."""
+    text = re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s'\"]+", r"\1=***", text)
 
 
 _SHORT = reprlib.Repr()

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 from dqn_zoo import __version__
 from dqn_zoo.cli.output import guard_streams, lost_output
-from dqn_zoo.errors import EXIT_USER_ERROR, UserError
+from dqn_zoo.errors import EXIT_USER_ERROR, UserError, without_password
 from dqn_zoo.system.signals import ended_by_signals, exit_code
 
 EXIT_BROKEN_PIPE = 141
@@ -71,7 +71,7 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
 
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
-    line = " ".join(str(message)[:_LONGEST_MESSAGE].split())
+    line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 

@@ -9,6 +9,7 @@ from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_weights, add_whom, find_asked_run
 from dqn_zoo.errors import UserError
+from dqn_zoo.system import shell
 
 _EPILOG = """\
 Writes FOLDER/dqn/GAMENoFrameskip-v4_N/ with a zip for DQN.load and the YAML files of RL-Zoo. What
@@ -62,9 +63,8 @@ def _export(arguments: argparse.Namespace) -> None:
     work_is_kept()
     print(f"exported the {weights.name} of {run.path} to {file}")
     print(f'next: model = stable_baselines3.DQN.load("{file}")')
-    print(
-        f"  or: python -m rl_zoo3.enjoy --algo dqn --env {env_id} -f {folder} --no-render -n 5000"
-    )
+    enjoy = f"python -m rl_zoo3.enjoy --algo dqn --env {env_id} -f {shell.quoted(folder)}"
+    print(f"  or: {enjoy} --no-render -n 5000")
 
 
 if __name__ == "__main__":

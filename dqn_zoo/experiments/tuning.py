@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, without_password
 from dqn_zoo.experiments.plan import PLAN_FILE, Job, Plan, Sweep, Variant
 from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, last_line
@@ -128,8 +128,9 @@ def open_study(
             storage=kept, study_name=name, direction="maximize", load_if_exists=True
         )
     except Exception as error:  # each database has its own
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"the study in {storage or folder} cannot be opened: {reason}") from error
+        reason = without_password(" ".join(str(error).split()))[:160]
+        place = without_password(str(storage or folder))
+        raise UserError(f"the study in {place} cannot be opened: {reason}") from None
     for key, value in ((SPACE, space.fingerprint()), (GOAL, goal.fingerprint())):
         known = study.user_attrs.get(key)
         if known is None:

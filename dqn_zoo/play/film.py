@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from dqn_zoo.system.signals import uninterrupted
 
 SCALE_X, SCALE_Y = 5, 3
 """An Atari pixel is about 5/3 as wide as high: 160 x 210 pixels become 800 x 630, close to 4:3."""
+
+UNFINISHED = ".unfinished"  # behind the name: nobody takes it for a film
+LEFTOVER_AFTER_S = 3_600.0  # a film that is being written grows all the time
 
 STRIP_HEIGHT = 34
 TEXT_COLOR = (235, 235, 235)
@@ -51,11 +55,12 @@ class Film:
         self._recording = True
         self._complete = False
         self._encoder: _Encoder | None = None
-        self._unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+        self._unfinished = path.with_name(f"{path.name}{UNFINISHED}")
         self._ffmpeg = _find_ffmpeg()
         self._cv2 = import_cv2()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path.parent)
             self._unfinished.touch()
         except OSError as error:
             raise UserError(
@@ -152,6 +157,14 @@ def check_film(path: Path) -> None:
             f"{path} does not play in browsers: expected h264, yuv420p and the index first, got "
             f"{', '.join([*stream.groups(), *order])}"
         )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what films left whose process was killed."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_AFTER_S:
+                path.unlink()
 
 
 class _Encoder:

@@ -1,6 +1,5 @@
 """Weights that a new run is started from, and what is known of the run that they come from."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from dqn_zoo.runs.run import Run, find_run, is_checkpoint
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, as_yaml, load_config
+from dqn_zoo.system import shell
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _given_file(file: Path) -> Given:
         raise UserError(f"{file} does not exist; expected a run folder or weights")
     if file.suffix == ".zip":
         raise UserError(
-            f"{file} is no file of weights: dqn-import {shlex.quote(str(file))} makes a run of an "
+            f"{file} is no file of weights: {shell.command('dqn-import', file)} makes a run of an "
             "agent of Stable-Baselines3, which -i takes"
         )
     folder = file.absolute().parent

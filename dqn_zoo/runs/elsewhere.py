@@ -1,11 +1,11 @@
 """What lies in a folder where a run was looked for: so that a slip is told from an empty place."""
 
 import difflib
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from dqn_zoo.settings.games import game_in_path
+from dqn_zoo.system import shell
 
 _RUN = "*_[1-9]*/manifest.json"
 
@@ -46,7 +46,8 @@ def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | No
     """
     foreign = next(foreign_agents(folder, game), None)
     if foreign is not None:
-        return f"an agent of Stable-Baselines3 is there: dqn-import {_quoted(foreign)} takes it"
+        takes_it = shell.command("dqn-import", foreign)
+        return f"an agent of Stable-Baselines3 is there: {takes_it} takes it"
     if not is_empty:
         return None
     if not folder.exists():
@@ -56,17 +57,12 @@ def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | No
             f"there is no such folder, did you mean {folder.with_name(near[0])}?" if near else None
         )
     if (folder / "manifest.json").exists():
-        return f"that is a run itself: give it with --run {_quoted(folder)}"
+        return f"that is a run itself: give it with --run {shell.quoted(folder)}"
     if any(folder.glob(_RUN)):
         above = folder.parent if folder.name not in ("", "..") else folder / ".."
-        return (
-            f"that holds the runs of one recipe, the folder above it is meant: -f {_quoted(above)}"
-        )
+        flag = f"-f {shell.quoted(above)}"
+        return f"that holds the runs of one recipe, the folder above it is meant: {flag}"
     below = next(folder.glob(f"*/*/{_RUN}"), None)
     if below is not None:
-        return f"the runs are below it: -f {_quoted(below.parents[2])}"
+        return f"the runs are below it: -f {shell.quoted(below.parents[2])}"
     return None
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

@@ -15,6 +15,7 @@ from dqn_zoo.settings.protocols import FRAMES_PER_STEP, Protocol, rules_in_words
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing.agent_files import CURVE, FILM, LIBRARY, SETTINGS
 
+_LONGEST_CELL = 400
 COURSE_TAGS = ("deep-reinforcement-learning", "reinforcement-learning")
 
 
@@ -212,12 +213,19 @@ def _training_table(config: Config, training: Mapping[str, Any]) -> str:
         ("recipe", f"`{config.algo}`"),
         ("steps", _known(steps and f"{steps:,} ({FRAMES_PER_STEP * steps:,} frames)")),
         ("wall-clock", _known(seconds and f"{seconds / 60:,.1f} minutes")),
-        ("seed", _known(training.get("seed"))),
-        ("hardware", _known(", ".join(str(part) for part in machine if part) or None)),
-        ("precision", _known(training.get("precision"))),
-        ("versions", _known(", ".join(versions) or None)),
+        ("seed", _known(_literal(training.get("seed")))),
+        ("hardware", _known(_literal(", ".join(str(part) for part in machine if part)))),
+        ("precision", _known(_literal(training.get("precision")))),
+        ("versions", _known(_literal(", ".join(versions)))),
     ]
     return "## Training\n\n" + _table(rows)
+
+
+def _literal(value: object) -> str | None:
+    """Return what somebody else wrote so that it means nothing in Markdown; None: nothing."""
+    text = "" if value is None else str(value)
+    plain = "".join(each for each in text if each.isprintable() and each != "`")[:_LONGEST_CELL]
+    return f"`{plain}`" if plain.strip() else None
 
 
 def _known(value: object) -> str:

@@ -20,6 +20,11 @@ def command(program: str, *words: object) -> str:
     return shlex.join([*_reachable(program), *map(_word, words)])
 
 
+def quoted(word: object) -> str:
+    """Return one argument as a shell takes it."""
+    return shlex.quote(_word(word))
+
+
 def _word(word: object) -> str:
     return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
 

@@ -446,3 +446,13 @@ def test_a_dry_run_shows_the_cost_and_leaves_nothing(tmp_path, capsys, monkeypat
     assert main(["--env", "Pong", "--n-trials", "7", "--dry-run"]) == 0
     assert "7 trials of 100,000 steps, 1 at once: about" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.tune
+@pytest.mark.parametrize("url", ["mysql://ann:s3cret@db/x", "nothing://ann:s3cret@db/x", "ann:x@y"])
+def test_a_storage_that_cannot_be_opened_keeps_its_password(url, tmp_path):
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    with pytest.raises(UserError, match="cannot be opened") as caught:
+        study_in(tmp_path, space, storage=url)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None  # which would be printed with a traceback

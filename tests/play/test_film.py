@@ -265,3 +265,16 @@ def test_a_real_game_is_filmed_frame_by_frame(tmp_path: Path) -> None:
     small = import_cv2().resize(shown[200, STRIP_HEIGHT:], (160, 210), interpolation=0)
     assert np.quantile(np.abs(small.astype(int) - seen[200].astype(int)), 0.95) <= 8
     assert os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_what_a_killed_film_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    old, fresh = (tmp_path / f"{name}.mp4.unfinished" for name in ("old", "fresh"))
+    for file in (old, fresh):
+        file.touch()
+    os.utime(old, (0, 0))
+    film = Film(tmp_path / "new.mp4")
+    assert not old.exists()
+    assert fresh.exists()  # another process may be writing it
+    assert not list(tmp_path.glob("*.mp4"))
+    film.close()
+    assert list(tmp_path.iterdir()) == [fresh]

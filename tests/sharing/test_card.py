@@ -1,0 +1,58 @@
+"""The card: what somebody else wrote means nothing in it."""
+
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dqn_zoo.runs.manifest import Training
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.protocols import PROTOCOLS
+from dqn_zoo.sharing.card import write_card
+from dqn_zoo.system.documents import DocumentError, checked
+
+RESULTS = {
+    "mean_reward": 1.0, "std_reward": 0.5, "mean_minus_std": 0.5, "n_eval_episodes": 10, "seed": 0,
+    "confidence_95": [0.5, 1.5], "min_reward": 0.0, "median_reward": 1.0, "max_reward": 2.0,
+    "random_score": -20.0, "human_score": 9.0, "protocol": asdict(PROTOCOLS["zoo"]),
+    "epsilon": 0.01, "weights": {"name": "best model", "sha256": "ab" * 32},
+    "eval_datetime": "2026-11-26T12:00:00", "cpu": "x", "precision": "float32",
+}  # fmt: skip
+
+
+def card(training: dict) -> str:
+    config = Config(env="Pong")
+    return write_card("ann/x", config, RESULTS, training, has_film=False, has_curve=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cpu=st.text(min_size=1), version=st.text(min_size=1), seed=st.text(min_size=1))
+def test_cpu_versions_and_seed_of_others_stay_in_a_code_span(cpu, version, seed):
+    training = {"cpu": cpu, "versions": {"torch": version}, "seed": seed, "device": "cpu"}
+    lines = card(training).splitlines()
+    start = lines.index("## Training")
+    rows = {}
+    for line in lines[start + 4 :]:
+        if not line:
+            break
+        _, name, value, _ = line.replace("\\|", "").split("|")
+        rows[name.strip()] = value.strip()
+    for name in ("hardware", "versions"):
+        assert rows[name][0] == rows[name][-1] == "`"
+        assert "`" not in rows[name][1:-1]
+        assert rows[name].isprintable()
+    assert rows["seed"] == "unknown" or rows["seed"].strip("`") != rows["seed"]
+
+
+def test_a_link_or_markup_in_a_cpu_is_only_text():
+    text = card({"cpu": "<img src=x onerror=y>` [click](http://x) \x1b[2J", "cores": 2})
+    assert "| hardware | `<img src=x onerror=y> [click](http://x) [2J, 2 cores` |" in text
+
+
+@pytest.mark.parametrize(
+    "training", [{"cpu": "\x1b[2J"}, {"seed": "x"}, {"versions": {"torch": 7}}, {"cpu": "x" * 201}]
+)
+def test_a_published_record_holds_plain_words(training):
+    with pytest.raises(DocumentError):
+        checked(training, Training, "config.json")
