@@ -17,6 +17,7 @@ from dqn_zoo.cli.arguments import (
 )
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.errors import UserError
+from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -245,7 +246,7 @@ def _finals(
     from dqn_zoo.experiments.board import Board
     from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
     from dqn_zoo.experiments.sweep import work_off
-    from dqn_zoo.experiments.tuning_finals import finals, train_command, write_best
+    from dqn_zoo.experiments.tuning_finals import finals, train_flags, write_best
 
     sweep = finals(
         study,
@@ -266,7 +267,7 @@ def _finals(
         print(f"{', '.join(failed)} failed; the same command tries again", file=sys.stderr)
         return 1
     winner = write_best(folder, goal, sweep, summary)
-    print(f"best: {winner}; {train_command(goal, folder)}")
+    print(f"best: {winner}; {shell.command('dqn-train', *train_flags(goal, folder))}")
     return 0
 
 

@@ -5,6 +5,7 @@ tuning/pong/
     best.yml    the winner, for dqn-train -c
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
 from dqn_zoo.settings.recipes import as_yaml, resolve
-from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ def best_trials(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     return sorted(trials, key=lambda trial: trial.value or 0.0, reverse=True)
 
 
-def train_command(goal: Goal, folder: Path) -> str:
-    """Return the command that trains with the winner's settings."""
-    flags = ["--env", goal.game, "--algo", goal.algo, "-c", folder / BEST]
-    return shell.command("dqn-train", *flags)
+def train_flags(goal: Goal, folder: Path) -> list[str]:
+    """Return the flags of the dqn-train that takes the winner's settings."""
+    return ["--env", goal.game, "--algo", goal.algo, "-c", str(folder / BEST)]
 
 
 def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> str:
@@ -97,7 +96,7 @@ def write_best(folder: Path, goal: Goal, sweep: Sweep, summary: Summary) -> str:
     lines = [
         f"# {winner} of dqn-tune: {means[winner]:.1f} after {goal.budget_steps:,} steps, mean of "
         f"{len(sweep.plan.seeds)} seeds; the recipe {goal.algo}: {means['recipe']:.1f}.",
-        f"# {train_command(goal, folder)}",
+        f"# {shlex.join(['dqn-train', *train_flags(goal, folder)])}",
         "atari:",
         *(
             f"  {key}: {as_yaml(getattr(recipe.config, key))}"

@@ -24,7 +24,7 @@ from dqn_zoo.experiments.tuning import (
     optimize,
     value_of,
 )
-from dqn_zoo.experiments.tuning_finals import best_trials, train_command, write_best
+from dqn_zoo.experiments.tuning_finals import best_trials, train_flags, write_best
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.locks import hold
 
@@ -338,6 +338,7 @@ def test_the_winner_is_written_in_our_keys_whatever_the_search_spoke(tmp_path):
     )
     written = tmp_path / "best.yml"
     assert "mean of 1 seeds; the recipe dqn: 1.0" in written.read_text()
+    assert f"# dqn-train --env ALE/Pong-v5 --algo dqn -c {written}\n" in written.read_text()
     overrides = {"n_timesteps": 1_000}
     again = resolve(env=goal.game, algo=goal.algo, conf_file=written, overrides=overrides)
     assert again.config.optimizer_eps == 1.5e-4
@@ -437,8 +438,8 @@ def test_a_search_that_cannot_be_meant_starts_nothing(
 
 def test_the_winners_command_keeps_the_spelling_that_implies_a_protocol():
     goal = Goal(game="ALE/Pong-v5", algo="dqn", settings={}, budget_steps=1_000)
-    command = train_command(goal, Path("my tuning"))
-    assert command == "dqn-train --env ALE/Pong-v5 --algo dqn -c 'my tuning/best.yml'"
+    flags = train_flags(goal, Path("my tuning"))
+    assert flags == ["--env", "ALE/Pong-v5", "--algo", "dqn", "-c", "my tuning/best.yml"]
 
 
 def test_a_dry_run_shows_the_cost_and_leaves_nothing(tmp_path, capsys, monkeypatch):
