@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 # Ctrl-C (130) and the time limit (75) are no errors: the run is saved, and says how it goes on.
 train: install
-	@trap : INT; $(BIN)/dqn-train --env SpaceInvaders --algo laptop $(ARGS); code=$$?; \
+	@trap : INT; $(BIN)/dqn-train --env SpaceInvaders $(ARGS); code=$$?; \
 	[ $$code -eq 130 ] || [ $$code -eq 75 ] || exit $$code
 
 test: install

@@ -282,11 +282,9 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
     if instead_of is not None:
         is_named = {"run", "algo", "exp_id", "folder"} & arguments.given
         if is_named or not may_take_runs(folder) or any(foreign_agents(folder, game)):
-            elsewhere = "" if may_take_runs(folder) else " -f FOLDER"
-            raise NoRunError(
-                f"{instead_of}; dqn-enjoy --env {game} --pretrained{elsewhere} plays the agent "
-                "that comes with dqn_zoo"
-            )
+            elsewhere = [] if may_take_runs(folder) else ["-f", "FOLDER"]
+            packaged = shell.command("dqn-enjoy", "--env", game, "--pretrained", *elsewhere)
+            raise NoRunError(f"{instead_of}; {packaged} plays the agent that comes with dqn_zoo")
     if not may_take_runs(folder):
         raise UserError(
             f"{folder} holds something else, and the agent gets a folder among your runs: name "

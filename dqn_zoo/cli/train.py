@@ -91,10 +91,20 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
         overrides=overrides.values,
         flags=overrides.flags,
         started_from=None if given is None else given.source,
+        device=_device(arguments) if arguments.algo is None else None,
     )
     if given is not None:
         check_fit(given, resolved.config, resolved.sources)
     return resolved
+
+
+def _device(arguments: argparse.Namespace) -> str:
+    """Return where the run will learn."""
+    if arguments.device == "cpu":
+        return "cpu"
+    from dqn_zoo.system.machine import choose_device
+
+    return choose_device("auto")
 
 
 def _print_config(resolved: "Resolved") -> int:

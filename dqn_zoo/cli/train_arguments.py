@@ -25,7 +25,7 @@ DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name
 
 _EPILOG = """\
-Defaults marked (recipe) are those of hyperparams/dqn.yml; another --algo may have others, and
+Defaults marked (recipe) are those of hyperparams/dqn.yml; other recipes have others, and
 --print-config shows what a run would use and where each value comes from. Steps are decisions of
 the agent (4 frames), summed over environments.
 """
@@ -106,7 +106,9 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
         "the like (default: SpaceInvaders)",
     )
     group.add_argument(
-        "--algo", metavar="NAME", help="recipe: a file in hyperparams/ (default: dqn)"
+        "--algo",
+        metavar="NAME",
+        help="recipe: a file in hyperparams/ (default: laptop, with a GPU gpu; with -c: dqn)",
     )
     group.add_argument(
         "--list-algos",

@@ -103,7 +103,7 @@ def _given_file(file: Path) -> Given:
     if file.suffix == ".zip":
         raise UserError(
             f"{file} is no file of weights: {shell.command('dqn-import', file)} makes a run of an "
-            "agent of Stable-Baselines3, which -i takes"
+            "agent of Stable-Baselines3; give that"
         )
     folder = file.absolute().parent
     run = Run(folder.parent.parent if is_checkpoint(folder) else file.parent)

@@ -19,6 +19,9 @@ from dqn_zoo.settings.yaml_reader import Entry, read_entries
 Layer = dict[str, Entry]
 
 ATARI = "atari"
+RECIPES_OF_DEVICES = {"cpu": "laptop", "cuda": "gpu"}
+"""What a run takes that names no recipe; RL-Zoo's values are `dqn`."""
+
 LOCAL_FOLDER = Path("hyperparams")
 
 

@@ -28,6 +28,7 @@ from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.recipe_files import (
     ATARI,
     LOCAL_FOLDER,
+    RECIPES_OF_DEVICES,
     Layer,
     RecipeFile,
     available_recipes,
@@ -40,6 +41,7 @@ from dqn_zoo.settings.short_runs import ends_before_it_learns, shortened
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
 BUILT_IN = "built-in default"
+_DEVICES = {"cpu": "a machine without a GPU", "cuda": "a machine with a GPU"}
 
 CHOSEN_AT_START = ("seed", "device", "num_threads", "precision", "save_freq")
 """Settings that a run may leave open, and that its config.yml holds as they were chosen."""
@@ -89,6 +91,7 @@ def resolve(
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
     started_from: StartedFrom | None = None,
+    device: str | None = None,
 ) -> Resolved:
     """Merge everything that has a say in the settings of a run.
 
@@ -96,11 +99,12 @@ def resolve(
         env: any spelling of a game that `parse_game` reads; None: the file's, else that of the
             given weights, else SpaceInvaders.
         algo: name of a recipe; None: the file's, else the settings of the run that the given
-            weights come from, else dqn.
+            weights come from, else what suits `device`.
         conf_file: YAML whose settings lie over the recipe's; RL-Zoo's own files work.
         overrides: the last word, by key, protocol included.
         flags: the flag that gave each override, to name it in errors and sources.
         started_from: weights that the run begins with.
+        device: cpu or cuda, where the run will learn; None: not known, and the recipe is dqn.
 
     Raises:
         UserError: whatever is wrong, with the file, line and key, or the flag.
@@ -112,6 +116,13 @@ def resolve(
     if started_from is not None and env_entry.origin == BUILT_IN:
         raise UserError(f"{started_from.name} does not say which game it plays: add --env")
     name = parse_game(env_entry.value)
+    chosen: list[str] = []
+    if algo_entry.origin == BUILT_IN and device is not None and given is None:
+        algo_entry = Entry(RECIPES_OF_DEVICES[device], f"suits {_DEVICES[device]}")
+        chosen = [
+            f"the recipe {algo_entry.value} {algo_entry.origin}; --algo takes another, dqn has "
+            "RL-Zoo's values"
+        ]
 
     merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     if source.config is not None and algo_entry.origin == source.name:
@@ -124,7 +135,7 @@ def resolve(
         files = [recipe, given] if given else [recipe]
     base = source.name if recipe is None else recipe.name
     names = dict.fromkeys([base, *(file.name for file in files)])
-    notes = [f"settings: {', then '.join(names)}"]
+    notes = [*chosen, f"settings: {', then '.join(names)}"]
     if source.env not in (None, name.game):
         notes.append(f"the weights of {source.name} were trained on {source.env}")
     left_out: list[_LeftOut] = []

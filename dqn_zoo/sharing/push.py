@@ -98,7 +98,7 @@ def check_publishable(run: Run, config: Config) -> None:
     if "pretrained" in (read_manifest(run).get("origin") or {}):
         raise UserError(
             f"{run.path} came with dqn_zoo, it is not yours to publish: train an agent of your "
-            "own, " + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")
+            "own, " + shell.command("dqn-train", "--env", config.env)
         )
 
 

@@ -37,10 +37,13 @@ def full(name: str):
         (train.main, ["--list-algos"]),
         (train.main, ["--print-config"]),
         (enjoy.main, ["--list"]),
-        (leaderboard.main, ["--offline", "-f", "nowhere"]),
+        (leaderboard.main, ["--offline"]),
     ],
 )
-def test_what_could_not_be_printed_is_an_error_of_one_line(main, arguments, capsys):
+def test_what_could_not_be_printed_is_an_error_of_one_line(
+    main, arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)  # without runs
     with full("stdout"):
         assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines() == [LOST]
@@ -60,7 +63,10 @@ def test_a_run_finishes_whatever_becomes_of_its_output(capsys, tmp_path):
     }  # fmt: skip
     sets = [word for pair in settings.items() for word in ("--set", "{}={}".format(*pair))]
     with full("stdout"):
-        assert train.main(["--env", "Pong", "-n", "60", *sets, "-f", str(tmp_path)]) == 0
+        assert (
+            train.main(["--env", "Pong", "--algo", "dqn", "-n", "60", *sets, "-f", str(tmp_path)])
+            == 0
+        )
     assert capsys.readouterr().err.splitlines()[-1] == LOST
     assert find_run(tmp_path).model_file.exists()
 

@@ -24,7 +24,7 @@ from dqn_zoo.cli.train_arguments import (
     overrides_from,
 )
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import Config, build_config
+from dqn_zoo.settings.config import Config, accepted_values, build_config
 from dqn_zoo.settings.recipes import dump_config, resolve
 
 # Every flag of rl-baselines3-zoo's train and enjoy, as its argument parsers spell them.
@@ -116,7 +116,8 @@ def test_minus_one_is_refused_where_it_has_no_meaning(flag):
     overrides = overrides_from(parse(flag, "-1"))
     message = error_of(build_config, overrides.values, overrides.flags)
     assert message.startswith(f"{flag}: ")
-    assert message.endswith("must be a whole number of at least 1, got -1")
+    [key] = overrides.values
+    assert message.endswith(f"{key} must be {accepted_values(key)}, got -1")
 
 
 # --- Values ------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
 
 
 def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
-    code, output, _ = call("--env", "pong", "--seed", "3", *SMALL)
+    code, output, _ = call("--env", "pong", "--algo", "dqn", "--seed", "3", *SMALL)
     assert code == 0
     for expected in (
         "dqn on Pong, protocol zoo",
@@ -227,7 +227,17 @@ def profile_in(output: str) -> tuple[dict[str, float], float]:
 def test_the_profile_adds_up_to_the_wall_clock_of_the_command_also_of_a_resumed_run(call):
     settings = [flag for flag in SMALL if "n_timesteps" not in flag and "eval_freq" not in flag]
     logged = ["--eval-freq", "60", "--eval-episodes", "1", "--log-interval", "20"]
-    first = ["--env", "Pong", "-n", "120", "--set=max_frames=200", *logged, *settings]
+    first = [
+        "--env",
+        "Pong",
+        "--algo",
+        "dqn",
+        "-n",
+        "120",
+        "--set=max_frames=200",
+        *logged,
+        *settings,
+    ]
     for arguments, restores in ((first, False), (["--resume", "-n", "240", "--no-progress"], True)):
         began = time.perf_counter()
         code, output, error = call(*arguments, "--profile")
@@ -285,7 +295,7 @@ def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):
 def test_a_run_that_is_being_written_cannot_be_resumed(tmp_path):
     folder = ["-f", str(tmp_path)]
     long = [flag for flag in SMALL if "n_timesteps" not in flag] + ["-n", "1e6"]
-    writer = Child("dqn_zoo.cli.train", ["--env", "Pong", *folder, *long])
+    writer = Child("dqn_zoo.cli.train", ["--env", "Pong", "--algo", "dqn", *folder, *long])
     run = tmp_path / "dqn" / "Pong_1"
     deadline = time.monotonic() + 60
     while not (run / "progress.csv").exists() and time.monotonic() < deadline:

@@ -39,7 +39,7 @@ def test_from_the_command_to_the_target_are_the_calls_that_the_page_says(tmp_pat
     settings = {"learning_starts": 60, "buffer_size": 100, "batch_size": 4, "eval_freq": 0}
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     flags += ["--num-threads", "1", "--no-progress", "-f", str(tmp_path)]
-    assert main(["--env", "Pong", "-n", "80", *flags]) == 0
+    assert main(["--env", "Pong", "--algo", "dqn", "-n", "80", *flags]) == 0
     chain = [*reversed(calls), "td_target"]
     assert f"\n{' > '.join(chain)}\n" in TEXT
     assert f"there are {len(chain) - 1} calls" in TEXT

@@ -758,8 +758,24 @@ def test_the_recipes_are_those_that_were_promised():
     assert set(ALGOS) == {
         "dqn", "double-dqn", "dueling-dqn", "per-dqn", "dqn-adam", "c51", "qrdqn", "iqn",
         "rainbow", "rainbow-lite", "munchausen-dqn", "munchausen-iqn", "iqn-impala", "btr",
-        "laptop", "laptop-qrdqn", "pqn", "pqn-laptop",
+        "laptop", "laptop-qrdqn", "gpu", "pqn", "pqn-laptop",
     }  # fmt: skip
+
+
+def test_without_a_name_the_recipe_suits_the_machine(tmp_path):
+    file = tmp_path / "dqn.yml"
+    file.write_text("atari: {gamma: 0.98}\n")
+    for device, algo in (("cpu", "laptop"), ("cuda", "gpu"), (None, "dqn")):
+        assert resolve(device=device).config.algo == algo
+        assert resolve(device=device, conf_file=file).config.algo == "dqn"
+        assert resolve(device=device, algo="c51").config.algo == "c51"
+    note, *_ = resolve(device="cuda").notes
+    assert note.startswith("the recipe gpu suits a machine with a GPU; --algo takes another")
+
+
+def test_a_gpu_gets_iqn_impala_by_the_rules_of_the_course():
+    ours, published = (resolve(algo=algo).config.model_dump() for algo in ("gpu", "iqn-impala"))
+    assert ours == published | {"algo": "gpu", "protocol": "zoo"}
 
 
 @pytest.mark.parametrize("algo", ALGOS)

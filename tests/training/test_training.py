@@ -374,7 +374,7 @@ def test_the_second_interrupt_quits_at_once():
 def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
     settings = [f"--set={key}={value}" for key, value in (SMALL | {"save_freq": 40}).items()]
     resource = pytest.importorskip("resource")  # not on Windows
-    start = ["--env", "Breakout", "--no-progress", "-f", str(tmp_path), *settings]
+    start = ["--env", "Breakout", "--algo", "dqn", "--no-progress", "-f", str(tmp_path), *settings]
     Child("dqn_zoo.cli.train", start).wait(60)
     run = tmp_path / "dqn" / "Breakout_1"
     before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
