@@ -321,8 +321,8 @@ class Sweep:
         found = [job for job in jobs if job.name == name]
         if not found:
             raise UserError(
-                f"{self.folder} has no job {name!r}: they are numbered 1 to {len(jobs)} and named "
-                f"like {jobs[0].name}"
+                f"{self.folder} has no job {short(name)}: they are numbered 1 to {len(jobs)} and "
+                f"named like {jobs[0].name}"
             )
         return found[0]
 
@@ -341,7 +341,7 @@ def _check(plan: Plan) -> None:
             raise UserError(f"a plan needs at least one {name}")
         twice, count = Counter(values).most_common(1)[0]
         if count > 1:
-            raise UserError(f"{name} {twice} is in the plan twice; leave one out")
+            raise UserError(f"{name} {str(twice)[:60]} is in the plan twice; leave one out")
     if min(plan.seeds) < 1:
         raise UserError(f"seeds of a plan start at 1, got {min(plan.seeds)}")
     if not isinstance(plan.episodes, int) or plan.episodes < 1:
@@ -351,7 +351,7 @@ def _check(plan: Plan) -> None:
     for variant in plan.variants:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", variant.name):
             raise UserError(
-                f"variant {variant.name!r} becomes the name of a folder: use letters, digits, "
+                f"variant {short(variant.name)} becomes the name of a folder: use letters, digits, "
                 "'-', '_' and '.'"
             )
         if "seed" in {*variant.settings, *plan.settings}:

@@ -280,7 +280,7 @@ def build_config(values: Mapping[str, object], origins: Mapping[str, str] | None
         problem = (
             f"{key} must be {accepted_values(key)}, got {_shown(values[key])}"
             if key in Config.model_fields
-            else f"unknown key {key!r}; {nearest_key(key)}"
+            else f"unknown key {short(key)}; {nearest_key(key)}"
         )
     origin = (origins or {}).get(key)
     raise UserError(problem if origin is None else f"{origin}: {problem}")

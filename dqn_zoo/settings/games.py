@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 
 COURSE_GAME = "SpaceInvaders"
 COURSE_GAMES = 10
@@ -51,11 +51,14 @@ def parse_game(text: str) -> GameName:
     if match is None or game is None:
         raise UserError(_unknown_game(text))
     if match["ram"]:
-        raise UserError(f"{text!r} shows the memory, and agents here see the screen: use {game}")
+        raise UserError(
+            f"{short(text)} shows the memory, and agents here see the screen: use {game}"
+        )
     implied = _implied_protocol(match)
     if implied == "unknown":
         raise UserError(
-            f"no environment is called {text!r}: use {game}, {game}NoFrameskip-v4 or ALE/{game}-v5"
+            f"no environment is called {short(text)}: use {game}, {game}NoFrameskip-v4 or "
+            f"ALE/{game}-v5"
         )
     return GameName(game, GAMES[game], implied)
 
@@ -126,7 +129,8 @@ def _unknown_game(text: str) -> str:
         if near
         else "try SpaceInvaders, Breakout or Pong"
     )
-    return f"unknown game {text!r}: expected one of the {len(GAMES)} Atari games of ale-py; {hint}"
+    expected = f"expected one of the {len(GAMES)} Atari games of ale-py"
+    return f"unknown game {short(text)}: {expected}; {hint}"
 
 
 # The name in Gymnasium's ids and the name of the ROM.

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import GAMES, parse_game
 from dqn_zoo.settings.rl_zoo_keys import is_from_rl_zoo, translate, with_calls_marked
@@ -141,7 +141,9 @@ def find_recipe(algo: str) -> Path:
     hint = f"did you mean {near[0]}? " if near else ""
     if algo.endswith((".yml", ".yaml")) or "/" in algo:
         hint = "a file is given with -c; "
-    raise UserError(f"unknown algorithm {algo!r}: {hint}there are {', '.join(sorted(recipes))}")
+    raise UserError(
+        f"unknown algorithm {short(algo)}: {hint}there are {', '.join(sorted(recipes))}"
+    )
 
 
 def available_recipes() -> dict[str, Path]:
@@ -201,7 +203,7 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
         if near is None or any(block.about == near for block in blocks):
             others.append(key)
         else:
-            slips.append(f"{origin}: unknown block {key!r}; did you mean {near}?")
+            slips.append(f"{origin}: unknown block {short(key)}; did you mean {near}?")
     return RecipeFile(name, tuple(blocks), tuple(others), tuple(slips), may_name_run)
 
 

@@ -274,7 +274,8 @@ def _env_wrapper(value: object) -> Meaning:
             [(name, arguments)] = wrapper.items()
         if name != "stable_baselines3.common.atari_wrappers.AtariWrapper":
             raise UserError(
-                f"only stable_baselines3.common.atari_wrappers.AtariWrapper is known, got {name!r}"
+                "only stable_baselines3.common.atari_wrappers.AtariWrapper is known, got "
+                f"{short(name)}"
             )
         settings |= _atari_wrapper(_as_mapping(arguments))
     return Meaning(settings, None if settings else "the protocols wrap the game")
@@ -287,7 +288,7 @@ def _atari_wrapper(arguments: Mapping[str, object]) -> dict[str, object]:
         if name in _ATARI_WRAPPER_SETTINGS:
             settings[name] = value
         elif name not in _ATARI_WRAPPER_FIXED:
-            raise UserError(f"AtariWrapper takes no argument {name!r}")
+            raise UserError(f"AtariWrapper takes no argument {short(name)}")
         elif value != _ATARI_WRAPPER_FIXED[name]:
             raise UserError(
                 f"{name} is always {_ATARI_WRAPPER_FIXED[name]} here, got {short(value)}"

@@ -19,7 +19,7 @@ from pydantic import Field, with_config
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import Training
 from dqn_zoo.settings.config import Config
@@ -156,13 +156,15 @@ def check_listing(files: Mapping[str, int | None], *, where: str) -> None:
     for name in sorted(files):
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise UserError(f"{where} lists the path {name!r}, which leads elsewhere: not loaded")
+            raise UserError(
+                f"{where} lists the path {short(name)}, which leads elsewhere: not loaded"
+            )
         is_events = path.name.startswith("events.out.tfevents.")
         is_plain = path.suffix.lower() in HARMLESS or path.name in (".gitattributes", "LICENSE")
         if not (is_plain or is_events):
             raise UserError(
-                f"{where} holds {name!r}, which is no file of an agent of {LIBRARY} and may run "
-                "code in whoever loads it: not loaded"
+                f"{where} holds {short(name)}, which is no file of an agent of {LIBRARY} and may "
+                "run code in whoever loads it: not loaded"
             )
     for name, largest in LARGEST_BYTES.items():
         if name not in files:

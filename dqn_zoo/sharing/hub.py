@@ -6,6 +6,7 @@ Nothing here knows what the files mean. huggingface_hub is imported when it is f
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import JSONDecodeError
@@ -292,7 +293,8 @@ def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False
         UnreachableError: the Hub does not answer, or the cache does not have it.
         UserError: the Hub refuses.
     """
-    with _explained(repo_id):
+    with _explained(repo_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a disk that is nearly full; the error says it
         path = _api().hf_hub_download(repo_id, name, revision=revision, local_files_only=from_cache)
     return Path(path)
 

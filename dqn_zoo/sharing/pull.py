@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, place_run
@@ -250,7 +250,8 @@ def _check_names(description: Description) -> None:
     config = description.config
     if config.env not in GAMES or not is_recipe_name(config.algo):
         raise UserError(
-            f"{CONFIG} names the game {config.env!r} and the recipe {config.algo!r}: not loaded"
+            f"{CONFIG} names the game {short(config.env)} and the recipe {short(config.algo)}: "
+            "not loaded"
         )
 
 

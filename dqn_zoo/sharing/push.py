@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.film import check_film
 from dqn_zoo.play.measurements import Measured, largest, read_measured
@@ -92,8 +92,8 @@ def check_publishable(run: Run, config: Config) -> None:
     """
     if not is_recipe_name(config.algo):
         raise UserError(
-            f"the recipe is called {config.algo!r}, and dqn-pull takes letters, digits, '.', '_' "
-            f"and '-': change algo in {run.config_file}"
+            f"the recipe is called {short(config.algo)}, and dqn-pull takes letters, digits, '.', "
+            f"'_' and '-': change algo in {run.config_file}"
         )
     if "pretrained" in (read_manifest(run).get("origin") or {}):
         raise UserError(

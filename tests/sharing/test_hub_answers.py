@@ -1,6 +1,7 @@
 """Answers of a Hub: whatever it says, a command gets what it can rely on, or one line."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,8 @@ def standin(serving: HubStandin, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", serving.url)
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", serving.url + template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     serving.repositories.clear()
@@ -211,3 +214,17 @@ def test_any_answer_to_a_commit_is_a_push_or_one_line(content, standin, tmp_path
     uploaded = outcome(lambda: push(tmp_path))
     assert not isinstance(uploaded, UserError) or is_plain(said(uploaded, capsys))
     assert "config.json" in standin.repositories[REPO].files()
+
+
+def test_a_cache_on_a_full_disk_is_named(standin, tmp_path, capsys):
+    commit = standin.add(REPO, {"config.json": b"x" * 10_000})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    try:
+        found = outcome(lambda: hub.download(REPO, "config.json", commit))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(found, UserError)
+    line = said(found, capsys)
+    assert f"{tmp_path / 'cache'}" in line
+    assert "cannot be used (File too large): make room" in line

@@ -140,9 +140,10 @@ def test_what_a_card_says_is_not_obeyed_by_the_terminal(computer, master):
 
     computer.hub.add(REPO, with_results(master[1], forge))
     ended = computer.run("verify", REPO, *GAMES)
-    assert ended.code == 0, ended.output
-    assert "999" not in ended.output
+    assert ended.code == 2
+    assert "seed: expected a valid integer" in ended.last_line
     assert "\x1b" not in ended.output
+    assert "now         999.00" not in ended.output
 
 
 def test_the_rules_of_the_card_are_played_not_those_of_the_settings(computer, master):
