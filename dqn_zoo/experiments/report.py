@@ -59,9 +59,14 @@ def find_runs(paths: Iterable[Path]) -> list[Described]:
             raise UserError(
                 f"{path} holds no run of dqn-train: expected a config.yml in it or below"
             )
-        for run in runs:
+        # What dqn-enjoy has unpacked to be watched is nobody's run, unless it is asked for.
+        for run in (run for run in runs if run.path == path or not _is_packaged(run)):
             found.setdefault(run.path.resolve(), Described(run, load_config(run.config_file)))
     return list(found.values())
+
+
+def _is_packaged(run: Run) -> bool:
+    return "pretrained" in (read_manifest(run).get("origin") or {})
 
 
 def make_report(paths: Sequence[Path], title: str) -> str:
