@@ -65,7 +65,7 @@ def main() -> int:
         write_description(
             halved.path,
             config,
-            names=[WEIGHTS, RESULTS],
+            files={name: halved.path / name for name in (WEIGHTS, RESULTS)},
             num_actions=agent.num_actions,
             training=training_record(run, chosen.steps),
         )

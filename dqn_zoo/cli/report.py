@@ -58,7 +58,11 @@ def _report(arguments: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(f"{arguments.output} cannot be written: {error.strerror}") from error
     work_is_kept()
-    print(f"page: {arguments.output} ({len(page) / 1e6:.1f} MB); open it in a browser")
+    print(f"page: {arguments.output} ({_size(len(page.encode()))}); open it in a browser")
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{max(num_bytes // 1000, 1)} KB"
 
 
 if __name__ == "__main__":

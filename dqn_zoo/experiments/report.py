@@ -68,7 +68,8 @@ def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
             raise UserError(
                 f"{path} holds no run of dqn-train: expected a config.yml in it or below"
             )
-        for run in runs:
+        # What dqn-enjoy has unpacked to be watched is nobody's run, unless it is asked for.
+        for run in (run for run in runs if run.path == path or not _is_packaged(run)):
             found.setdefault(run.path.resolve(), run)
     described = []
     for run in found.values():
@@ -81,6 +82,13 @@ def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
     if not described:
         raise UserError("no run is left to report on: the lines above say why")
     return described
+
+
+def _is_packaged(run: Run) -> bool:
+    try:
+        return "pretrained" in (read_manifest(run).get("origin") or {})
+    except UserError:  # who describes the run says what is wrong with it
+        return False
 
 
 def make_report(paths: Sequence[Path], title: str, *, warn: Warn) -> str:

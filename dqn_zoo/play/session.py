@@ -1,6 +1,7 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
 import hashlib
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
 from dqn_zoo.play.film import Film
 from dqn_zoo.play.weights import find_weights, load_weights, weights_note
+from dqn_zoo.play.window import sdl_settings
 from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
@@ -202,6 +204,7 @@ def watch(
     settings = session.settings
     if session.has_window:
         settings = replace(settings, render_mode="human")
+        os.environ.update(sdl_settings())
     if film is not None:
         settings = replace(settings, on_frame=film.on_frame)
     try:
@@ -215,7 +218,16 @@ def watch(
         )
     except RuntimeError as error:
         if session.has_window and "SDL" in str(error):
-            raise UserError(f"no window can be opened ({error}): use --no-render") from error
+            shown = [
+                f"{name}={os.environ[name]}"
+                for name in ("DISPLAY", "WAYLAND_DISPLAY")
+                if os.environ.get(name)
+            ]
+            where = f"no display answers at {' or '.join(shown)}" if shown else "no display"
+            raise UserError(
+                f"no window can be opened ({error}; {where}): use --no-render, or --record for a "
+                "film"
+            ) from error
         raise
 
 

@@ -10,7 +10,7 @@ These three are all that is ever read. The others are for people and for the pag
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
@@ -113,16 +113,17 @@ def write_description(
     folder: Path,
     config: Config,
     *,
-    names: Iterable[str],
+    files: Mapping[str, Path],
     num_actions: int,
     training: Mapping[str, Any],
 ) -> None:
     """Write config.json.
 
     Args:
-        folder: where the files lie.
+        folder: where it is written.
         config: settings of the training.
-        names: the files that are published with it; not the card, which people change afterwards.
+        files: that are published with it, by their paths in the repository; not the card, which
+            people change afterwards.
         num_actions: of the game.
         training: how it was trained.
     """
@@ -133,8 +134,8 @@ def write_description(
         "num_actions": num_actions,
         "training": dict(training),
         "files": {
-            name: {"size": (folder / name).stat().st_size, "sha256": digest(folder / name)}
-            for name in sorted(names)
+            name: {"size": file.stat().st_size, "sha256": digest(file)}
+            for name, file in sorted(files.items())
         },
     }
     content["sha256"] = _own_digest(content)

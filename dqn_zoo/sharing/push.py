@@ -39,6 +39,8 @@ from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 
 TENSORBOARD = "tensorboard"
+EVENTS = "events.out.tfevents."
+STAGED_EVENTS = "curves."  # TensorBoard would take the copies for another run
 LOGS = ("progress.csv", "evaluations.csv")
 ALLOWED = (CARD, CONFIG, SETTINGS, WEIGHTS, RESULTS, FILM, CURVE, *LOGS)
 """Names that are published, and nothing else but the TensorBoard events: no environment files, no
@@ -74,11 +76,14 @@ class Staging:
 
     def files(self) -> dict[str, Path]:
         """Return what is published, by its path in the repository."""
-        events = sorted((self.path / TENSORBOARD).glob("events.out.tfevents.*"))
-        named = [self.path / name for name in ALLOWED]
+        events = (self.path / TENSORBOARD).glob(f"{STAGED_EVENTS}*")
+        published = {name: self.path / name for name in ALLOWED} | {
+            f"{TENSORBOARD}/{EVENTS}{path.name.removeprefix(STAGED_EVENTS)}": path
+            for path in sorted(events)
+        }
         return {
-            path.relative_to(self.path).as_posix(): path
-            for path in (*named, *events)
+            name: path
+            for name, path in published.items()
             if path.is_file() and not path.is_symlink()
         }
 
@@ -206,7 +211,9 @@ def complete(
         write_description(
             path,
             config,
-            names=[name for name in staging.files() if name not in (CARD, CONFIG)],
+            files={
+                name: file for name, file in staging.files().items() if name not in (CARD, CONFIG)
+            },
             num_actions=num_actions,
             training=training,
         )
@@ -264,10 +271,10 @@ def _copy_logs(run: Run, path: Path) -> None:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, path / name)
     tensorboard = Path(read_manifest(run).get("tensorboard") or run.tensorboard)
-    for number, events in enumerate(sorted(tensorboard.glob("events.out.tfevents.*"))):
+    for number, events in enumerate(sorted(tensorboard.glob(f"{EVENTS}*"))):
         (path / TENSORBOARD).mkdir(exist_ok=True)
         time = events.name.split(".")[3]
-        name = f"events.out.tfevents.{time if time.isdecimal() else 0}.{number}.dqn-zoo"
+        name = f"{STAGED_EVENTS}{time if time.isdecimal() else 0}.{number}.dqn-zoo"
         shutil.copyfile(events, path / TENSORBOARD / name)
 
 

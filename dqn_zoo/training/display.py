@@ -165,6 +165,7 @@ class RichDisplay:
         # No refresh thread: it would take the processor from the emulators and draw nothing new.
         self._live = Live(self._panel, console=console, auto_refresh=False)
         self._drawn_at = -math.inf
+        self._drawn_width = 0
         self._gone = False
 
     def due(self) -> bool:
@@ -190,6 +191,10 @@ class RichDisplay:
 
     def _draw(self) -> None:
         self._live.start()
+        console, before = self._live.console, self._drawn_width
+        self._drawn_width = console.width
+        if self._drawn_width < min(before, _Panel.MAX_WIDTH):
+            console.clear()  # the terminal has broken the lines up; where they are now, it knows
         self._live.refresh()
 
     def _write(self, action: Callable[[], None]) -> None:

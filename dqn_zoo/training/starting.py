@@ -1,6 +1,7 @@
 """How a run is started, and how it is resumed."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
-from dqn_zoo.system.signals import Stop, StopReason, ends_at_once, stop_requests
+from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
@@ -42,6 +43,7 @@ from dqn_zoo.training.trainer import Trainer
 
 Reason = Literal["finished"] | StopReason
 EXIT_CODES: dict[str, int] = {"finished": 0, **STOPPED_CODES}
+REPLAY_LINE_S = 2.0  # between lines about the actions that a resume replays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +250,7 @@ def _invocation(
                 display.message(f"training in {run.path}")
             else:
                 with trainer.stopwatch.section("restoring"):
-                    offsets = _restore(trainer, checkpoint, run, display, goes_back=goes_back)
+                    offsets = _restore(trainer, checkpoint, run, display, stop, goes_back=goes_back)
                 log.rollback(offsets, trainer.algorithm.steps)
             duties = Duties(trainer, run, log, display, stop, previous=checkpoint)
             invocation = _Invocation(duties)
@@ -339,13 +341,32 @@ def _setup(config: Config) -> Setup:
 
 
 def _restore(
-    trainer: Trainer, checkpoint: Checkpoint, run: Run, display: Display, *, goes_back: bool
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    run: Run,
+    display: Display,
+    stop: Stop,
+    *,
+    goes_back: bool,
 ) -> dict[str, int]:
-    """Load a checkpoint, put the best model back to where it was then, return the logs' offsets."""
+    """Load a checkpoint, put the best model back to where it was then, return the logs' offsets.
+
+    Raises:
+        Ended: by a signal before the run went on; the checkpoint is as it was.
+    """
+    told_at = time.monotonic()
 
     def on_progress(done: int, total: int) -> None:
+        nonlocal told_at
+        reason = stop.reason()
+        if reason is not None and reason != "time_limit":
+            display.message(f"stopped before {run.path} went on; it is as it was")
+            raise Ended(reason)
         if done == 0 and total >= 2_000:
             display.message(f"replaying up to {total:,} actions in every environment")
+        elif time.monotonic() >= told_at + REPLAY_LINE_S:
+            told_at = time.monotonic()
+            display.message(f"replayed {done:,} of {total:,}")
 
     try:
         offsets = restore(trainer, checkpoint, on_progress)

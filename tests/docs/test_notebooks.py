@@ -1,7 +1,10 @@
 """The notebooks of docs/ run from top to bottom, with a budget of seconds."""
 
+import json
 import os
-import sys
+import shutil
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -13,24 +16,49 @@ TINY = (
 )
 
 
+@pytest.fixture
+def kernel(tmp_path_factory, monkeypatch) -> str:
+    """Return a kernel of an environment that has all that dqn_zoo needs, but not dqn_zoo itself.
+
+    What a notebook's service gives: the environment is not active, its commands not on PATH.
+    """
+    place = tmp_path_factory.mktemp("kernel")
+    environment = place / "environment"
+    venv.create(environment, symlinks=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    # Files *.pth of a folder that is named in one are not read: no editable install is found.
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    python = [str(environment / "bin" / "python"), "-m", "ipykernel_launcher"]
+    spec = {"argv": [*python, "-f", "{connection_file}"], "display_name": "", "language": "python"}
+    folder = place / "jupyter" / "kernels" / "service"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(place / "jupyter"))
+    git = shutil.which("git")
+    assert git is not None
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(git).parent), "/usr/bin", "/bin"]))
+    assert shutil.which("dqn-train") is None
+    return "service"
+
+
 @pytest.mark.notebook
-@pytest.mark.timeout(400)
-def test_unit_3_runs_from_install_to_a_card(tmp_path, monkeypatch):
+@pytest.mark.timeout(600)
+def test_unit_3_runs_alone_in_an_empty_folder_from_a_clone_to_a_card(tmp_path, monkeypatch, kernel):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
+    logs = tmp_path / "my drive" / "runs"
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("UNIT3_ADDRESS", str(DOCS.parent))
+    monkeypatch.setenv("UNIT3_LOGS", str(logs))
     monkeypatch.setenv("UNIT3_STEPS", "1000")
     monkeypatch.setenv("UNIT3_EPISODES", "2")
     monkeypatch.setenv("UNIT3_FLAGS", TINY)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    # The commands of this environment, as after its activation.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     notebook = nbformat.read(DOCS / "unit3.ipynb", as_version=4)
     client = nbclient.NotebookClient(
-        notebook,
-        timeout=300,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
+        notebook, timeout=300, kernel_name=kernel, resources={"metadata": {"path": str(here)}}
     )
     client.execute()
     printed = ["".join(output.get("text", "") for output in cell.get("outputs", []))
@@ -38,7 +66,8 @@ def test_unit_3_runs_from_install_to_a_card(tmp_path, monkeypatch):
     everything = "\n".join(printed)
     assert "error:" not in everything
     for said in (
-        "finished logs/laptop/SpaceInvaders_1 at step 1,000",
+        "GPU: ",
+        f"finished {logs}/laptop/SpaceInvaders_1 at step 1,000",
         "mean - std",
         "film: film.mp4",
         "dry run: everything is in",
@@ -47,7 +76,8 @@ def test_unit_3_runs_from_install_to_a_card(tmp_path, monkeypatch):
         "(yours)",
     ):
         assert said in everything, said
-    assert (tmp_path / "film.mp4").stat().st_size > 10_000
+    assert (here / "film.mp4").stat().st_size > 10_000
+    assert (here / "dqn_zoo_source" / "dqn_zoo").is_dir()  # nothing else was there
     kinds = [kind for cell in notebook.cells for output in cell.get("outputs", [])
              for kind in output.get("data", {})]  # fmt: skip
     assert "image/png" in kinds  # the learning curve
@@ -56,8 +86,6 @@ def test_unit_3_runs_from_install_to_a_card(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_are_kept_without_outputs(path):
-    import json
-
     cells = json.loads(path.read_text())["cells"]
     assert all(cell.get("outputs", []) == [] for cell in cells)
     assert all(cell.get("execution_count") is None for cell in cells)

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.run_makers import make_run
 
 from dqn_zoo.cli.report import main
 from dqn_zoo.experiments.plan import Sweep, Variant, make_plan
 from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
 from dqn_zoo.training.starting import TrainOptions, train
 
 TINY = {
@@ -100,6 +102,18 @@ def test_a_film_that_would_make_the_page_too_large_stays_out(sweep, tmp_path, mo
     file = tmp_path / "report.html"
     assert main([str(sweep), "-o", str(file)]) == 0
     assert data_of(file)["films"] == []
+
+
+def test_agents_that_came_with_the_package_are_no_runs_of_the_user(tmp_path, capsys):
+    mine = make_run(tmp_path, "Pong")
+    [agent, *_] = list_pretrained()
+    packaged = unpack_pretrained(agent, log_folder=tmp_path, command=["dqn-enjoy"])
+    file = tmp_path / "report.html"
+    for folder, expected in ((tmp_path, mine), (packaged.path, packaged)):
+        assert main([str(folder), "-o", str(file)]) == 0
+        assert [row["run"] for row in data_of(file)["results"]] == [str(expected.path)]
+    size = file.stat().st_size // 1000
+    assert f"page: {file} ({size} KB); open it in a browser" in capsys.readouterr().out
 
 
 def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):

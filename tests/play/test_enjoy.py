@@ -31,6 +31,7 @@ from dqn_zoo.play.evaluation import enjoy_seeds, evaluate
 from dqn_zoo.play.results import results, summary_lines
 from dqn_zoo.play.session import Session, read_weights, watch
 from dqn_zoo.play.statistics import summarize
+from dqn_zoo.play.window import sdl_settings
 from dqn_zoo.runs.checkpoint import write_checkpoint
 from dqn_zoo.runs.manifest import end_invocation
 from dqn_zoo.runs.run import Run, lock
@@ -582,15 +583,32 @@ def test_a_mistake_gets_one_line_and_code_2(
     assert not (run.path / "videos").exists()
 
 
-def test_a_display_that_cannot_be_opened_gets_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_display_that_does_not_answer_gets_one_line_and_no_word_of_the_missing_sound_card(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":987")
-    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # set and removed: put back in the end
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     assert main(["--episodes", "1"]) == 2
     assert re.fullmatch(
-        r"error: no window can be opened .*use --no-render\n", capsys.readouterr().err
+        r"error: no window can be opened .*no display answers at DISPLAY=:987.*use --no-render.*\n",
+        capfd.readouterr().err,
     )
+
+
+def test_sdl_is_told_where_nothing_can_be_seen_or_heard(tmp_path: Path) -> None:
+    def told(**environ: str) -> dict[str, str]:
+        return sdl_settings(environ, platform="linux", sound_cards=tmp_path)
+
+    silent = {"SDL_AUDIODRIVER": "dummy"}
+    visible = {"SDL_VIDEODRIVER": "x11,wayland"}
+    assert told() == visible | silent
+    assert told(SDL_VIDEODRIVER="offscreen") == silent
+    assert told(PULSE_SERVER="unix:/x") == visible
+    (tmp_path / "card0").mkdir()
+    assert told() == visible
+    assert sdl_settings({}, platform="darwin") == {}
 
 
 def test_a_window_shows_the_game_at_the_speed_of_the_console(

@@ -164,6 +164,22 @@ def test_the_panel_is_drawn_at_most_four_times_a_second_and_at_once_in_a_new_pha
     assert "evaluating 3 of 5" in drawn(console)[-1]
 
 
+def test_a_terminal_made_narrower_is_cleared_before_the_panel_is_drawn_anew() -> None:
+    console, clock = terminal(100), Clock()
+    display = RichDisplay(HEADING, console, clock=clock)
+    cleared = []
+    for width in (100, 120, 90, 90, 60, 200, 110):  # a panel is at most 100 wide
+        console.width = width
+        console.file.seek(0)
+        console.file.truncate()
+        clock.seconds += 1
+        display.update(STATUS)
+        console.file.flush()
+        cleared.append(b"\x1b[2J\x1b[H" in console.file.buffer.getvalue())
+    display.close()
+    assert cleared == [False, False, True, False, True, False, False]
+
+
 def test_the_last_status_is_shown_at_the_end() -> None:
     console, clock, stream = terminal(80), Clock(), io.StringIO()
     displays = (

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system.machine import usable_cores
-from dqn_zoo.system.signals import Stop, ends_at_once, stop_requests
+from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
@@ -211,6 +212,22 @@ def test_a_kill_between_the_last_checkpoint_and_the_last_weights_can_be_resumed(
     again = resume(outcome.run, load_config(outcome.run.config_file), options=QUIET)
     assert again.reason == "finished"
     assert outcome.run.model_file.read_bytes() == weights
+
+
+def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_it_was(
+    tmp_path, monkeypatch, capsys
+):
+    run = train(config_of(), log_folder=tmp_path, options=QUIET).run
+    config = load_config(run.config_file)
+    longer = replace(QUIET, until_steps=280)
+    with monkeypatch.context() as patch:
+        patch.setattr("dqn_zoo.system.signals.Stop.reason", lambda stop: "SIGHUP")
+        with pytest.raises(Ended, match="SIGHUP"):
+            resume(run, config, options=longer)
+    assert f"stopped before {run.path} went on; it is as it was" in capsys.readouterr().out
+    monkeypatch.setattr("dqn_zoo.training.starting.REPLAY_LINE_S", 0.0)
+    assert resume(run, config, options=longer).steps == 280
+    assert "replayed 240 of 240\n" in capsys.readouterr().out
 
 
 def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
