@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -25,6 +26,7 @@ from dqn_zoo.algorithms.algorithm import (
     rate_schedule,
     untrained_network,
 )
+from dqn_zoo.algorithms.saved_state import check_parallel_state
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
@@ -35,6 +37,7 @@ from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.devices import channels_last
+from dqn_zoo.system.saved import require, unpack
 from dqn_zoo.system.stopwatch import Stopwatch
 
 ROLLOUT_FILE = "rollout.z"
@@ -91,6 +94,7 @@ class ParallelQ:
         self.steps = 0
         self.updates = 0
         self._config = config
+        self._num_actions = num_actions
         self._stopwatch = stopwatch
         self.online = build_online_network(config, num_actions=num_actions)
         self.rollout = Rollout(config.rollout_steps, config.n_envs, config.frame_stack)
@@ -244,9 +248,35 @@ class ParallelQ:
             weights=load_tensors(read("model.safetensors")),
             optimizer=read("optimizer.pt"),
         )
-        self.rollout.restore(load_tensors(zlib.decompress(read(ROLLOUT_FILE))))
+        self.rollout.restore(self._read_rollout(read(ROLLOUT_FILE)))
+        check_parallel_state(state, self._config, length=self.rollout.length)
         restore_generator(self._exploration, state["exploration"])
         restore_generator(self._shuffles, state["shuffles"])
+
+    def _read_rollout(self, content: bytes) -> dict[str, Tensor]:
+        """Return the columns of a rollout like this one.
+
+        Raises:
+            ValueError: they are damaged, or of other settings.
+        """
+        whole = {name: getattr(self.rollout, name) for name in Rollout.COLUMNS}
+        most_bytes = sum(column.nbytes for column in whole.values()) + 2**16
+        try:
+            columns = load_tensors(unpack(content, most_bytes, ROLLOUT_FILE))
+        except SafetensorError as error:
+            raise ValueError(f"{ROLLOUT_FILE} cannot be read: {error}") from error
+        if columns.keys() != whole.keys():
+            raise ValueError(f"{ROLLOUT_FILE} has other columns than a rollout")
+        length = len(columns["action"])
+        for name, column in columns.items():
+            like = whole[name][:length]
+            if column.dtype != like.dtype or column.shape != like.shape:
+                raise ValueError(f"{ROLLOUT_FILE} is of another n_envs or rollout_steps")
+            require(bool(column.isfinite().all()), ROLLOUT_FILE, name)
+        actions = columns["action"]
+        num_actions = self._num_actions
+        require(bool(((actions >= 0) & (actions < num_actions)).all()), ROLLOUT_FILE, "action")
+        return columns
 
     def check_restored(self, observation: NDArray[np.uint8]) -> None:
         """Do nothing: the environments compare their stacks with the saved ones themselves."""

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from dqn_zoo.algorithms import replay_plan
 from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
+from dqn_zoo.algorithms.saved_state import check_replay_state
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.networks.network import QNetwork, weights_on_cpu
 from dqn_zoo.replay.frame_files import compressed_frames, restore_frames
 from dqn_zoo.replay.memory import Batch, Replay
 from dqn_zoo.replay.samplers import Draw, build_sampler
+from dqn_zoo.replay.saved_rows import read_rows
 from dqn_zoo.replay.transitions import TransitionAccumulator
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
@@ -212,6 +214,7 @@ class ReplayQ:
 
     def restore(self, state: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
         """Continue from what `state` and `files` gave."""
+        check_replay_state(state, self._config, self._num_actions, self.replay.frames.ring_size)
         counters = state["counters"]
         self.steps, self.updates = counters["steps"], counters["updates"]
         self._target_copies = counters["target_copies"]
@@ -221,7 +224,9 @@ class ReplayQ:
             target=load_tensors(read("target.safetensors")),
             optimizer=read("optimizer.pt"),
         )
-        self.replay.restore(state["replay"], load_tensors(zlib.decompress(read("rows.z"))))
+        saved = state["replay"]
+        rows = read_rows(read("rows.z"), self.replay, saved, num_actions=self._num_actions)
+        self.replay.restore(saved, rows)
         restore_frames(self.replay.frames, read)
         self.accumulator.restore(state["accumulator"])
         restore_generator(self._exploration, state["exploration"])

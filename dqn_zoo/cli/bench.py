@@ -163,7 +163,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         for job in sweep.plan.jobs():
             print(f"{sweep.command} --job {job.name}")
         return 0
-    sweep.write()
+    _write(sweep)
     if arguments.plan_only:
         print(f"written; run it: {sweep.command}, or with --job 1 and so on")
         return 0
@@ -293,6 +293,22 @@ def _print_preview(
     takes = "" if at_once is None else f", about {about(seconds / at_once)} from now"
     lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
     print("\n".join(lines), flush=True)
+
+
+def _write(sweep: "Sweep") -> None:
+    """Write a new plan; of two starts at once one does."""
+    from dqn_zoo.experiments.sweep import hold_sweep
+
+    if sweep.unwritten is None:
+        return
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{sweep.folder} cannot be written ({error.strerror}): name another with -f"
+        ) from error
+    with hold_sweep(sweep):
+        sweep.write()
 
 
 def _run_all(

@@ -127,19 +127,37 @@ def _add_film(group: argparse._ArgumentGroup) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
-    from dqn_zoo.sharing.push import check_publishable, complete, open_staging
+    from dqn_zoo.sharing.push import check_publishable, open_staging
 
     run, config = find_asked_run(arguments)
     check_publishable(run, config)
     repo_id, remote, stale = _target(arguments, config)
 
     from dqn_zoo.play.agent import build_agent
-    from dqn_zoo.play.results import headline, summary_lines
-    from dqn_zoo.play.statistics import summarize
 
     session = make_session(arguments, run, config, num_games=arguments.episodes)
     agent = build_agent(session.weights.file, session.config, device=session.device)
     staging = open_staging(run, repo_id)
+    with staging.held():
+        return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)
+
+
+def _publish(
+    arguments: argparse.Namespace,
+    session: "Session",
+    staging: "Staging",
+    agent: "Agent",
+    config: "Config",
+    *,
+    remote: "Remote | None",
+    stale: Sequence[str],
+) -> int:
+    """Play, film, make the files and upload them; nobody else writes the staging folder."""
+    from dqn_zoo.play.results import headline, summary_lines
+    from dqn_zoo.play.statistics import summarize
+    from dqn_zoo.sharing.push import complete
+
+    repo_id = staging.repo_id
     print(_preview(arguments, repo_id, remote))
     print(headline(session), flush=True)
     content = _results(arguments, session, staging, agent)
@@ -232,6 +250,8 @@ def _film(
         staging.film.unlink(missing_ok=True)
         print("no film: --no-render")
         return
+    if staging.film.exists() and not _plays(staging.film):
+        staging.film.unlink()
     if staging.film.exists():
         print(f"already filmed: {staging.film} (--fresh plays and films again)")
         return
@@ -249,6 +269,18 @@ def _film(
         raise interruption
     if not has_film:
         raise UserError("no film could be made; push without one: --no-render")
+
+
+def _plays(film: Path) -> bool:
+    """Return whether a film that an earlier push left is whole; if not, say so."""
+    from dqn_zoo.play.film import check_film
+
+    try:
+        check_film(film)
+    except UserError as error:
+        print(f"filming again: {error}")
+        return False
+    return True
 
 
 def _listing(files: Mapping[str, Path]) -> list[str]:

@@ -29,7 +29,7 @@ from dqn_zoo.envs.backend import (
     Seeds,
 )
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
-from dqn_zoo.envs.exact_resume import History
+from dqn_zoo.envs.exact_resume import History, check_saved
 from dqn_zoo.envs.guard import Guard, Phase
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.games import GameName
@@ -184,11 +184,7 @@ class Environments:
             ValueError: the state is damaged.
         """
         self._guard.check("restore", Phase.NEW)
-        if state["settings"] != self._fingerprint():
-            raise UserError(
-                f"the saved environments were {state['settings']}, these are "
-                f"{self._fingerprint()}: resume with the settings of the run"
-            )
+        check_saved(state, self._fingerprint())
         self._history.restore(state["environments"], num_actions=self.num_actions)
         self._guard.phase = Phase.BROKEN
         self._history.replay(self._start_games, self._step_again, on_progress)

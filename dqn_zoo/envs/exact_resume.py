@@ -5,17 +5,61 @@ The emulators cannot be saved. So each environment is seeded anew now and then, 
 """
 
 import base64
-import binascii
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from dqn_zoo.envs.backend import KEEP_GENERATOR, NOOP, Actions, Counts, Mask, Seeds
 from dqn_zoo.envs.env_settings import ReseedPlan
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.saved import Count, Saved, unpack
+
+MOST_ACTIONS = 2**28  # of one environment since its last seed: no game is so long
+
+
+class _SavedLog(Saved):
+    seeded_times: Count
+    seed: Count
+    steps: Count
+    actions: Annotated[str, Field(max_length=2**26)]
+
+
+class _SavedCheck(Saved):
+    lives: list[Count]
+    stack_crc32: list[Count]
+
+
+class _SavedEnvironments(Saved):
+    settings: dict[str, Any]
+    environments: list[_SavedLog]
+    check: _SavedCheck
+
+
+def check_saved(state: object, fingerprint: Mapping[str, Any]) -> None:
+    """Check what `Environments.state` returned before it is replayed.
+
+    Args:
+        state: from a checkpoint.
+        fingerprint: of the environments that shall go on with it.
+
+    Raises:
+        UserError: it is of other environments.
+        ValueError: it is damaged.
+    """
+    saved = _SavedEnvironments.read(state)
+    for key in fingerprint.keys() | saved.settings.keys():
+        before, now = saved.settings.get(key), fingerprint.get(key)
+        if before != now:
+            raise UserError(
+                f"{key} of the saved environments was {before}, here it is {now}: resume with the "
+                "settings of the run"
+            )
+    if len(saved.environments) != fingerprint["num_envs"]:
+        raise ValueError(f"{len(saved.environments)} environments were saved")
 
 
 class History:
@@ -160,7 +204,7 @@ class ActionLog:
         Raises:
             ValueError: it is not what `state` returned. (A wrong action would hang the emulator.)
         """
-        logs = [_unpack(entry["actions"]) for entry in state]
+        logs = [_unpack(entry["actions"], entry["steps"]) for entry in state]
         for row, (log, entry) in enumerate(zip(logs, state, strict=True)):
             if len(log) != entry["steps"] or log.max(initial=0) >= num_actions:
                 raise ValueError(f"the actions of environment {row} are damaged")
@@ -176,8 +220,9 @@ def _pack(actions: npt.NDArray[np.uint8]) -> str:
     return base64.b64encode(zlib.compress(actions.tobytes())).decode("ascii")
 
 
-def _unpack(text: str) -> npt.NDArray[np.uint8]:
+def _unpack(text: str, steps: int) -> npt.NDArray[np.uint8]:
     try:
-        return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype=np.uint8)
-    except (binascii.Error, zlib.error) as error:
+        packed = base64.b64decode(text, validate=True)
+        return np.frombuffer(unpack(packed, min(steps, MOST_ACTIONS), "a log"), dtype=np.uint8)
+    except ValueError as error:
         raise ValueError(f"the actions are damaged: {error}") from error

@@ -5,6 +5,7 @@ goes on with what is left.
 """
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -148,6 +149,19 @@ def last_line(file: Path) -> str:
     return ""
 
 
+def why_it_ended(sweep: Sweep, job: Job, code: int) -> str:
+    """Return why the process of a job failed: what killed it, or what it said last."""
+    if code < 0:  # what it printed last is progress
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}; its output: {sweep.log_file(job)}"
+    return last_line(sweep.log_file(job)) or f"exit code {code}"
+
+
+def may_try_again(code: int, deaths: int) -> bool:
+    """Return whether a job whose process ended is started again; a user's mistake is not."""
+    return code != EXIT_USER_ERROR and deaths <= MOST_RETRIES
+
+
 def _work_off(
     sweep: Sweep, launch: Launch, most: int, on_change: Callable[[Statuses], None]
 ) -> Statuses:
@@ -162,7 +176,7 @@ def _work_off(
                     deaths[job] += 1
                     statuses[job].state = _state_after(sweep, job, code, deaths[job])
                     if statuses[job].state == "failed":
-                        statuses[job].reason = last_line(sweep.log_file(job))
+                        statuses[job].reason = why_it_ended(sweep, job, code)
             waiting = [job for job, status in statuses.items() if status.state == "waiting"]
             for job in waiting[: most - len(running)]:
                 running[job] = launch(sweep, job)
@@ -191,14 +205,17 @@ def _state_after(sweep: Sweep, job: Job, code: int, deaths: int) -> State:
     """Say what becomes of a job whose process ended; a user's mistake is not tried again."""
     if sweep.is_done(job):
         return "done"
-    return "failed" if code == EXIT_USER_ERROR or deaths > MOST_RETRIES else "waiting"
+    return "waiting" if may_try_again(code, deaths) else "failed"
 
 
 def _read_progress(sweep: Sweep, job: Job, status: JobStatus) -> None:
     """Bring a status up to the last row of the job's log."""
     row = last_row(sweep.run(job).progress_file)
-    if row:
-        status.steps = int(row["steps"])
-        status.return_mean = float(row["return_mean"]) if row["return_mean"] else None
-        rate = row["steps_per_second"]
-        status.steps_per_second = float(rate) if rate else None
+    try:
+        steps = int(row["steps"])
+        mean, rate = (
+            float(row[name]) if row[name] else None for name in ("return_mean", "steps_per_second")
+        )
+    except (KeyError, ValueError):  # none yet, or damaged: the job itself goes on
+        return
+    status.steps, status.return_mean, status.steps_per_second = steps, mean, rate

@@ -8,6 +8,7 @@ tuning/pong/
 
 import contextlib
 import itertools
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ import numpy as np
 from dqn_zoo.errors import UserError, without_password
 from dqn_zoo.experiments.plan import PLAN_FILE, Job, Plan, Sweep, Variant
 from dqn_zoo.experiments.search import SearchSpace
-from dqn_zoo.experiments.sweep import Launch, last_line
+from dqn_zoo.experiments.sweep import Launch, may_try_again, why_it_ended
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.system.locks import LockedError, hold
 from dqn_zoo.system.signals import Ended, Stop, stop_requests
@@ -278,7 +279,7 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
     import optuna
 
     [job] = sweep.plan.jobs()
-    handle, reported = launch(sweep, job), 0
+    handle, reported, deaths = launch(sweep, job), 0, 0
     try:
         while True:
             if stop.reason() is not None:
@@ -289,7 +290,11 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
                 trial.report(mean, step)
                 reported += 1
             if code is not None:
-                break
+                deaths += 1
+                if code == 0 or not may_try_again(code, deaths):
+                    break
+                handle = launch(sweep, job)  # it was killed: it goes on from its checkpoint
+                continue
             if trial.should_prune():
                 raise optuna.TrialPruned
             time.sleep(POLL_S)
@@ -297,7 +302,7 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
         handle.terminate()
         handle.wait()
     if code != 0:
-        raise TrialError(last_line(sweep.log_file(job)) or f"exit code {code}")
+        raise TrialError(why_it_ended(sweep, job, code))
     return value_of(list(means.values()))
 
 
@@ -315,7 +320,8 @@ def _evaluations(sweep: Sweep, job: Job) -> dict[int, float]:
     if not file.exists():
         return {}
     steps, means = columns(file, "steps", "mean")
-    return dict(zip(map(int, steps), means, strict=True))
+    rows = zip(steps, means, strict=True)
+    return {int(step): mean for step, mean in rows if math.isfinite(step + mean)}
 
 
 def _unfinished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":

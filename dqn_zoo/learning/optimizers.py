@@ -60,6 +60,8 @@ class Optimizer(ABC):
         """Continue from a state, on whichever device and in whichever layout it was kept."""
         for index, saved in state["state"].items():  # empty in old files before the first step
             for name, tensors in self.kept.items():
+                if saved[name].shape != tensors[index].shape or not saved[name].isfinite().all():
+                    raise ValueError(f"{name} of the optimizer is damaged, or of another network")
                 tensors[index].copy_(saved[name])
 
     def _is_captured(self, learning_rate: float | Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from dqn_zoo.replay.memory import FRAME_BYTES, FrameStore
 from dqn_zoo.system.machine import usable_cores
+from dqn_zoo.system.saved import unpack
 
 FRAMES_FILE = "frames_{:05d}.z"
 CHUNK_FRAMES = 8_192  # frames in one file: 58 MB before compression
@@ -48,9 +49,12 @@ def compressed_frames(
 def restore_frames(frames: FrameStore, read: Callable[[str], bytes]) -> None:
     """Put back what `compressed_frames` yielded; `frames_written` is that of the checkpoint."""
     for number, _ in _chunks(frames, 0):
-        pixels = zlib.decompress(read(FRAMES_FILE.format(number)))
+        name, start = FRAMES_FILE.format(number), number * CHUNK_FRAMES
+        most = len(frames.pixels[start : start + CHUNK_FRAMES])
+        pixels = unpack(read(name), most * FRAME_BYTES, name)
+        if len(pixels) != most * FRAME_BYTES:
+            raise ValueError(f"{name} has {len(pixels):,} bytes of frames, not {most} frames")
         flat = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(-1, FRAME_BYTES)
-        start = number * CHUNK_FRAMES
         frames.pixels[start : start + len(flat)] = flat.to(frames.pixels.device)
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import UNFINISHED, checkpoint_folders, checkpoint_name
 from dqn_zoo.system.files import flush_directory, write_file
+from dqn_zoo.system.saved import Count, Saved
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -28,22 +29,20 @@ class DamagedError(Exception):
     """A checkpoint that must not be loaded; the message says what is wrong with it."""
 
 
-class FileEntry(BaseModel):
+class FileEntry(Saved):
     """What a manifest says of one file: size in bytes and SHA-256."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
-    size: Annotated[int, Field(ge=0)]
+    size: Count
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 
 
-class Manifest(BaseModel):
+class Manifest(Saved):
     """The manifest of a checkpoint: step, and what every file was when it was written."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
-    step: Annotated[int, Field(ge=0)]
+    step: Count
     files: dict[PlainName, FileEntry]
 
 
@@ -175,16 +174,9 @@ def read_entries(path: Path) -> Manifest:
             f"{FORMAT_VERSION}; upgrade dqn_zoo to resume it"
         )
     try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        raise DamagedError(f"{MANIFEST}: {first_problem(error)}") from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """Say in one line what a model found wrong first."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, problem["loc"]))
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+        return Manifest.read(content)
+    except ValueError as error:
+        raise DamagedError(f"{MANIFEST}: {error}") from error
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -1,6 +1,8 @@
 """The learning curve of a run as a picture: training returns and evaluations over steps."""
 
 import csv
+import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +20,37 @@ def column(path: Path, name: str) -> list[float]:
 
 
 def columns(path: Path, *names: str) -> list[list[float]]:
-    """Return some columns of a CSV file, of one length even while rows are added to it."""
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    return [[float(row[name] or "nan") for row in rows] for name in names]
+    """Return some columns of a CSV file, of one length even while rows are added to it.
+
+    Rows that are damaged are left out, with one warning.
+    """
+    text = path.read_bytes().decode(errors="replace").replace("\0", "?")
+    read: list[list[float]] = []
+    damaged = 0
+    try:
+        for row in csv.DictReader(text.splitlines()):
+            try:
+                read.append([_cell(row[name]) for name in names])
+            except (KeyError, ValueError):
+                damaged += 1
+    except csv.Error:  # a cell without end
+        damaged += 1
+    if damaged:
+        warnings.warn(f"{path}: {damaged} damaged rows are left out", stacklevel=2)
+    return [[row[place] for row in read] for place in range(len(names))]
+
+
+def _cell(text: str | None) -> float:
+    if text is None:
+        raise ValueError("the row is cut off")
+    number = float(text or "nan")
+    if math.isinf(number):
+        raise ValueError("no number of a log is infinite")
+    return number
 
 
 def last_row(file: Path) -> dict[str, str]:
-    """Return the last whole row of a CSV file, read from its end; {} where there is none."""
+    """Return the last whole row of a CSV file, read from its end; {} where none can be read."""
     try:
         with file.open("rb") as stream:
             header = stream.readline()
@@ -35,7 +60,10 @@ def last_row(file: Path) -> dict[str, str]:
         return {}
     if not lines:
         return {}
-    names, values = (next(csv.reader([line.decode()])) for line in (header, lines[-1]))
+    try:
+        names, values = (next(csv.reader([line.decode()])) for line in (header, lines[-1]))
+    except (ValueError, StopIteration, csv.Error):
+        return {}
     return dict(zip(names, values, strict=False))
 
 

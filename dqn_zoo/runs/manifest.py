@@ -178,9 +178,15 @@ def write_origin_manifest(
 
 
 def append_invocation(
-    run: Run, setup: Setup, *, command: Sequence[str], resumed_from_step: int, until_steps: int
+    run: Run,
+    setup: Setup,
+    *,
+    command: Sequence[str],
+    resumed_from_step: int,
+    until_steps: int,
+    settings: Sequence[str] = (),
 ) -> list[str]:
-    """Record that a run is resumed.
+    """Record that a run is resumed; `settings` says what differs in them from its checkpoint.
 
     Returns:
         What differs, now or at an earlier resume, from the machine and the setup the run started
@@ -191,7 +197,7 @@ def append_invocation(
         UserError: The manifest cannot be read or written.
     """
     manifest = read_manifest(run)
-    changes = _differences(manifest, {**vars(setup), **describe_machine()})
+    changes = [*settings, *_differences(manifest, {**vars(setup), **describe_machine()})]
     earlier = [change for entry in manifest["invocations"] for change in entry["changes"]]
     invocation = _invocation(command, resumed_from_step, until_steps, changes)
     manifest["invocations"].append(checked(invocation, Invocation, "the invocation"))

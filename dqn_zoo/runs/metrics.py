@@ -8,13 +8,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from dqn_zoo.runs.logfiles import CsvLog, EventLog, Value, Warn
 from dqn_zoo.runs.run import Run
+from dqn_zoo.system.saved import Count, Finite, Saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,13 @@ class StepOutcome(Protocol):
         """The game was cut off."""
 
 
+class _SavedStatistics(Saved):
+    episodes: Count
+    score: list[Finite]
+    length: list[Count]
+    last: list[Annotated[list[Finite], Field(min_length=2, max_length=2)]]
+
+
 class EpisodeStatistics:
     """Raw scores and lengths of full games; a lost life ends none."""
 
@@ -176,7 +185,14 @@ class EpisodeStatistics:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned."""
+        """Take over what `state` returned.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        saved = _SavedStatistics.read(state)
+        if len(saved.score) != len(self._score) or len(saved.length) != len(self._length):
+            raise ValueError("statistics: they are of another n_envs")
         self.episodes = state["episodes"]
         self._score[:] = state["score"]
         self._length[:] = state["length"]

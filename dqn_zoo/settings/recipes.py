@@ -215,7 +215,10 @@ def load_config(path: Path) -> Config:
     Raises:
         UserError: not readable, an unknown key, a value that is not accepted.
     """
-    return settle(read_entries(path, name=str(path)))
+    entries = read_entries(path, name=str(path))
+    if "env" not in entries:  # every version has written it
+        raise UserError(f"{path} does not say which game it is of: restore it from a backup")
+    return settle(entries)
 
 
 def settle(entries: Mapping[str, Entry]) -> Config:

@@ -1,5 +1,6 @@
 """From a run to the Hub: a staging folder with exactly what is published, then one commit."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -37,6 +38,7 @@ from dqn_zoo.sharing.agent_files import (
 from dqn_zoo.sharing.card import write_card
 from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.locks import hold
 
 TENSORBOARD = "tensorboard"
 EVENTS = "events.out.tfevents."
@@ -73,6 +75,10 @@ class Staging:
     def results_file(self) -> Path:
         """The games it was judged by."""
         return self.path / RESULTS
+
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only push that writes the folder; another one ends with one line."""
+        return hold(self.path, what=f"{self.path}, which is published,", otherwise="push later")
 
     def files(self) -> dict[str, Path]:
         """Return what is published, by its path in the repository."""

@@ -1,6 +1,7 @@
 """What a checkpoint holds, and how a run goes on from one.
 
-state.json           counters, generators, logs' lengths, and the games: seeds and actions since
+state.json           settings, counters, generators, logs' lengths, and the games: seeds and
+                     actions since
 model.safetensors    the weights that play
 best.safetensors     those of the best evaluation, once there was one
 ...                  whatever the algorithm keeps, such as target network, optimizer and memory
@@ -9,12 +10,18 @@ best.safetensors     those of the best evaluation, once there was one
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from pickle import UnpicklingError
+from typing import Annotated, Any
 
-from safetensors.torch import load as load_tensors
+from pydantic import Field
+from safetensors import SafetensorError
 
 from dqn_zoo.algorithms.algorithm import Files
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.weights import parse_weights
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError
+from dqn_zoo.system.saved import Count, Finite, Saved, require
 from dqn_zoo.training.trainer import Best, Trainer
 
 STATE = "state.json"
@@ -45,25 +52,118 @@ def restore(
         on_progress: told (done, total) while the emulators replay their actions.
 
     Raises:
-        DamagedError: if the emulators do not arrive at what was stored.
+        DamagedError: if something in it cannot be, or the emulators do not arrive at what was
+            stored.
+        UserError: if it is of other settings.
     """
-    state: dict[str, Any] = json.loads(checkpoint.read(STATE))
-    trainer.log_rows = state["counters"]["log_rows"]
-    trainer.evaluations = state["counters"]["evaluations"]
-    trainer.elapsed_before_s = state["elapsed_s"]
-    trainer.began = time.monotonic()
-    trainer.best = Best(**state["best"])
-    if trainer.best.score is not None:
-        trainer.best.weights = load_tensors(checkpoint.read(BEST))
-    trainer.statistics.restore(state["statistics"])
-    trainer.algorithm.restore(state, checkpoint.read)
-    trainer.observation = trainer.envs.restore(state["environments"], on_progress)
     try:
+        state = _read_state(checkpoint)
+        saved = _SavedRun.read(state)
+        _check(saved, checkpoint, trainer)
+        offsets = saved.log_offsets
+        trainer.log_rows = saved.counters.log_rows
+        trainer.evaluations = saved.counters.evaluations
+        trainer.elapsed_before_s = saved.elapsed_s
+        trainer.began = time.monotonic()
+        trainer.best = Best(saved.best.score, saved.best.steps)
+        if trainer.best.score is not None:
+            trainer.best.weights = parse_weights(checkpoint.read(BEST))
+        trainer.statistics.restore(state["statistics"])
+        trainer.algorithm.restore(state, partial(_read_file, checkpoint))
+        trainer.observation = trainer.envs.restore(state["environments"], on_progress)
         trainer.algorithm.check_restored(trainer.observation)
-    except ValueError as error:
-        raise DamagedError(str(error)) from error
-    offsets: dict[str, int] = state["log_offsets"]
+    except UserError:
+        raise
+    except _DAMAGE as error:
+        raise DamagedError(" ".join(str(error).split())[:300] or type(error).__name__) from error
     return offsets
+
+
+def saved_settings(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return the settings that a checkpoint was made with; earlier versions did not keep them.
+
+    Raises:
+        DamagedError: its state is no JSON object.
+    """
+    try:
+        return _SavedSettings.read(_read_state(checkpoint)).config
+    except _DAMAGE as error:
+        raise DamagedError(f"{STATE}: {error}") from error
+
+
+class _SavedSettings(Saved):
+    config: dict[str, Any] | None = None
+
+
+class _SavedCounters(Saved):
+    steps: Count
+    log_rows: Count
+    evaluations: Count
+
+
+class _SavedBest(Saved):
+    score: Finite | None
+    steps: Count
+
+
+class _SavedLog(Saved):
+    steps: Count
+
+
+class _SavedEnvironments(Saved):
+    environments: list[_SavedLog]
+
+
+class _SavedRun(_SavedSettings):
+    environments: _SavedEnvironments
+    counters: _SavedCounters
+    best: _SavedBest
+    elapsed_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    log_offsets: dict[str, Count]
+
+
+_DAMAGE = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OverflowError,
+    RecursionError, MemoryError, EOFError, OSError, UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What reading damaged bytes raises in the libraries that read them."""
+
+
+def _read_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    state = json.loads(checkpoint.read(STATE))
+    if not isinstance(state, dict):
+        raise ValueError(f"{STATE} is no JSON object")
+    return state
+
+
+def _read_file(checkpoint: Checkpoint, name: str) -> bytes:
+    content = checkpoint.read(name)
+    if name.endswith(".safetensors"):
+        try:
+            parse_weights(content)
+        except DamagedError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return content
+
+
+def _check(saved: _SavedRun, checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """Compare the counters of a run with each other.
+
+    Raises:
+        ValueError: they cannot all be true.
+    """
+    config, steps, counters = trainer.config, saved.counters.steps, saved.counters
+    require(steps == checkpoint.step, "counters.steps", steps)
+    require(saved.best.steps <= steps, "best.steps", saved.best.steps)
+    for log in saved.environments.environments:
+        require(log.steps <= steps // config.n_envs, "environments.steps", log.steps)
+    if saved.config is None:
+        return
+    before = max(0, steps - config.n_envs)
+    due = ((counters.log_rows, config.log_interval), (counters.evaluations, config.eval_freq))
+    for done, every in due:
+        low, high = (before // every, steps // every) if every else (0, 0)
+        require(low <= done <= high, "counters", done)
 
 
 def _state_bytes(trainer: Trainer, log_offsets: dict[str, int]) -> bytes:
@@ -76,5 +176,6 @@ def _state_bytes(trainer: Trainer, log_offsets: dict[str, int]) -> bytes:
         "environments": trainer.envs.state(),
         "statistics": trainer.statistics.state(),
         "log_offsets": log_offsets,
+        "config": trainer.config.model_dump(mode="json"),
     }
     return json.dumps(state).encode()

@@ -36,9 +36,10 @@ from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once, stop_r
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
+from dqn_zoo.training.kept_settings import changed_settings
 from dqn_zoo.training.loop import training_loop
 from dqn_zoo.training.preparation import check_memory, complete
-from dqn_zoo.training.snapshot import restore
+from dqn_zoo.training.snapshot import restore, saved_settings
 from dqn_zoo.training.trainer import Trainer
 
 Reason = Literal["finished"] | StopReason
@@ -173,6 +174,7 @@ def resume(
             checkpoint = (
                 _find_checkpoint(run) if from_step is None else older_checkpoint(run, from_step)
             )
+        changed = _changed_settings(checkpoint, config)
         check_memory(config)
         changes = append_invocation(
             run,
@@ -180,6 +182,7 @@ def resume(
             command=options.command,
             resumed_from_step=0 if checkpoint is None else checkpoint.step,
             until_steps=until_steps,
+            settings=changed,
         )
         if config.device == "cuda":
             changes.append("a GPU may add in another order")
@@ -384,6 +387,20 @@ def _restore(
         replace_file(run.best_model_file, trainer.best_bytes())
     display.message(f"resumed {run.path} at step {trainer.algorithm.steps:,}")
     return offsets
+
+
+def _changed_settings(checkpoint: Checkpoint | None, config: Config) -> list[str]:
+    """Return what the settings of a checkpoint and those of now differ in.
+
+    Raises:
+        UserError: one of them must not differ, or the checkpoint cannot be read.
+    """
+    if checkpoint is None:
+        return []
+    try:
+        return changed_settings(saved_settings(checkpoint), config)
+    except DamagedError as error:
+        raise UserError(f"{checkpoint.path} cannot be resumed: {error}") from error
 
 
 def _find_checkpoint(run: Run) -> Checkpoint | None:

@@ -5,19 +5,24 @@ import itertools
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.children import Child
 
 from dqn_zoo.cli.bench import main
+from dqn_zoo.cli.bench import main as bench
 from dqn_zoo.experiments.job import run_job
 from dqn_zoo.experiments.plan import Job, Sweep, Variant, make_plan
 from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, hold_sweep, work_off
+from dqn_zoo.runs.learning_curve import columns, last_row
 from dqn_zoo.runs.run import lock
-from dqn_zoo.system.locks import LOCK_NAME
+from dqn_zoo.system.locks import LOCK_NAME, hold
 
 TINY = {
     "n_timesteps": 800, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,
@@ -180,7 +185,41 @@ def test_a_job_that_dies_is_tried_again_and_a_mistake_is_not(tmp_path, quick):
     assert launch.started.count(hopeless) == MOST_RETRIES + 1
     assert launch.started.count(wrong) == 1
     assert statuses[wrong].reason == "error: the disk is full; make room"
+    assert statuses[hopeless].reason.startswith("killed by SIGKILL; its output: ")
     assert set(seen) == {8}
+
+
+@pytest.mark.parametrize("row", [b"x,1,2,3\n", b"\xff\xfe\n", b"5\n", b"\0\0\n", b'"\n'])
+def test_a_damaged_log_does_not_stop_the_sweep(tmp_path, quick, row):
+    sweep = sweep_in(tmp_path / "sweep", num_seeds=1, games=("Pong",))
+    file = sweep.run(sweep.plan.jobs()[0]).progress_file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"steps,time_s,steps_per_second,return_mean\n" + row)
+    statuses = work_off(sweep, Scripted({}), 2, lambda _: None)
+    assert {status.state for status in statuses.values()} == {"done"}
+
+
+def test_of_two_starts_of_one_sweep_the_second_gets_one_line(tmp_path, capsys):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    flags = ["--algos", "dqn", "--games", "pong", "--seeds", "1", "-f", str(folder), "--plan-only"]
+    with hold(folder, what="it", otherwise="wait"):
+        assert bench(flags) == 2
+    assert "is being written by process" in capsys.readouterr().err
+    assert not (folder / "plan.yml").exists()
+    assert bench(flags) == 0
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=80, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*damaged rows")
+def test_any_bytes_in_a_log_give_its_readable_rows(content):
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "progress.csv"
+        file.write_bytes(b"steps,mean\n1,2\n" + content)
+        last_row(file)
+        steps, means = columns(file, "steps", "mean")
+        assert (steps[0], means[0], len(steps)) == (1.0, 2.0, len(means))
 
 
 def test_a_sweep_that_is_interrupted_asks_its_jobs_to_stop(tmp_path, quick):

@@ -16,6 +16,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
 from dqn_zoo.experiments.summary import Cell, RunScore, Summary
+from dqn_zoo.experiments.sweep import MOST_RETRIES
 from dqn_zoo.experiments.tuning import (
     FAILURE,
     TRIAL,
@@ -201,6 +202,27 @@ def test_hopeless_trials_are_stopped_and_their_jobs_with_them(tmp_path):
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE"] * 4 + ["PRUNED"] * 2
     assert jobs[-1].is_terminated
+
+
+@pytest.mark.tune
+def test_a_job_that_is_killed_is_tried_again_and_the_reason_is_what_killed_it(tmp_path):
+    space = space_of(tmp_path, "gamma: {choices: [0.5, 0.9]}")
+    study, started = study_in(tmp_path, space), []
+
+    def launch(sweep, job):
+        scripted = Scripted(sweep, job, lambda _: 1)
+        started.append(len(study.trials))
+        if len(study.trials) == 2 or started.count(1) == 1:  # all of the second, once the first
+            scripted.poll = lambda: -9
+        return scripted
+
+    optimize(
+        study, tmp_path, GOAL, space, launch,
+        num_trials=2, num_jobs=1, machine={}, on_trial=lambda _: None,
+    )  # fmt: skip
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL"]
+    assert started == [1, 1] + [2] * (MOST_RETRIES + 1)
+    assert study.trials[1].user_attrs[FAILURE].startswith("killed by SIGKILL; its output: ")
 
 
 @pytest.mark.tune

@@ -17,6 +17,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.hub import Account, choose_owner, parse_repo
 from dqn_zoo.sharing.push import Staging
+from dqn_zoo.system.locks import hold
 
 REPO = "ann/dqn-Breakout"
 PUSH = ("push", "--episodes", "3", "--record-seconds", "2", "--num-threads", "1")
@@ -352,13 +353,31 @@ def test_a_link_in_the_staging_folder_is_not_followed(computer, hub, tmp_path):
     assert secret.read_text() == "do not publish"
 
 
-def test_a_film_that_browsers_do_not_play_is_not_uploaded(computer, hub):
+def test_a_broken_film_of_an_earlier_push_is_filmed_again(computer, hub):
     folder = computer.logs / "dqn" / "Breakout_1" / "hub" / "dqn-Breakout"
     (folder / "replay.mp4").write_bytes(b"no film")
+    ended = computer.run(*PUSH, "--record-seconds", "1")
+    assert ended.code == 0, ended.output
+    assert "filming again:" in ended.output
+    assert "replay.mp4 is no film that can be read" in ended.output
+    assert hub.repositories[REPO].files()["replay.mp4"] != b"no film"
+
+
+def test_of_two_pushes_of_one_run_the_second_waits_for_nobody(computer, hub):
+    folder = computer.logs / "dqn" / "Breakout_1" / "hub" / "dqn-Breakout"
+    with hold(folder, what="it", otherwise="wait"):
+        ended = computer.run(*PUSH)
+    assert (ended.code, len(ended.output.splitlines())) == (2, 1)
+    assert "is being written by process" in ended.last_line
+
+
+def test_a_damaged_log_costs_rows_of_the_curve_and_not_the_push(computer, hub):
+    run = computer.logs / "dqn" / "Breakout_1"
+    for name in ("progress.csv", "episodes.csv"):
+        (run / name).write_bytes(b"steps,return,return_mean,time_s\n1,2,3,4\n\xff\0,x\n")
     ended = computer.run(*PUSH)
-    assert ended.code == 2
-    assert "replay.mp4 is no film that can be read" in ended.last_line
-    assert hub.repositories == {}
+    assert ended.code == 0, ended.output
+    assert "1 damaged rows are left out" in ended.output
 
 
 # --- Names and rights
