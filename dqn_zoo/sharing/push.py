@@ -77,8 +77,11 @@ class Staging:
         return self.path / RESULTS
 
     def held(self) -> contextlib.AbstractContextManager[None]:
-        """Be the only push that writes the folder; another one ends with one line."""
-        return hold(self.path, what=f"{self.path}, which is published,", otherwise="push later")
+        """Be the only push of the run; another one ends with one line.
+
+        The lock lies beside the folder: in it is what is published, and nothing else.
+        """
+        return hold(self.path.parent, what=f"a push in {self.path.parent}", otherwise="push later")
 
     def files(self) -> dict[str, Path]:
         """Return what is published, by its path in the repository."""

@@ -364,7 +364,7 @@ def test_a_broken_film_of_an_earlier_push_is_filmed_again(computer, hub):
 
 
 def test_of_two_pushes_of_one_run_the_second_waits_for_nobody(computer, hub):
-    folder = computer.logs / "dqn" / "Breakout_1" / "hub" / "dqn-Breakout"
+    folder = computer.logs / "dqn" / "Breakout_1" / "hub"
     with hold(folder, what="it", otherwise="wait"):
         ended = computer.run(*PUSH)
     assert (ended.code, len(ended.output.splitlines())) == (2, 1)
