@@ -289,6 +289,8 @@ def _print_preview(
             f"{need.memory_bytes / 1e9:.1f} GB, {need.cores} thread{'s' if need.cores > 1 else ''}"
             f"{', 1 GPU' if need.gpus else ''}, about {about(need.seconds)} a run"
         )
+        if need.busy_note is not None:
+            lines.append(f"  {'':<12} {need.busy_note}")
     lines.append(f"  where        {where}")
     takes = "" if at_once is None else f", about {about(seconds / at_once)} from now"
     lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")

@@ -165,12 +165,12 @@ def _preview(
     from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
-    from dqn_zoo.training.preparation import estimate_seconds
+    from dqn_zoo.training.preparation import estimate
     from dqn_zoo.training.rates import about
 
     protocol = protocol_from_config(config)
     fall = epsilon_schedule(config).horizon_steps
-    seconds = estimate_seconds(config)
+    seconds, alone_s = estimated = estimate(config)
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
     yield (
         f"{config.algo} on {config.env}, protocol {protocol.name}: sticky actions "
@@ -195,8 +195,10 @@ def _preview(
     )
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {about(seconds)}, until {when}, beside evaluations"
+    if estimated.busy_note is not None:
+        yield f"  busy         {estimated.busy_note}"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
-    if config.device == "cpu" and not config.algo.startswith("laptop") and seconds > 2 * 3_600:
+    if config.device == "cpu" and not config.algo.startswith("laptop") and alone_s > 2 * 3_600:
         yield (
             "  hint         no GPU: the recipe laptop is made for CPUs, "
             + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")

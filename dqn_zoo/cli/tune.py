@@ -198,6 +198,8 @@ def _launcher(
         "finals, beside evaluations",
         flush=True,
     )
+    if needs[TRIAL].busy_note is not None:
+        print(f"each: {needs[TRIAL].busy_note}", flush=True)
     if arguments.ray is None:
         jobs_at_once(sweep, needs, arguments.n_jobs)
         return JobProcess

@@ -13,7 +13,7 @@ from dqn_zoo.system.machine import (
     memory_available_bytes,
     usable_cores,
 )
-from dqn_zoo.training.preparation import BESIDE_BYTES, complete, estimate_seconds, memory_bytes
+from dqn_zoo.training.preparation import BESIDE_BYTES, complete, estimate, memory_bytes
 
 
 class Needs(NamedTuple):
@@ -25,12 +25,14 @@ class Needs(NamedTuple):
         memory_bytes: of the machine.
         seconds: from its start to its last step, roughly, with a core for each thread; NaN where
             there is nothing to time it on.
+        busy_note: where the machine is busy now, what that makes of it.
     """
 
     cores: int
     gpus: int
     memory_bytes: int
     seconds: float
+    busy_note: str | None = None
 
 
 def machine_settings(num_jobs: int) -> dict[str, Any]:
@@ -93,9 +95,11 @@ def _needs_of(config: Config) -> Needs:
         return Needs(max(1, config.num_threads), 1, BESIDE_BYTES["cpu"], math.nan)
     settled = complete(config)
     has_gpu = settled.device == "cuda"
+    estimated = estimate(settled)
     return Needs(
         cores=settled.num_threads,
         gpus=int(has_gpu),
         memory_bytes=BESIDE_BYTES["cpu"] if has_gpu else memory_bytes(settled),
-        seconds=estimate_seconds(settled),
+        seconds=estimated.seconds,
+        busy_note=estimated.busy_note,
     )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
+from dqn_zoo.training.rates import about
 
 NOMINAL_START_S = 0.2  # one environment: its ROM is loaded twice, once with its seed
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
@@ -22,6 +24,9 @@ CUDA graph and cuDNN's workspaces."""
 
 EMULATOR_BYTES = 2_000_000
 """Of one environment, its frames included: 1.7 MB were measured over 32 of them."""
+
+BUSY = 1.5
+"""From this factor on a machine counts as busy; clocks and caches alone make less of it."""
 
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
@@ -146,36 +151,86 @@ def _head_floats(config: Config, num_features: int) -> int:
     return 2 * hidden + 2 * MOST_ACTIONS * outputs + 3 * pairs
 
 
-def estimate_seconds(config: Config) -> float:
-    """Return roughly how long the run will take, from a few updates on made-up data.
+class Estimate(NamedTuple):
+    """Roughly how long a run will take.
+
+    Attributes:
+        seconds: as busy as the machine is now.
+        alone_s: if it were not, at most; on a GPU the same as `seconds`.
+    """
+
+    seconds: float
+    alone_s: float
+
+    @property
+    def busy_factor(self) -> float:
+        """How many times as long it takes because of other programs, at least."""
+        return self.seconds / self.alone_s
+
+    @property
+    def busy_note(self) -> str | None:
+        """One line where the machine is busy, else None."""
+        if self.busy_factor < BUSY:
+            return None
+        return (
+            f"other programs slow this down at least {self.busy_factor:.1f} times; alone on the "
+            f"machine it would take about {about(self.alone_s)}"
+        )
+
+
+def estimate(config: Config) -> Estimate:
+    """Estimate the duration of a run from a few updates on made-up data.
 
     A network of its own is timed, with the threads of the run; the run's own networks and
-    generators are not touched.
+    generators are not touched. Where other programs are in the way, one thread is timed as well:
+    its time on the processor does not depend on them.
     """
+    timed = _estimate(config, config.num_threads or torch.get_num_threads())
+    if timed.busy_factor < BUSY:
+        return timed
+    return timed._replace(alone_s=min(timed.alone_s, _estimate(config, 1).alone_s))
+
+
+def _estimate(config: Config, num_threads: int) -> Estimate:
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads_before)
+    torch.set_num_threads(num_threads)
+    timer = _Timer()
     try:
-        return _estimate_seconds(config)
+        learning_s = algorithm_of(config).estimate_seconds(config, timer)
     finally:
         torch.set_num_threads(threads_before)
+    emulator_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S
+    undisturbed = 1.0 if config.device == "cuda" else timer.undisturbed
+    return Estimate(emulator_s + learning_s, emulator_s + learning_s * undisturbed)
 
 
-def _estimate_seconds(config: Config) -> float:
-    learning_s = algorithm_of(config).estimate_seconds(config, _fastest)
-    emulators_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S
-    return emulators_s + learning_s
+class _Timer:
+    """Times work, and notes how much of the time this thread was computing.
 
+    A thread waits for others of its own only while these are kept from computing, too.
+    """
 
-def _fastest(work: Callable[[], object], *, num_first: int = 1) -> float:
-    """Return the seconds of the fastest of three runs after the first ones; of slow work, fewer."""
-    seconds: list[float] = []
-    while len(seconds) < num_first + 3 and sum(seconds[num_first - 1 :]) < 2.0:
-        began = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[num_first:] or seconds)
+    def __init__(self) -> None:
+        self._wall_s = self._computing_s = 0.0
+
+    def __call__(self, work: Callable[[], object], *, num_first: int = 1) -> float:
+        """Return the seconds of the fastest of three runs after the first; of slow work, fewer."""
+        runs: list[tuple[float, float]] = []
+        while len(runs) < num_first + 3 and sum(wall for wall, _ in runs[num_first - 1 :]) < 2.0:
+            began, computing = time.perf_counter(), time.thread_time()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            runs.append((time.perf_counter() - began, time.thread_time() - computing))
+        wall_s, computing_s = min(runs[num_first:] or runs)
+        self._wall_s += wall_s
+        self._computing_s += computing_s
+        return wall_s
+
+    @property
+    def undisturbed(self) -> float:
+        """The share of the time in which this thread was computing, at most 1."""
+        return min(1.0, self._computing_s / self._wall_s) if self._computing_s > 0 else 1.0
 
 
 def _free_memory_bytes(device: str) -> int:

@@ -53,14 +53,18 @@ class RateMeter:
 
 
 def about(seconds: float) -> str:
-    """Write a time that is only roughly known: `45 s`, `37 min`, `2 h 10 min`, `3.2 days`."""
+    """Write a time that is only roughly known: `37 min`, `2 h 10 min`, `3.2 days`; NaN is `-`."""
+    if math.isnan(seconds):
+        return "-"
     minutes = round(seconds / 60)
     if seconds < 60:
         return f"{max(round(seconds), 1)} s"
     if minutes < 60:
         return f"{minutes} min"
-    if minutes < 48 * 60:
+    if minutes < 10 * 60:
         return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    if minutes < 48 * 60:
+        return f"{round(minutes / 60)} h"
     return f"{seconds / 86_400:,.1f} days"
 
 

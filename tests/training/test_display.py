@@ -273,9 +273,9 @@ def test_durations_read_like_a_clock() -> None:
 
 
 def test_a_rough_time_reads_as_one_would_say_it() -> None:
-    seconds = (0.2, 59.4, 2_232, 3_599, 7_800, 10_800, 86_400 * 3.21)
+    seconds = (0.2, 59.4, 2_232, 3_599, 7_800, 10_800, 98_000, 86_400 * 3.21, math.nan)
     assert [about(number) for number in seconds] == [
-        "1 s", "59 s", "37 min", "1 h", "2 h 10 min", "3 h", "3.2 days",
+        "1 s", "59 s", "37 min", "1 h", "2 h 10 min", "3 h", "27 h", "3.2 days", "-",
     ]  # fmt: skip
 
 

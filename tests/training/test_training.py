@@ -13,6 +13,7 @@ import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
-from dqn_zoo.training.preparation import complete, estimate_seconds
+from dqn_zoo.training.preparation import complete, estimate
 from dqn_zoo.training.snapshot import restore
 from dqn_zoo.training.starting import TrainOptions, resume, train
 from dqn_zoo.training.trainer import Trainer
@@ -360,9 +361,34 @@ def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
 
 def test_the_estimate_grows_with_the_run():
     short, long = (
-        estimate_seconds(complete(config_of(n_timesteps=steps))) for steps in (1_000, 1_000_000)
+        estimate(complete(config_of(n_timesteps=steps))).seconds for steps in (1_000, 1_000_000)
     )
     assert long > 50 * short > 0
+
+
+def test_the_estimate_says_how_much_of_it_is_due_to_other_programs(monkeypatch):
+    computed, waited = 0.0, 0.0
+
+    def work():
+        nonlocal computed, waited
+        computed += 0.02
+        waited += 0.06 * (torch.get_num_threads() > 1)
+
+    clocks = {"perf_counter": lambda: computed + waited, "thread_time": lambda: computed}
+    monkeypatch.setattr(preparation, "time", SimpleNamespace(**clocks))
+    monkeypatch.setattr(ReplayQ, "estimate_seconds", lambda config, timer: 1_000 * timer(work))
+    config = complete(config_of(num_threads=2, device="cpu"))
+    emulator_s = config.n_timesteps * preparation.NOMINAL_EMULATOR_S
+    busy = estimate(config)
+    assert busy == pytest.approx((80 + emulator_s, 20 + emulator_s))
+    assert busy.busy_factor == pytest.approx(4, rel=0.02)
+    alone = estimate(config.model_copy(update={"num_threads": 1}))
+    assert alone == pytest.approx((20 + emulator_s, 20 + emulator_s))
+    assert busy.busy_note == (
+        "other programs slow this down at least 4.0 times; alone on the machine it would take "
+        "about 20 s"
+    )
+    assert alone.busy_note is None
 
 
 WAITING = """
