@@ -77,6 +77,7 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
         conf_file=arguments.conf_file,
         overrides=overrides.values,
         flags=overrides.flags,
+        may_shorten=True,
     )
 
 

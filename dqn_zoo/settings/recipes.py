@@ -65,6 +65,7 @@ def resolve(
     conf_file: Path | None = None,
     overrides: Mapping[str, object] | None = None,
     flags: Mapping[str, str] | None = None,
+    may_shorten: bool = False,
 ) -> Resolved:
     """Merge everything that has a say in the settings of a run.
 
@@ -74,6 +75,8 @@ def resolve(
         conf_file: YAML whose settings lie over the recipe's; RL-Zoo's own files work.
         overrides: the last word, by key, protocol included.
         flags: the flag that gave each override, to name it in errors and sources.
+        may_shorten: make a run that would end before it learns fit its length, with a note; runs
+            that are compared are refused instead.
 
     Raises:
         UserError: whatever is wrong, with the file, line and key, or the flag.
@@ -106,8 +109,9 @@ def resolve(
     config, conversions = _settled(merged)
     notes += conversions
     sources = {key: entry.origin for key, entry in merged.items()}
-    config, shorter = _fitted(config, [*layers, last], sources)
-    notes += shorter
+    if may_shorten:
+        config, shorter = _fitted(config, [*layers, last], sources)
+        notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
     return Resolved(
