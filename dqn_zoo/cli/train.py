@@ -92,6 +92,7 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
         flags=overrides.flags,
         started_from=None if given is None else given.source,
         device=_device(arguments) if arguments.algo is None else None,
+        may_shorten=True,
     )
     if given is not None:
         check_fit(given, resolved.config, resolved.sources)

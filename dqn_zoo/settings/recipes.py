@@ -92,6 +92,7 @@ def resolve(
     flags: Mapping[str, str] | None = None,
     started_from: StartedFrom | None = None,
     device: str | None = None,
+    may_shorten: bool = False,
 ) -> Resolved:
     """Merge everything that has a say in the settings of a run.
 
@@ -105,6 +106,8 @@ def resolve(
         flags: the flag that gave each override, to name it in errors and sources.
         started_from: weights that the run begins with.
         device: cpu or cuda, where the run will learn; None: not known, and the recipe is dqn.
+        may_shorten: make a run that would end before it learns fit its length, with a note; runs
+            that are compared are refused instead.
 
     Raises:
         UserError: whatever is wrong, with the file, line and key, or the flag.
@@ -166,8 +169,9 @@ def resolve(
     notes += conversions
     notes += [note for each in left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
-    config, shorter = _fitted(config, [*layers, last], sources)
-    notes += shorter
+    if may_shorten:
+        config, shorter = _fitted(config, [*layers, last], sources)
+        notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
     return Resolved(

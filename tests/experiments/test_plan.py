@@ -58,7 +58,7 @@ def test_sets_of_games_are_those_of_the_literature():
         ({"settings": {"seed": 3}}, "the seeds of a plan are its own: leave the setting seed out"),
         ({"episodes": 0}, "episodes must be a whole number of at least 1, got 0"),
         (
-            {"settings": {"n_timesteps": 100, "learning_starts": 100}},
+            {"settings": {"n_timesteps": 100}},
             "learning_starts",
         ),
     ],

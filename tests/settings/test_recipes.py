@@ -254,7 +254,7 @@ def test_settings_that_contradict_each_other_name_both_sources():
 @pytest.mark.parametrize("algo", sorted(recipe_files.available_recipes()))
 def test_a_run_too_short_for_its_recipe_learns_explores_and_is_measured(algo, steps):
     usual = resolve(algo=algo).config
-    resolved = resolve(algo=algo, overrides={"n_timesteps": steps})
+    resolved = resolve(algo=algo, overrides={"n_timesteps": steps}, may_shorten=True)
     config = resolved.config
     if usual.learning_starts < steps or usual.algorithm == "parallel":
         assert config == usual.model_copy(update={"n_timesteps": steps})
@@ -276,19 +276,19 @@ def test_a_run_too_short_for_its_recipe_learns_explores_and_is_measured(algo, st
 
 def test_a_short_run_keeps_what_was_asked_for():
     asked = {"n_timesteps": 500, "target_update_interval": 300, "eval_freq": 0}
-    resolved = resolve(overrides=asked)
+    resolved = resolve(overrides=asked, may_shorten=True)
     assert resolved.config.learning_starts == 32
     assert resolved.config.target_update_interval == 300
     assert resolved.config.eval_freq == 0
-    message = error_of(resolve, overrides={"n_timesteps": 500, "learning_starts": 500})
+    message = error_of(resolve, overrides=asked | {"learning_starts": 500}, may_shorten=True)
     assert "learning_starts must be below n_timesteps" in message
 
 
 def test_what_stands_beside_the_length_in_a_file_is_asked_for_and_what_it_lies_over_is_not():
     conf = written("atari:\n  n_timesteps: 500\n  learning_starts: 700\n")
-    assert "learning_starts must be below" in error_of(resolve, conf_file=conf)
+    assert "learning_starts must be below" in error_of(resolve, conf_file=conf, may_shorten=True)
     conf = written("atari:\n  n_timesteps: 10_000\n  learning_starts: 1000\n  log_interval: 50\n")
-    config = resolve(conf_file=conf, overrides={"n_timesteps": 800}).config
+    config = resolve(conf_file=conf, overrides={"n_timesteps": 800}, may_shorten=True).config
     assert (config.learning_starts, config.log_interval) == (80, 40)
 
 
