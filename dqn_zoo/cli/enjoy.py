@@ -303,7 +303,9 @@ def _refuse(
 ) -> None:
     clash = sorted(others & arguments.given)
     if clash:
-        raise UserError(f"{flag} {because}: leave out --{clash[0].replace('_', '-')}")
+        several = {"weights": "--load-last and the like"}
+        given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
+        raise UserError(f"{flag} {because}: leave out {given}")
 
 
 def _list_pretrained() -> int:

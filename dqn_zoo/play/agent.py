@@ -12,6 +12,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import count_actions
 from dqn_zoo.networks.network import QNetwork, build_network
+from dqn_zoo.networks.shapes import network_of_shapes
 from dqn_zoo.play.weights import Which, find_weights, load_weights, weights_note
 from dqn_zoo.runs.run import find_run
 from dqn_zoo.schedules import epsilon_greedy
@@ -133,8 +134,7 @@ def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Conf
     if not num_actions:
         raise UserError(f"{file} does not hold the weights of a network like its run's")
     try:
-        with torch.device("meta"):  # shapes alone
-            network = build_network(settings, num_actions=num_actions, seed=0)
+        network = network_of_shapes(settings, num_actions=num_actions)
     except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
         raise UserError(f"{file}: no network can be so large: {error}") from error
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}

@@ -11,7 +11,7 @@ from dqn_zoo.algorithms.algorithm import MOST_ACTIONS
 from dqn_zoo.algorithms.choice import algorithm_of
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
-from dqn_zoo.networks.network import build_network
+from dqn_zoo.networks.shapes import network_of_shapes
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
 from dqn_zoo.training.rates import about
@@ -121,12 +121,13 @@ def network_sizes(config: Config) -> tuple[int, int]:
         nonlocal activations
         activations += output.numel()
 
-    with torch.device("meta"):
-        network = build_network(settings, num_actions=MOST_ACTIONS, seed=0)
-        for layer in network.torso.modules():
-            if not list(layer.children()):
-                layer.register_forward_hook(count)
-        features = network.torso(torch.zeros(1, config.frame_stack, 84, 84))
+    network = network_of_shapes(settings, num_actions=MOST_ACTIONS)
+    for layer in network.torso.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(count)
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        features = network.torso(torch.zeros(1, config.frame_stack, 84, 84, device=device))
     parameters = sum(value.numel() for value in network.parameters())
     pixels = config.frame_stack * 84 * 84
     # Kept for the gradient, and the gradient itself; the target network's go as they come.

@@ -212,7 +212,7 @@ def test_a_rollout_survives_the_way_to_a_checkpoint_and_back():
 def test_given_weights_are_those_of_the_network(tmp_path):
     trainer = Trainer(config_of())
     other = Trainer(config_of(seed=6))
-    trainer.take_weights(other.algorithm.network.state_dict())
+    trainer.take_weights(other.algorithm.network.state_dict(), other.envs.num_actions)
     assert file_bytes(trainer.algorithm.network) == file_bytes(other.algorithm.network)
     trainer.close()
     other.close()

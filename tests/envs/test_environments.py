@@ -422,7 +422,7 @@ def test_a_changed_action_is_noticed(build: Build) -> None:
     play(environments, 50)
     state = saved(environments)
     [entry] = state["environments"]
-    actions = _unpack(entry["actions"]).copy()
+    actions = _unpack(entry["actions"], entry["steps"]).copy()
     for late in range(40, 50):
         actions[late] = (actions[late] + 3) % environments.num_actions
     entry["actions"] = _pack(actions)

@@ -98,7 +98,7 @@ ZIP = "dqn/BreakoutNoFrameskip-v4_1/BreakoutNoFrameskip-v4.zip"
         (["-f", "logs/dqn/Pong_1"], "that is a run itself: give it with --run logs/dqn/Pong_1"),
         (["-f", "deep"], "in deep; the runs are below it: -f deep/logs"),
         (["-f", "zoo"], f"an agent of Stable-Baselines3 is there: dqn-import zoo/{ZIP} takes it"),
-        (["-f", "logs"], "no run of Breakout in logs; the nearest are dqn/Pong_1"),
+        (["-f", "logs"], "no run of Breakout in logs; start one with"),
         (["--algo", "c51"], "no run of Breakout by c51 in logs"),
         (["--run", "Breakout_3"], "no run 'Breakout_3' in logs"),
         (["-f", "zoo", "--pretrained"], "zoo holds something else, and the agent gets a folder"),

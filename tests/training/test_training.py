@@ -379,6 +379,7 @@ def test_the_estimate_says_how_much_of_it_is_due_to_other_programs(monkeypatch):
     monkeypatch.setattr(ReplayQ, "estimate_seconds", lambda config, timer: 1_000 * timer(work))
     config = complete(config_of(num_threads=2, device="cpu"))
     emulator_s = config.n_timesteps * preparation.NOMINAL_EMULATOR_S
+    emulator_s += config.n_envs * preparation.NOMINAL_START_S
     busy = estimate(config)
     assert busy == pytest.approx((80 + emulator_s, 20 + emulator_s))
     assert busy.busy_factor == pytest.approx(4, rel=0.02)
