@@ -370,7 +370,7 @@ def test_protocol_sb3_survives_a_cap_that_ends_games_inside_an_opening() -> None
         protocol = replace(PROTOCOLS["sb3"], max_frames=cap_frames)
         with build("Breakout", protocol=protocol) as environments:
             environments.reset()
-            steps = [environments.step(np.array([3])) for _ in range(40)]
+            steps = [environments.step(np.array([3])) for _ in range(20)]
         assert any(step.truncated[0] for step in steps)
 
 

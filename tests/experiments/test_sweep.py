@@ -80,7 +80,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_path):
-    smaller = {"games": ["Pong"], "n_timesteps": 600, "eval_freq": 300}
+    smaller = {"games": ["Pong"], "n_timesteps": 400, "eval_freq": 200, "save_freq": 100}
     undisturbed = sweep_in(tmp_path / "undisturbed", **smaller)
     for job in undisturbed.plan.jobs():
         assert run_job(undisturbed, job) == 0

@@ -51,6 +51,7 @@ SMALL = {
     "seed": 5,
     "num_threads": 1,
     "device": "cpu",
+    "network": "small",
 }
 
 
@@ -118,9 +119,9 @@ def test_the_weights_do_not_move_before_learning_starts(tmp_path):
 
 def test_evaluations_change_nothing_in_the_training(tmp_path):
     frequent = train(
-        config_of(eval_freq=80, eval_episodes=2, max_frames=400), log_folder=tmp_path, options=QUIET
+        config_of(eval_freq=80, eval_episodes=2, max_frames=200), log_folder=tmp_path, options=QUIET
     )
-    never = train(config_of(max_frames=400), log_folder=tmp_path, options=QUIET)
+    never = train(config_of(max_frames=200), log_folder=tmp_path, options=QUIET)
     assert len(rows(frequent.run.evaluations_file)) == 3
     assert rows(never.run.evaluations_file) == []
     assert frequent.run.model_file.read_bytes() == never.run.model_file.read_bytes()
@@ -156,7 +157,7 @@ def test_a_minute_in_and_a_minute_of_learning_in_there_is_a_checkpoint_that_chan
 
 def test_the_best_model_is_the_one_of_the_best_evaluation(tmp_path):
     outcome = train(
-        config_of(eval_freq=40, eval_episodes=2, max_frames=400, learning_rate=0.05),
+        config_of(eval_freq=40, eval_episodes=2, max_frames=200, learning_rate=0.05),
         log_folder=tmp_path,
         options=QUIET,
     )
@@ -232,7 +233,7 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
 
 
 def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
-    config = config_of(eval_freq=240, eval_episodes=1, max_frames=400)
+    config = config_of(eval_freq=240, eval_episodes=1, max_frames=200)
     whole = train(config, log_folder=tmp_path, options=QUIET)
     asked = 0
 
