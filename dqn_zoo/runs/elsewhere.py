@@ -51,7 +51,8 @@ def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | No
     if not is_empty:
         return None
     if not folder.exists():
-        others = [path.name for path in folder.absolute().parent.iterdir() if is_log_folder(path)]
+        siblings = folder.absolute().parent.glob("*/")  # none, where the parent is missing, too
+        others = [path.name for path in siblings if is_log_folder(path)]
         near = difflib.get_close_matches(folder.name, others, n=1)
         return (
             f"there is no such folder, did you mean {folder.with_name(near[0])}?" if near else None

@@ -406,8 +406,8 @@ def _advice(runs: list[Run], target: str, *, algo: str | None, game: str | None)
     """What to do about a run that does not exist: similar names, the latest runs, or a start."""
     of_game = [found for found in runs if game is None or _is_of(found, None, game, None)]
     if not of_game:
-        recipe = algo if algo in available_recipes() else "laptop"
-        start = shell.command("dqn-train", "--env", game or "SpaceInvaders", "--algo", recipe)
+        recipe = ["--algo", algo] if algo in available_recipes() else []
+        start = shell.command("dqn-train", "--env", game or "SpaceInvaders", *recipe)
         there = "" if runs else "there is no run at all: "
         return f"{there}start one with `{start}`, or name another -f FOLDER"
     latest_first = sorted(of_game, key=_last_change, reverse=True)
