@@ -58,8 +58,9 @@ def _guarded(stream: Any) -> Any:
         descriptor = stream.fileno()
         if isinstance(stream, io.TextIOWrapper) and not os.isatty(descriptor):
             stream.flush()
+            raw = _Raw(descriptor, "wb", closefd=False)
             return io.TextIOWrapper(
-                io.BufferedWriter(_Raw(descriptor, "wb", closefd=False)),
+                raw if stream.write_through else io.BufferedWriter(raw),  # PYTHONUNBUFFERED
                 encoding=stream.encoding,
                 errors=stream.errors,
                 line_buffering=stream.line_buffering,
@@ -69,5 +70,6 @@ def _guarded(stream: Any) -> Any:
 
 
 def _raw(stream: TextIO) -> _Raw | None:
-    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
     return raw if isinstance(raw, _Raw) else None

@@ -1,5 +1,7 @@
 """Standard output and error on a disk that is full: /dev/full is one."""
 
+import os
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,3 +82,20 @@ def test_other_streams_are_left_alone(capsys):
     before = sys.stdout
     guard_streams()
     assert sys.stdout is before
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_come_in_the_order_in_which_they_were_printed(unbuffered):
+    code = (
+        "import sys; from dqn_zoo.cli.output import guard_streams; guard_streams()\n"
+        "print(1, flush=True); print(2, file=sys.stderr); print(3, flush=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1", "2", "3"]
