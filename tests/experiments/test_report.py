@@ -199,7 +199,7 @@ def test_curves_are_read_by_mouse_and_keyboard_and_toggled(opened):
     assert re.match(r"[\d.]+ steps: double [\d.,-]+ \(.*\); dqn ", by_mouse)
     picture.focus()
     opened.keyboard.press("Home")
-    assert says.inner_text().startswith("5 steps: ")
+    assert says.inner_text().startswith("2.5 steps: ")
     opened.keyboard.press("End")
     assert says.inner_text().startswith("300 steps: ")
     toggle = opened.get_by_role("button", name="double")
