@@ -14,7 +14,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
 from dqn_zoo.experiments.tuning import Goal
-from dqn_zoo.settings.recipes import as_yaml, resolve
+from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:

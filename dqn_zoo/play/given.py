@@ -13,7 +13,8 @@ from dqn_zoo.play.weights import find_weights, load_weights, weights_note
 from dqn_zoo.runs.run import Run, find_run, is_checkpoint
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import StartedFrom, as_yaml, load_config
+from dqn_zoo.settings.recipes import StartedFrom, load_config
+from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system import shell
 
 

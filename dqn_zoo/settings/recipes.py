@@ -14,8 +14,6 @@ calls depends on n_envs, on which any layer may have the last word. Last, a run 
 recipe gets what fits its length: see `short_runs.py`.
 """
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.checks import check, contradictions, warnings, without_effect
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.games import parse_game
+from dqn_zoo.settings.left_out import LeftOut
 from dqn_zoo.settings.recipe_files import (
     ATARI,
     LOCAL_FOLDER,
@@ -36,11 +35,10 @@ from dqn_zoo.settings.recipe_files import (
     read_recipe,
     refuse_run_names,
 )
-from dqn_zoo.settings.rl_zoo_keys import SB3, Framework, framework_of, translate
-from dqn_zoo.settings.short_runs import ends_before_it_learns, shortened
-from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
+from dqn_zoo.settings.rl_zoo_keys import SB3, framework_of, translate
+from dqn_zoo.settings.short_runs import fitted
+from dqn_zoo.settings.yaml_reader import BUILT_IN, Entry, as_yaml, read_entries
 
-BUILT_IN = "built-in default"
 _DEVICES = {"cpu": "a machine without a GPU", "cuda": "a machine with a GPU"}
 
 CHOSEN_AT_START = ("seed", "device", "num_threads", "precision", "save_freq")
@@ -139,23 +137,11 @@ def resolve(
     base = source.name if recipe is None else recipe.name
     names = dict.fromkeys([base, *(file.name for file in files)])
     notes = [*chosen, f"settings: {', then '.join(names)}"]
-    if source.env not in (None, name.game):
-        notes.append(f"the weights of {source.name} were trained on {source.env}")
-    left_out: list[_LeftOut] = []
-    layers: list[Layer] = []
-    warned: list[str] = []
-    for file in files:
-        layer, from_rl_zoo, file_notes, file_warnings = file.layer(
-            name.game, spelling=env_entry.value
-        )
-        if from_rl_zoo:
-            framework = framework_of(algo_entry.value) or (SB3 if file is recipe else None)
-            left_out.append(_LeftOut(file.name, base, framework, layer, dict(merged)))
-            layer = left_out[-1].filled() | layer
-        layers.append(layer)
-        merged |= layer
-        notes += file_notes
-        warned += file_warnings
+    if started_from is not None:
+        where = "" if source.env in (None, name.game) else f", trained on {source.env}"
+        notes.append(f"begins with the weights of {source.name}{where}")
+    read = _merge(files, merged, recipe, algo=algo_entry.value, base=base, env=env_entry.value)
+    notes += read.notes
     last, no_effect = _override_layer(overrides or {}, flags or {})
     notes += no_effect
     if "protocol" not in last and name.implied_protocol is not None:
@@ -167,10 +153,10 @@ def resolve(
 
     config, conversions = _settled(merged)
     notes += conversions
-    notes += [note for each in left_out for note in each.notes(config, merged)]
+    notes += [note for each in read.left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
     if may_shorten:
-        config, shorter = _fitted(config, [*layers, last], sources)
+        config, shorter = fitted(config, [*read.layers, last], sources)
         notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
@@ -178,7 +164,7 @@ def resolve(
         config=config,
         sources=sources,
         notes=tuple(notes),
-        warnings=(*warned, *warnings(config)),
+        warnings=(*read.warnings, *warnings(config)),
         recipe_path=recipe_path,
     )
 
@@ -199,15 +185,6 @@ def format_config(resolved: Resolved) -> str:
 def dump_config(config: Config) -> str:
     """Return the settings as a plain YAML mapping of every key; `load_config` reads it."""
     return "".join(f"{line}\n" for _, line in _lines(config))
-
-
-def as_yaml(value: object) -> str:
-    """Write a plain value: JSON is YAML; plain words need no quotes."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
-        return value if parse_value(value) == value else json.dumps(value)
-    text = json.dumps(value)
-    # Readers of YAML 1.1 take 1e-08 for text and 1.0e-08 for a number.
-    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
 
 
 def load_config(path: Path) -> Config:
@@ -251,47 +228,47 @@ def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
     return config.model_copy(update=converted), tuple(noted)
 
 
-@dataclass(frozen=True, slots=True)
-class _LeftOut:
-    """What a file of RL-Zoo leaves out, and what it means.
+class _Read(NamedTuple):
+    """What files said, one after the other."""
 
-    Attributes:
-        file: its name.
-        recipe: that it lies over.
-        framework: whose defaults are meant; None: the recipe is none of RL-Zoo's, and is meant.
-        layer: what the file sets.
-        below: what was merged before.
+    layers: list[Layer]
+    notes: list[str]
+    warnings: list[str]
+    left_out: list[LeftOut]
+
+
+def _merge(
+    files: Sequence[RecipeFile],
+    merged: Layer,
+    recipe: RecipeFile | None,
+    *,
+    algo: str,
+    base: str,
+    env: str,
+) -> _Read:
+    """Lay what files set over `merged`, which is changed.
+
+    Args:
+        files: the recipe, if there is one, then the file of -c.
+        merged: what lies below them.
+        recipe: None: the settings are those of a run.
+        algo: name of the recipe.
+        base: what messages call the recipe, or the run.
+        env: the game as the user spells it.
     """
-
-    file: str
-    recipe: str
-    framework: Framework | None
-    layer: Layer
-    below: Layer
-
-    def filled(self) -> Layer:
-        """Return what is set in place of the recipe."""
-        return {} if self.framework is None else self.framework.left_out(self.layer, self.file)
-
-    def notes(self, config: Config, merged: Layer) -> Iterator[str]:
-        """Yield a line where recipe and framework differ in what the run takes from one of them."""
-        theirs = (self.framework or SB3).left_out(self.layer, self.file)
-        taken = theirs if self.framework is not None else self.below
-        idle = without_effect(config)
-        differing = [
-            f"{key} {as_yaml(chosen.value)} (not {as_yaml(other.value)})"
-            for key, other in (self.below if taken is theirs else theirs).items()
-            if key in theirs and key not in idle and self.below[key].origin != BUILT_IN
-            for chosen in [taken[key]]
-            if merged[key] == chosen and chosen.value != other.value
-        ]
-        if not differing:
-            return
-        default = f"{(self.framework or SB3).name}'s default"
-        recipe = f"{self.recipe}'s value"
-        whose, whose_not = (recipe, default) if self.framework is None else (default, recipe)
-        left_out = ", ".join(differing)
-        yield f"{self.file}: what it leaves out is {whose}, not {whose_not}: {left_out}"
+    read = _Read([], [], [], [])
+    game = parse_game(env).game
+    for file in files:
+        layer, from_rl_zoo, notes, slips = file.layer(game, spelling=env)
+        if from_rl_zoo:
+            framework = framework_of(algo) or (SB3 if file is recipe else None)
+            read.left_out.append(LeftOut(file.name, base, framework, layer, dict(merged)))
+            layer = read.left_out[-1].filled() | layer
+        merged |= layer
+        read.layers.append(layer)
+        read.notes.extend(notes)
+        read.warnings.extend(slips)
+    return read
 
 
 def _settings_of_run(name: str, config: Config, game: str) -> Layer:
@@ -302,33 +279,6 @@ def _settings_of_run(name: str, config: Config, game: str) -> Layer:
         recipe = read_recipe(path, name=_short_name(path)).layer(game, spelling=game).layer
     layer = {key: Entry(value, name) for key, value in config if key not in CHOSEN_AT_START}
     return layer | {key: recipe[key] for key in CHOSEN_AT_START if key in recipe}
-
-
-def _fitted(
-    config: Config, layers: Sequence[Layer], sources: dict[str, str]
-) -> tuple[Config, list[str]]:
-    """Make a run that would end before it learns short instead; keep `sources` true, and note it.
-
-    What was set together with `n_timesteps`, or over it, is what somebody asked for.
-    """
-    usual_steps: object = None
-    steps: object = Config.model_fields["n_timesteps"].default
-    asked: set[str] = set()
-    for layer in layers:
-        if "n_timesteps" in layer:
-            usual_steps, steps, asked = steps, layer["n_timesteps"].value, set()
-        asked |= layer.keys()
-    if "learning_starts" in asked or not ends_before_it_learns(config):
-        return config, []
-    usual = int(usual_steps) if isinstance(usual_steps, int | float) else config.n_timesteps
-    changes = shortened(config, usual_steps=usual, asked=asked)
-    told = []
-    for key, value in changes.items():
-        old = getattr(config, key)
-        told.append(f"{key} {value:,} instead of {old:,}")
-        sources[key] = f"for {config.n_timesteps:,} steps; {old:,} in {sources[key]}"
-    note = f"a short run of settings for {usual:,} steps: {', '.join(told)}; --set decides"
-    return config.model_copy(update=changes), [note]
 
 
 def _named(key: str, argument: str | None, file: RecipeFile | None, source: StartedFrom) -> Entry:

@@ -1,9 +1,10 @@
 """Runs that are shorter than their recipe means: what follows from the length is made to fit."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.yaml_reader import Entry
 
 LEAST_COPIES = 10  # to the target network
 LEAST_ROWS = 20  # of progress.csv
@@ -55,6 +56,38 @@ def shortened(
         for key, value in fitting.items()
         if key not in stays and value != getattr(config, key)
     }
+
+
+def fitted(
+    config: Config, layers: Sequence[Mapping[str, Entry]], sources: dict[str, str]
+) -> tuple[Config, list[str]]:
+    """Make a run that would end before it learns short instead; keep `sources` true, and note it.
+
+    What was set together with `n_timesteps`, or over it, is what somebody asked for.
+
+    Args:
+        config: what the layers came to.
+        layers: in the order in which they were merged, the last word last.
+        sources: where the value of each key came from, in words; changed here.
+    """
+    usual_steps: object = None
+    steps: object = Config.model_fields["n_timesteps"].default
+    asked: set[str] = set()
+    for layer in layers:
+        if "n_timesteps" in layer:
+            usual_steps, steps, asked = steps, layer["n_timesteps"].value, set()
+        asked |= layer.keys()
+    if "learning_starts" in asked or not ends_before_it_learns(config):
+        return config, []
+    usual = int(usual_steps) if isinstance(usual_steps, int | float) else config.n_timesteps
+    changes = shortened(config, usual_steps=usual, asked=asked)
+    told = []
+    for key, value in changes.items():
+        old = getattr(config, key)
+        told.append(f"{key} {value:,} instead of {old:,}")
+        sources[key] = f"for {config.n_timesteps:,} steps; {old:,} in {sources[key]}"
+    note = f"a short run of settings for {usual:,} steps: {', '.join(told)}; --set decides"
+    return config.model_copy(update=changes), [note]
 
 
 def _at_most(period: int, bound: int) -> int:

@@ -6,6 +6,7 @@ knows no tag that could run code. What a file may be is limited: its size, its d
 would come to with every alias written out.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ MOST_BYTES = 2**17
 MOST_VALUES = 10_000
 MOST_CHARACTERS = 2**18
 """Of all values together, aliases written out."""
+
+BUILT_IN = "built-in default"
+"""Origin of what nobody has set."""
 
 DEEPEST = 16
 LONGEST_KEY = 100
@@ -67,6 +71,15 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{short(text)} is not a value in YAML: {_problem(error)}") from None
+
+
+def as_yaml(value: object) -> str:
+    """Write a plain value: JSON is YAML; plain words need no quotes."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value):
+        return value if parse_value(value) == value else json.dumps(value)
+    text = json.dumps(value)
+    # Readers of YAML 1.1 take 1e-08 for text and 1.0e-08 for a number.
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
 
 
 def _read_text(path: Path, name: str) -> str:

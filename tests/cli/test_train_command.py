@@ -182,7 +182,7 @@ def test_weights_may_start_another_game_of_as_many_actions_where_it_is_asked_for
     make_pong_run(tmp_path / "logs")
     code, output, error = call("-i", "Pong_1", "--env", "SpaceInvaders", *SMALL)
     assert code == 0, error
-    assert "note         the weights of logs/dqn/Pong_1 were trained on Pong" in output
+    assert "note         begins with the weights of logs/dqn/Pong_1, trained on Pong" in output
     assert "finished logs/dqn/SpaceInvaders_1" in output
 
 
