@@ -101,8 +101,8 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
 
 def _device(arguments: argparse.Namespace) -> str:
     """Return where the run will learn."""
-    if arguments.device == "cpu":
-        return "cpu"
+    if arguments.device in ("cpu", "mps"):
+        return str(arguments.device)
     from dqn_zoo.system.machine import choose_device
 
     return choose_device("auto")
@@ -166,7 +166,7 @@ def _preview(
     from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
-    from dqn_zoo.training.preparation import estimate
+    from dqn_zoo.training.preparation import estimate, remarks
     from dqn_zoo.training.rates import about
 
     protocol = protocol_from_config(config)
@@ -194,6 +194,7 @@ def _preview(
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
+    yield from (f"  {kind:<12} {line}" for kind, line in remarks(resolved.config, config))
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {about(seconds)}, until {when}, beside evaluations"
     if estimated.busy_note is not None:

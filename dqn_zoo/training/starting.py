@@ -184,7 +184,7 @@ def resume(
             until_steps=until_steps,
             settings=changed,
         )
-        if config.device == "cuda":
+        if config.device != "cpu":
             changes.append("a GPU may add in another order")
         if changes:
             print("not bit-exact: " + "; ".join(changes))

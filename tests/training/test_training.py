@@ -29,6 +29,7 @@ from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.system import machine
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
@@ -351,7 +352,7 @@ def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
     needed = preparation.memory_bytes(config)
     assert needed > replay_shape(config).num_bytes + preparation.BESIDE_BYTES["cpu"]
     for free, fits in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
+        monkeypatch.setattr(machine, "memory_available_bytes", lambda free=free: free)
         with (
             contextlib.nullcontext()
             if fits
@@ -570,7 +571,7 @@ def test_after_the_start_a_signal_is_a_flag_again():
     ],
 )
 def test_everything_that_takes_memory_is_counted(settings, said, monkeypatch):
-    monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _: 4 * 10**9)
+    monkeypatch.setattr(machine, "memory_available_bytes", lambda: 4 * 10**9)
     config = {"buffer_size": 200_000, "n_timesteps": 10**6} | settings
     with pytest.raises(UserError, match=said):
         preparation.check_memory(complete(build_config(config)))
