@@ -198,7 +198,8 @@ def _preview(
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
     yield f"  will take    about {about(seconds)}, until {when}, beside evaluations"
     if estimated.busy_note is not None:
-        yield f"  busy         {estimated.busy_note}"
+        threads = "; --num-threads 1 loses least to them" if config.num_threads > 1 else ""
+        yield f"  busy         {estimated.busy_note}{threads}"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
     if config.device == "cpu" and not config.algo.startswith("laptop") and alone_s > 2 * 3_600:
         yield (
@@ -211,9 +212,10 @@ def _preview(
 
 def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
     """Say how many steps fit in the time; the schedules of the run are made for all of them."""
+    from dqn_zoo.training.preparation import steps_within
     from dqn_zoo.training.rates import about
 
-    fit = max(1, int(float(f"{config.n_timesteps * time_limit_s / seconds:.2g}")))
+    fit = max(1, int(float(f"{steps_within(config, time_limit_s, all_s=seconds):.2g}")))
     hint = (
         f"  hint         about {fit:,} steps fit in {about(time_limit_s)}; --resume does the rest"
     )
@@ -272,8 +274,11 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
             print(f"finished {path} at step {outcome.steps:,}")
             print("watch it: " + shell.command("dqn-enjoy", "--run", path))
         else:
-            print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), saved")
+            saved = "saved" if outcome.run.checkpoint_steps() else "before there was any to save"
+            print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), {saved}")
             print("resume it: " + shell.command("dqn-train", "--resume", path))
+            if outcome.run.model_file.exists():
+                print("watch it: " + shell.command("dqn-enjoy", "--run", path))
     return EXIT_CODES[outcome.reason]
 
 

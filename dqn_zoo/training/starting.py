@@ -176,38 +176,43 @@ def resume(
             )
         changed = _changed_settings(checkpoint, config)
         check_memory(config)
-        changes = append_invocation(
-            run,
-            _setup(config),
-            command=options.command,
-            resumed_from_step=0 if checkpoint is None else checkpoint.step,
-            until_steps=until_steps,
-            settings=changed,
-        )
-        if config.device != "cpu":
-            changes.append("a GPU may add in another order")
-        if changes:
-            print("not bit-exact: " + "; ".join(changes))
-        if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
-            print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
-        with contextlib.closing(Trainer(config, stopwatch)) as trainer, _writing(run):
-            if checkpoint is None and run.initial_model_file.exists():
-                trainer.take_weights(
-                    *load_given(find_given(run.initial_model_file, run.path), config)
+        with contextlib.ExitStack() as ending:
+            with _as_it_was(run.manifest_file):
+                changes = append_invocation(
+                    run,
+                    _setup(config),
+                    command=options.command,
+                    resumed_from_step=0 if checkpoint is None else checkpoint.step,
+                    until_steps=until_steps,
+                    settings=changed,
                 )
-            if checkpoint is None:
-                trainer.start()
-            with _invocation(
-                trainer,
-                run,
-                options,
-                stop,
-                until_steps,
-                checkpoint=checkpoint,
-                goes_back=from_step is not None,
-            ) as invocation:
-                training_loop(trainer, invocation.duties, stop, until_steps=until_steps)
-            return invocation.outcome
+                if config.device != "cpu":
+                    changes.append("a GPU may add in another order")
+                if changes:
+                    print("not bit-exact: " + "; ".join(changes))
+                if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
+                    print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
+                trainer = ending.enter_context(contextlib.closing(Trainer(config, stopwatch)))
+                ending.enter_context(_writing(run))
+                if checkpoint is None and run.initial_model_file.exists():
+                    trainer.take_weights(
+                        *load_given(find_given(run.initial_model_file, run.path), config)
+                    )
+                if checkpoint is None:
+                    trainer.start()
+                invocation = ending.enter_context(
+                    _invocation(
+                        trainer,
+                        run,
+                        options,
+                        stop,
+                        until_steps,
+                        checkpoint=checkpoint,
+                        goes_back=from_step is not None,
+                    )
+                )
+            training_loop(trainer, invocation.duties, stop, until_steps=until_steps)
+        return invocation.outcome
 
 
 @dataclass(slots=True)
@@ -287,6 +292,17 @@ def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
 def _prepare_process(config: Config) -> None:
     torch.set_num_threads(config.num_threads)
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def _as_it_was(file: Path) -> Iterator[None]:
+    """Put a file back as it was, where what follows is refused."""
+    content = file.read_bytes()
+    try:
+        yield
+    except BaseException:
+        replace_file(file, content)
+        raise
 
 
 @contextlib.contextmanager

@@ -223,11 +223,13 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
     run = train(config_of(), log_folder=tmp_path, options=QUIET).run
     config = load_config(run.config_file)
     longer = replace(QUIET, until_steps=280)
+    manifest = run.manifest_file.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("dqn_zoo.system.signals.Stop.reason", lambda stop: "SIGHUP")
         with pytest.raises(Ended, match="SIGHUP"):
             resume(run, config, options=longer)
     assert f"stopped before {run.path} went on; it is as it was" in capsys.readouterr().out
+    assert run.manifest_file.read_bytes() == manifest
     monkeypatch.setattr("dqn_zoo.training.starting.REPLAY_LINE_S", 0.0)
     assert resume(run, config, options=longer).steps == 280
     assert "replayed 240 of 240\n" in capsys.readouterr().out
