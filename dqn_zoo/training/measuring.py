@@ -96,8 +96,10 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
     )
     save_s, frames_s = _saving(trainer)
     played = [steps for steps in (beginners, seen_steps) if not math.isnan(steps)]
+    # A GPU's graph is recorded again; what a CPU's first updates wait for is there by now.
+    recording_s = warm_s - warm_periods * period * step_s if config.device == "cuda" else 0.0
     return Speed(
-        start=build_s + max(0.0, warm_s - warm_periods * period * step_s),
+        start=build_s + max(0.0, recording_s),
         random_step=random_s / random_steps if random_steps else step_s,
         learning_step=step_s,
         evaluation_start=evaluation_start_s,

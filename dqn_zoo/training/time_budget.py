@@ -26,7 +26,7 @@ class Speed(NamedTuple):
     """What was measured here, in seconds.
 
     Attributes:
-        start: until a run makes its first step, and what the first updates take longer.
+        start: until a run makes its first step, and on a GPU what the first updates take longer.
         random_step: a step before learning starts.
         learning_step: a step with its share of the updates.
         evaluation_start: of the emulators of an evaluation.

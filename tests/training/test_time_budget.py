@@ -200,6 +200,7 @@ def test_a_run_for_some_seconds_is_the_run_of_its_config(call, monkeypatch):
     monkeypatch.setattr(time_budget, "MARGIN", 0.85)  # a short run, and no time limit in sight
     monkeypatch.setattr(time_budget, "MARGIN_S", 0.0)
     monkeypatch.setattr(time_budget, "LEAST_STEPS_SHARE", 0.0)
+    monkeypatch.setattr(time_budget, "MOST_EVALUATION", 0.01)
     monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.01)
     code, output, error = call("--env", "Pong", "--algo", "dqn", "--for", "30s", *TINY)
     assert code == 0, error
