@@ -111,10 +111,10 @@ def train(
     given = None
     if trained_agent is not None:
         given = load_given(find_given(trained_agent, Path(log_folder)), config)
-    _prepare_process(config)
+    prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
-        contextlib.closing(_started(config, stopwatch)) as trainer,
+        contextlib.closing(started(config, stopwatch)) as trainer,
     ):
         if given is not None:
             trainer.take_weights(*given)
@@ -167,7 +167,7 @@ def resume(
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
     config = complete(config)
-    _prepare_process(config)
+    prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options, from_step)
         with stopwatch.section("restoring"):
@@ -281,7 +281,7 @@ def _invocation(
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
 
 
-def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
+def started(config: Config, stopwatch: Stopwatch) -> Trainer:
     """Return a run at step 0; as long as its emulators start, a signal ends the process."""
     with ends_at_once():
         trainer = Trainer(config, stopwatch)
@@ -289,7 +289,8 @@ def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
     return trainer
 
 
-def _prepare_process(config: Config) -> None:
+def prepare_process(config: Config) -> None:
+    """Let PyTorch and the C library compute as the run wants it."""
     torch.set_num_threads(config.num_threads)
     keep_freed_memory()
 
