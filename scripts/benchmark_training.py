@@ -1,7 +1,7 @@
 """Measure training: steps per second while learning, of dqn_zoo and of its peers.
 
     python scripts/benchmark_training.py --json training.json
-    python scripts/benchmark_training.py --vary num_threads=1,2
+    python scripts/benchmark_training.py --vary num_threads=0,1,2 --recipe laptop --beside 1
     python scripts/benchmark_training.py --device cuda
 
 A step is one decision in one environment, summed over environments. All do the same work: DQN on
@@ -13,6 +13,7 @@ takes about eight minutes. On a GPU the only peer is Stable-Baselines3.
 """
 
 import argparse
+import contextlib
 import csv
 import os
 import subprocess
@@ -52,6 +53,7 @@ class Pace(NamedTuple):
     log_interval: int
 
 
+TRYING_S = 4.0  # how many threads are best, where the command chooses
 PACES = {"cpu": Pace(200, 200, 4.0, 200), "cuda": Pace(10_000, 500, 18.0, 4_000)}
 
 
@@ -65,12 +67,29 @@ def measure_run(
         command += ["--time-limit", f"{seconds + before_s}s"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=_without_limit())
         if done.returncode != EXIT_CODES["time_limit"]:
             raise RuntimeError(f"dqn-train ended with {done.returncode}: {done.stderr[-500:]}")
         progress = find_run(Path(folder)).progress_file.read_text()
     steps, passed = learning_span(progress, first_step=first_step, seconds=seconds)
     return Measurement(steps / passed, {"steps": steps, "seconds": passed})
+
+
+def _without_limit() -> dict[str, str]:
+    """Return the environment in which the command chooses its threads where none are set."""
+    return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+
+
+@contextlib.contextmanager
+def busy_programs(number: int) -> Iterator[None]:
+    """Have so many programs compute meanwhile that do nothing else."""
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
 
 
 def learning_span(progress: str, *, first_step: int, seconds: float) -> tuple[int, float]:
@@ -97,7 +116,9 @@ def learning_span(progress: str, *, first_step: int, seconds: float) -> tuple[in
 def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
     """Yield dqn_zoo in its variants."""
     pace = PACES[arguments.device]
-    variants = _variants_of(arguments.vary) if arguments.vary else VARIANTS[arguments.device]()
+    variants = VARIANTS[arguments.device]()
+    if arguments.vary:
+        variants = _variants_of(arguments.vary, arguments.recipe)
     for name, algo, changes in variants:
         settings = {
             "device": arguments.device,
@@ -120,7 +141,7 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
                 settings,
                 first_step=arguments.learning_starts + pace.warm_up,
                 seconds=arguments.seconds,
-                before_s=pace.before_s,
+                before_s=pace.before_s + (0 if settings["num_threads"] else TRYING_S),
             )
 
         yield Contender(
@@ -156,12 +177,12 @@ def _variants_on_gpu() -> Variants:
 VARIANTS = {"cpu": _variants_on_cpu, "cuda": _variants_on_gpu}
 
 
-def _variants_of(vary: str) -> Variants:
-    """Return the recipe dqn with each value of KEY=VALUE,VALUE,..."""
+def _variants_of(vary: str, recipe: str) -> Variants:
+    """Return a recipe with each value of KEY=VALUE,VALUE,..."""
     key, _, values = vary.partition("=")
     auto = {"n_envs": 8, "precision": "auto"}
     return [
-        (f"{key} {value}", "dqn", auto | {key: yaml.safe_load(value)})
+        (f"{recipe}, {key} {value}", recipe, auto | {key: yaml.safe_load(value)})
         for value in values.split(",")
     ]
 
@@ -228,7 +249,15 @@ def main() -> int:
     parser.add_argument(
         "--vary",
         metavar="KEY=VALUE,VALUE,...",
-        help="measure only dqn_zoo's dqn, 8 envs, precision auto, with each value of this key",
+        help="measure only dqn_zoo, 8 envs, precision auto, with each value of this key",
+    )
+    parser.add_argument("--recipe", default="dqn", help="the one that --vary varies (default: dqn)")
+    parser.add_argument(
+        "--beside",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many busy programs compute meanwhile (default: 0)",
     )
     parser.add_argument(
         "--only",
@@ -246,24 +275,25 @@ def main() -> int:
     contenders = list(own_contenders(arguments))
     settings = {
         key: getattr(arguments, key)
-        for key in ("device", "num_threads", "seconds", "buffer_size", "learning_starts")
+        for key in ("device", "num_threads", "seconds", "buffer_size", "learning_starts", "beside")
     }
     python = None if arguments.vary else peers.find_python(arguments)
     if python is not None:
         contenders += peer_contenders(python, arguments)
         settings["peers"] = peers.versions(python)
     contenders = [c for c in contenders if arguments.only in c.name or c.name == BASELINE]
-    return benchmarking.run(
-        Benchmark(
-            name="training",
-            unit="steps/s",
-            baseline=None if python is None else BASELINE,
-            settings=settings,
-        ),
-        contenders,
-        repetitions=arguments.repetitions,
-        json_file=arguments.json,
-    )
+    with busy_programs(arguments.beside):
+        return benchmarking.run(
+            Benchmark(
+                name="training",
+                unit="steps/s",
+                baseline=None if python is None else BASELINE,
+                settings=settings,
+            ),
+            contenders,
+            repetitions=arguments.repetitions,
+            json_file=arguments.json,
+        )
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.enviro
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Undo what a test does that trains: it sets PyTorch's number for the whole process."""
+    """Undo what a test does that trains: it sets how PyTorch computes in the whole process."""
     yield
     import torch
 
     torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)

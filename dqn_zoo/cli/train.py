@@ -5,6 +5,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     else:
         resolved, fitted = _resolve(flags), None
+        if "for" in flags.given or not flags.print_config:
+            resolved = _with_threads(resolved)
         if "for" in flags.given:
             from dqn_zoo.cli.train_for import fit_to_time
 
@@ -116,6 +119,24 @@ def _device(arguments: argparse.Namespace) -> str:
     from dqn_zoo.system.machine import choose_device
 
     return choose_device("auto")
+
+
+def _with_threads(resolved: "Resolved") -> "Resolved":
+    """Try out how many threads suit the run, where nobody asked for a number."""
+    from dqn_zoo.training.preparation import complete
+    from dqn_zoo.training.threads import try_threads
+
+    if resolved.config.num_threads > 0:
+        return resolved
+    trial = try_threads(complete(resolved.config))
+    if trial.note is None:
+        return resolved
+    return replace(
+        resolved,
+        config=resolved.config.model_copy(update={"num_threads": trial.num_threads}),
+        sources=resolved.sources | {"num_threads": "tried just now"},
+        notes=(*resolved.notes, trial.note),
+    )
 
 
 def _print_config(resolved: "Resolved") -> int:

@@ -245,7 +245,9 @@ class Config(BaseModel):
         "Apple's GPU, not measured",
     )
     num_threads: ThreadCount = Field(
-        default=0, description="threads of PyTorch; 0: chosen from the cores"
+        default=0,
+        description="threads of PyTorch; 0: `OMP_NUM_THREADS`, or what `dqn-train` finds the "
+        "fastest when it starts",
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",

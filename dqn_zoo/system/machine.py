@@ -128,17 +128,26 @@ def usable_cores() -> int:
     return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas())]))
 
 
-def default_num_threads(device: str, cores: int) -> int:
-    """Return how many threads PyTorch gets beside a device on this many cores.
+def threads_of_environment() -> int | None:
+    """Return the threads that OMP_NUM_THREADS asks for; None if it does not say."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else None
 
-    On a CPU all of them up to 8: on two cores the second thread made a run 1.4 times as fast, and
-    the network is too small to keep dozens busy. Beside a GPU there is nothing to compute for more
-    than one, and those that wait for work take the cores from the emulators.
+
+def default_num_threads(device: str, cores: int) -> int:
+    """Return how many threads PyTorch gets beside a device on this many cores, at most.
+
+    On a CPU all of them up to 8: the network is too small to keep dozens busy. Beside a GPU there
+    is nothing to compute for more than one, and those that wait for work take the cores from the
+    emulators. `OMP_NUM_THREADS` decides where it is set.
 
     Args:
-        device: `cpu`, `cuda` or `mps`.
+        device: `cpu` or another.
         cores: usable ones.
     """
+    asked = threads_of_environment()
+    if asked is not None:
+        return asked
     return max(1, min(cores, MAX_DEFAULT_THREADS)) if device == "cpu" else 1
 
 

@@ -19,6 +19,7 @@ from dqn_zoo.system import machine, shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.display import Display, Status
+from dqn_zoo.training.rates import Slowdown
 from dqn_zoo.training.snapshot import snapshot
 from dqn_zoo.training.trainer import Trainer
 
@@ -64,6 +65,7 @@ class Duties:
         self._last_evaluation: float | None = None
         self._loss = self._q_mean = math.nan
         self._owes_best = False
+        self._slowdown, self._told_slow = Slowdown(), False
         saves_early = previous is None and trainer.config.save_freq
         # When to save early, before it learns (False) and once it does (True).
         self._early_at = {} if saves_early else {False: math.inf, True: math.inf}
@@ -86,6 +88,7 @@ class Duties:
         if self._early_save_is_due() or (every and steps // every > self._tried_at // every):
             self._save()
         if self._display.due():
+            self._warn_of_slow_updates()
             self._show()
 
     def owes_evaluation(self) -> bool:
@@ -100,6 +103,21 @@ class Duties:
         """
         now, algorithm = time.monotonic(), self._trainer.algorithm
         return now >= self._early_at.setdefault(algorithm.updates > 0, now + EARLY_S)
+
+    def _warn_of_slow_updates(self) -> None:
+        """Say what helps where threads wait for each other because of other programs."""
+        trainer = self._trainer
+        if trainer.config.device != "cpu" or trainer.config.num_threads < 2 or self._told_slow:
+            return
+        update_s = trainer.stopwatch.seconds().get("update", 0.0)
+        factor = self._slowdown.add(time.monotonic(), trainer.algorithm.updates, update_s)
+        if factor is not None:
+            self._told_slow = True
+            again = shell.command("dqn-train", "--resume", self._run.path, "--num-threads", 1)
+            self._display.message(
+                f"updates take {factor:.1f} times as long as before; if other programs are busy, "
+                f"one thread loses least to them: Ctrl-C, then {again} (not bit-exact)"
+            )
 
     def note_games(self, games: list[FinishedEpisode]) -> None:
         """Write the training games that ended in this vector step."""

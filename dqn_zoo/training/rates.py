@@ -52,6 +52,40 @@ class RateMeter:
         return (steps - start[1]) / passed if passed > at_least_s else math.nan
 
 
+class Slowdown:
+    """Notices that updates take far longer than they did, once.
+
+    What else a run does between them, such as evaluations, plays no part.
+    """
+
+    SPAN_S = 20.0
+    FACTOR = 3.0
+    SPANS = 2  # so many must be slow, one behind the other
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int, float] | None = None
+        self._fastest = math.inf
+        self._slow = 0
+
+    def add(self, now: float, updates: int, update_s: float) -> float | None:
+        """Take a sample: monotonic seconds, updates so far, and the seconds that they took.
+
+        Returns:
+            How many times as long updates take now, when that is to be told.
+        """
+        before = self._last
+        if before is not None and now < before[0] + self.SPAN_S:
+            return None
+        self._last = (now, updates, update_s)
+        if before is None or updates <= before[1]:
+            return None
+        each_s = (update_s - before[2]) / (updates - before[1])
+        self._fastest = min(self._fastest, each_s)
+        factor = each_s / self._fastest
+        self._slow = self._slow + 1 if factor >= self.FACTOR else 0
+        return factor if self._slow == self.SPANS else None
+
+
 def about(seconds: float) -> str:
     """Write a time that is only roughly known: `37 min`, `2 h 10 min`, `3.2 days`; NaN is `-`."""
     if math.isnan(seconds):

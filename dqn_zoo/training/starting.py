@@ -290,7 +290,13 @@ def started(config: Config, stopwatch: Stopwatch) -> Trainer:
 
 
 def prepare_process(config: Config) -> None:
-    """Let PyTorch and the C library compute as the run wants it."""
+    """Let PyTorch and the C library compute as the run wants it.
+
+    Adam's averages of units that stay at 0 fade to denormal numbers, a third of them after 200,000
+    steps of Pong, and a processor takes a hundred cycles for each. The units are done for either
+    way; what they would add to a weight is far below its last digit.
+    """
+    torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it
     torch.set_num_threads(config.num_threads)
     keep_freed_memory()
 

@@ -157,10 +157,19 @@ def test_no_control_groups_mean_no_limit(tmp_path: Path) -> None:
     assert list(machine._cpu_quotas(tmp_path, tmp_path)) == []
 
 
-def test_threads_follow_the_cores_up_to_a_limit() -> None:
+def test_threads_follow_the_cores_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert [default_num_threads("cpu", cores) for cores in (0, 1, 2, 8, 64)] == [1, 1, 2, 8, 8]
     assert [default_num_threads("cuda", cores) for cores in (1, 2, 64)] == [1, 1, 1]
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    for asked, device, threads in (
+        ("3", "cpu", 3),
+        ("4,2", "cuda", 4),
+        ("0", "cpu", 2),
+        ("", "cpu", 2),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert default_num_threads(device, 2) == threads
 
 
 @linux

@@ -19,7 +19,7 @@ from dqn_zoo.training.display import (
     Status,
     make_display,
 )
-from dqn_zoo.training.rates import RateMeter, about, format_duration
+from dqn_zoo.training.rates import RateMeter, Slowdown, about, format_duration
 
 HEADING = Heading(name="SpaceInvaders_3", n_timesteps=1_000_000, random_score=148.0)
 STATUS = Status(
@@ -359,3 +359,22 @@ def test_an_update_costs_less_than_a_millisecond_on_average() -> None:
         display.update(replace(STATUS, steps=count))
     assert time.thread_time() - start_s < 1000 * 0.001
     display.close()
+
+
+def test_updates_that_take_three_times_as_long_are_noticed_once():
+    slowdown = Slowdown()
+    told, updates, update_s = [], 0, 0.0
+    for span, each_s in enumerate([0.02, 0.01, 0.011, 0.05, 0.012, 0.029, 0.031, 0.04, 0.05]):
+        told.append(slowdown.add(20.0 * span, updates, update_s))
+        assert slowdown.add(20.0 * span + 19, updates + 1, update_s + 9) is None  # within the span
+        updates, update_s = updates + 10, update_s + 10 * each_s
+    told.append(slowdown.add(180.0, updates, update_s))
+    # One slow span is none; 2.9 times is not three; then 3 and 4 times, and it was said.
+    assert told == [None] * 8 + [pytest.approx(4.0), None]
+
+
+def test_a_span_without_updates_says_nothing():
+    slowdown = Slowdown()
+    samples = [(0.0, 0, 0.0), (20.0, 10, 0.1), (40.0, 10, 0.1), (60.0, 11, 0.2), (80.0, 12, 0.3)]
+    told = [slowdown.add(*sample) for sample in samples]
+    assert told == [None, None, None, None, pytest.approx(10.0)]

@@ -23,6 +23,7 @@ from support.children import Child
 from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.errors import UserError
+from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
@@ -37,7 +38,7 @@ from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.preparation import complete, estimate
 from dqn_zoo.training.snapshot import restore
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.starting import TrainOptions, prepare_process, resume, train
 from dqn_zoo.training.trainer import Trainer
 
 QUIET = TrainOptions(progress=False)
@@ -331,6 +332,19 @@ def test_what_is_left_open_is_settled_before_the_start():
     assert config.precision in ("float32", "bfloat16")
     assert config.save_freq >= 100_000
     assert complete(config_of(seed=None)).seed != config.seed
+
+
+def test_what_fades_in_the_optimizer_ends_at_0_and_no_weight_feels_it():
+    config = complete(config_of())
+    faded, weight = torch.tensor([1e-40, 1e-3]), torch.tensor([0.5, 0.5], requires_grad=True)
+    optimizer = OPTIMIZERS["adam"]([weight], 1e-8)
+    optimizer.kept["exp_avg"][0].copy_(faded)
+    weight.grad = torch.zeros(2)
+    prepare_process(config)
+    optimizer.step(1e-4)
+    average = optimizer.kept["exp_avg"][0].view(torch.int32)  # bits: a comparison would flush, too
+    assert (average == 0).tolist() == [True, False]
+    assert (weight == 0.5).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
