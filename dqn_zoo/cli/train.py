@@ -249,21 +249,19 @@ def _preview(
             + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")
         )
     if time_limit_s is not None and time_limit_s < seconds:
-        yield _hint_on_limit(config, time_limit_s, seconds)
+        yield _hint_on_limit(time_limit_s)
 
 
-def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
-    """Say how many steps fit in the time; the schedules of the run are made for all of them."""
-    from dqn_zoo.training.preparation import steps_within
+def _hint_on_limit(limit_s: float) -> str:
+    """Say that the schedules of the run are made for more than its time."""
+    from dqn_zoo.cli.train_for import LEAST_S
     from dqn_zoo.training.rates import about
 
-    fit = max(1, int(float(f"{steps_within(config, time_limit_s, all_s=seconds):.2g}")))
-    hint = (
-        f"  hint         about {fit:,} steps fit in {about(time_limit_s)}; --resume does the rest"
-    )
-    if fit <= config.learning_starts:  # with so few nothing would be learned
+    hint = f"  hint         it will not be done in {about(limit_s)}: --resume does the rest"
+    if limit_s < LEAST_S:
         return hint
-    return f"{hint}, or -n {fit:_} lets learning rate and epsilon reach their ends in time"
+    time = f"{limit_s / 60:g}m" if limit_s % 60 == 0 else f"{limit_s:g}s"
+    return f"{hint}, or --for {time} instead of --time-limit makes the whole run fit"
 
 
 def _hint_on_unfinished(log_folder: Path, config: "Config") -> Iterator[str]:

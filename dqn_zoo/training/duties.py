@@ -213,7 +213,7 @@ class Duties:
                 settings=settings,
                 seeds=evaluation_seeds(config.seed, trainer.evaluations, config.eval_episodes),
                 num_envs=ENVS_PER_CORE * machine.usable_cores(),
-                num_threads=config.num_threads,
+                num_threads=machine.default_num_threads(config.device, machine.usable_cores()),
                 on_game=played.append,
                 on_progress=on_progress,
             )

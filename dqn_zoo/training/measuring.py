@@ -184,7 +184,7 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
             settings=EnvSettings.from_config(config),
             seeds=evaluation_seeds(config.seed, 0, config.eval_episodes),
             num_envs=ENVS_PER_CORE * machine.usable_cores(),
-            num_threads=config.num_threads,
+            num_threads=machine.default_num_threads(config.device, machine.usable_cores()),
             on_progress=on_progress,
         )
     assert begins is not None, "an evaluation has steps"

@@ -13,7 +13,6 @@ from dqn_zoo.algorithms.choice import algorithm_of
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.shapes import network_of_shapes
-from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
 from dqn_zoo.training.rates import about
@@ -266,27 +265,6 @@ def _estimate(config: Config, num_threads: int) -> Estimate:
     emulator_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S
     undisturbed = timer.undisturbed if config.device == "cpu" else 1.0
     return Estimate(emulator_s + learning_s, emulator_s + learning_s * undisturbed)
-
-
-def steps_within(config: Config, limit_s: float, *, all_s: float) -> int:
-    """Return how many steps of a run fit in a time, at most all.
-
-    Random play, before learning starts, takes only the emulators' time.
-
-    Args:
-        config: complete.
-        limit_s: the time.
-        all_s: what all steps will take.
-    """
-    steps = config.n_timesteps
-    random = 0 if "learning_starts" in without_effect(config) else config.learning_starts
-    random = min(random, steps)
-    left_s = limit_s - config.n_envs * NOMINAL_START_S
-    slow_s = all_s - config.n_envs * NOMINAL_START_S - random * NOMINAL_EMULATOR_S
-    if left_s <= random * NOMINAL_EMULATOR_S:
-        return max(0, int(left_s / NOMINAL_EMULATOR_S))
-    share = (left_s - random * NOMINAL_EMULATOR_S) / max(slow_s, 1e-9)
-    return min(steps, random + int((steps - random) * share))
 
 
 class _Timer:
