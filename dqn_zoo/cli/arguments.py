@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 from dqn_zoo import __version__
 from dqn_zoo.cli.output import guard_streams, lost_output
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError, without_password
+from dqn_zoo.system import shell
 from dqn_zoo.system.signals import ended_by_signals, exit_code
 
 EXIT_BROKEN_PIPE = 141
@@ -105,7 +106,7 @@ class Parser(argparse.ArgumentParser):
             None if args is None else list(args), namespace or unset
         )
         if unknown:
-            raise UserError(self._unknown(unknown[0]))
+            raise UserError(self._unknown(unknown))
         parsed.given = frozenset(name for name in defaults if getattr(parsed, name) is not None)
         for name, default in defaults.items():
             if name not in parsed.given:
@@ -116,18 +117,33 @@ class Parser(argparse.ArgumentParser):
         """Raise what argparse would print after the usage."""
         raise UserError(message.removeprefix("argument "))
 
-    def _unknown(self, argument: str) -> str:
-        flag = argument.split("=")[0]
-        if not flag.startswith("-"):
-            return f"unexpected argument {argument!r}: expected flags, see --help"
+    def _unknown(self, unknown: Sequence[str]) -> str:
+        argument, *others = unknown
+        flag, _, value = argument.partition("=")
         visible = [
             flag
             for action in self._actions
             if action.help != argparse.SUPPRESS
             for flag in action.option_strings
         ]
+        if not flag.startswith("-"):
+            takes_run = next((each for each in ("--run", "--resume") if each in visible), None)
+            if takes_run and os.path.isdir(argument):
+                meant = f"{takes_run} {shell.quoted(argument)}"
+                return f"unexpected argument {argument!r}: did you mean {meant}?"
+            return f"unexpected argument {argument!r}: expected flags, see --help"
+        key = flag.lstrip("-").replace("-", "_")
+        if "--set" in visible and _is_setting(key):
+            value = value or next((each for each in others if not each.startswith("-")), "VALUE")
+            return f"unknown flag {flag}; did you mean --set {shell.quoted(f'{key}={value}')}?"
         near = get_close_matches(flag, visible, n=1)
         return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
+
+
+def _is_setting(key: str) -> bool:
+    from dqn_zoo.settings.config import Config
+
+    return key in Config.model_fields
 
 
 class _Refuse(argparse.Action):

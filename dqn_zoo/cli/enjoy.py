@@ -214,7 +214,8 @@ def _follow(arguments: argparse.Namespace, has_window: bool) -> int:
     session = replace(session, num_envs=1)
     told = session if arguments.episodes else replace(session, num_games=None)
     print(headline(replace(session, num_games=1)), flush=True)
-    if not follower.is_training:
+    was_training = follower.is_training
+    if not was_training:
         print("nobody trains it now: its last weights play one game", flush=True)
     steps = follower.weights.steps
     with contextlib.closing(watch(session, follower.q_values)) as turns:
@@ -226,9 +227,12 @@ def _follow(arguments: argparse.Namespace, has_window: bool) -> int:
                 mixed = "  (newer weights came during it)" if follower.switched else ""
                 print(f"{game_line(told, game)}{mixed}", flush=True)
                 if game.index + 1 == session.num_games:
+                    print(f"ended: {session.num_games} games were played")
                     return 0
                 comes = follower.is_training if has_window else follower.wait_for_newer()
                 if not (comes or follower.switched):
+                    if was_training:
+                        print(f"ended: nobody trains {run.path} any more; its last weights played")
                     return 0
                 follower.begin_game()
     return 0

@@ -119,9 +119,9 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda"),
+        choices=("auto", "cpu", "cuda", "mps"),
         default="auto",
-        help="where the network lives (default: auto, a GPU where there is one)",
+        help="where the network lives (default: auto, a CUDA GPU where there is one)",
     )
 
 

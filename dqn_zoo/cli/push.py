@@ -153,16 +153,18 @@ def _publish(
     stale: Sequence[str],
 ) -> int:
     """Play, film, make the files and upload them; nobody else writes the staging folder."""
-    from dqn_zoo.play.results import headline, summary_lines
+    from dqn_zoo.play.results import summary_lines
     from dqn_zoo.play.statistics import summarize
-    from dqn_zoo.sharing.push import complete
+    from dqn_zoo.sharing.push import complete, doubts
 
     repo_id = staging.repo_id
-    print(_preview(arguments, repo_id, remote))
-    print(headline(session), flush=True)
+    print(_preview(arguments, repo_id, remote), flush=True)
     content = _results(arguments, session, staging, agent)
     summary = summarize([game["score"] for game in content["games"]])
     print(*summary_lines(session, summary), sep="\n")
+    is_named = bool({"run", "exp_id"} & arguments.given)
+    for doubt in doubts(session.run, config, summary.mean, is_named=is_named):
+        print_warning(doubt)
     _film(arguments, session, staging, agent)
     files = complete(staging, session, content, config=config, num_actions=agent.num_actions)
     print(*_listing(files), sep="\n")
@@ -216,6 +218,7 @@ def _results(
 ) -> dict[str, Any]:
     """Return results.json: the most games that were played of these weights, or those of now."""
     from dqn_zoo.play.measurements import measured, record
+    from dqn_zoo.play.results import headline
     from dqn_zoo.settings.recipes import load_config
     from dqn_zoo.sharing.push import measured_results, played_results, stage_results
 
@@ -224,10 +227,12 @@ def _results(
     if not arguments.fresh:
         found = measured_results(session, measured(session.run), seed=seed)
     if found is not None:
-        print(f"already played: {found.num_games} games, {found.file} (--fresh plays again)")
+        played = f"{found.num_games} games of {session.weights.name}, {found.file}"
+        print(f"already played: {played} (--fresh plays again)")
         content = dict(found.content)
     else:
         staging.film.unlink(missing_ok=True)
+        print(headline(session), flush=True)
         games, interruption = play_games(
             session, agent.q_values, has_progress_bar=arguments.progress
         )

@@ -23,6 +23,7 @@ from dqn_zoo.system import shell
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
+    from dqn_zoo.cli.train_for import Fitted
     from dqn_zoo.runs.run import Run
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
@@ -44,10 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dqn_zoo.training.starting import resume
 
         outcome = resume(
-            run, config, from_step=from_step, options=_options(flags), stopwatch=stopwatch
+            run,
+            config,
+            from_step=from_step,
+            options=_options(flags, stopwatch),
+            stopwatch=stopwatch,
         )
     else:
-        resolved = _resolve(flags)
+        resolved, fitted = _resolve(flags), None
+        if "for" in flags.given:
+            from dqn_zoo.cli.train_for import fit_to_time
+
+            fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
+            resolved = fitted.resolved
         if flags.print_config:
             return _print_config(resolved)
         from dqn_zoo.training.starting import train
@@ -56,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resolved.config,
             log_folder=flags.log_folder,
             trained_agent=flags.trained_agent,  # looked at in _resolve
-            options=_options(flags),
-            announce=partial(_announce, resolved, flags),
+            options=_options(flags, stopwatch),
+            announce=partial(_announce, resolved, flags, fitted=fitted),
             stopwatch=stopwatch,
         )
     return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
@@ -101,8 +111,8 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
 
 def _device(arguments: argparse.Namespace) -> str:
     """Return where the run will learn."""
-    if arguments.device == "cpu":
-        return "cpu"
+    if arguments.device in ("cpu", "mps"):
+        return str(arguments.device)
     from dqn_zoo.system.machine import choose_device
 
     return choose_device("auto")
@@ -115,9 +125,11 @@ def _print_config(resolved: "Resolved") -> int:
     return 0
 
 
-def _announce(resolved: "Resolved", flags: argparse.Namespace, config: "Config") -> None:
+def _announce(
+    resolved: "Resolved", flags: argparse.Namespace, config: "Config", *, fitted: "Fitted | None"
+) -> None:
     """Say what the run is about to do, and what was begun before it."""
-    for line in _preview(resolved, config, flags.time_limit):
+    for line in _preview(resolved, config, flags.time_limit, fitted):
         print(line, flush=True)  # the start of the emulators may be ended where it stands
     for line in _hint_on_unfinished(flags.log_folder, config):
         print(line, flush=True)
@@ -147,12 +159,15 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     return run, build_config(config.model_dump() | changes, flags), from_step
 
 
-def _options(arguments: argparse.Namespace) -> "TrainOptions":
+def _options(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "TrainOptions":
     from dqn_zoo.training.starting import TrainOptions
 
+    time_limit_s = arguments.time_limit
+    if "for" in arguments.given:  # counts from the command's start
+        time_limit_s = max(getattr(arguments, "for") - sum(stopwatch.seconds().values()), 0.0)
     return TrainOptions(
         until_steps=arguments.n_timesteps if arguments.resume is not None else None,
-        time_limit_s=arguments.time_limit,
+        time_limit_s=time_limit_s,
         progress=arguments.progress,
         tensorboard_folder=arguments.tensorboard_log,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
@@ -160,18 +175,22 @@ def _options(arguments: argparse.Namespace) -> "TrainOptions":
 
 
 def _preview(
-    resolved: "Resolved", config: "Config", time_limit_s: float | None = None
+    resolved: "Resolved",
+    config: "Config",
+    time_limit_s: float | None = None,
+    fitted: "Fitted | None" = None,
 ) -> Iterator[str]:
     """Yield what the run is about to do, and when it will probably end."""
     from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
-    from dqn_zoo.training.preparation import estimate
+    from dqn_zoo.training.preparation import Estimate, estimate, remarks
     from dqn_zoo.training.rates import about
 
     protocol = protocol_from_config(config)
     fall = epsilon_schedule(config).horizon_steps
-    seconds, alone_s = estimated = estimate(config)
+    estimated = Estimate(fitted.seconds, fitted.seconds) if fitted else estimate(config)
+    seconds, alone_s = estimated
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
     yield (
         f"{config.algo} on {config.env}, protocol {protocol.name}: sticky actions "
@@ -194,10 +213,14 @@ def _preview(
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
     )
+    yield from (f"  {kind:<12} {line}" for kind, line in remarks(resolved.config, config))
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
-    yield f"  will take    about {about(seconds)}, until {when}, beside evaluations"
+    beside = "with" if fitted else "beside"
+    yield f"  will take    about {about(seconds)}, until {when}, {beside} evaluations"
+    yield from fitted.lines if fitted else ()
     if estimated.busy_note is not None:
-        yield f"  busy         {estimated.busy_note}"
+        threads = "; --num-threads 1 loses least to them" if config.num_threads > 1 else ""
+        yield f"  busy         {estimated.busy_note}{threads}"
     yield from (f"  warning      {warning}" for warning in resolved.warnings)
     if config.device == "cpu" and not config.algo.startswith("laptop") and alone_s > 2 * 3_600:
         yield (
@@ -210,9 +233,10 @@ def _preview(
 
 def _hint_on_limit(config: "Config", time_limit_s: float, seconds: float) -> str:
     """Say how many steps fit in the time; the schedules of the run are made for all of them."""
+    from dqn_zoo.training.preparation import steps_within
     from dqn_zoo.training.rates import about
 
-    fit = max(1, int(float(f"{config.n_timesteps * time_limit_s / seconds:.2g}")))
+    fit = max(1, int(float(f"{steps_within(config, time_limit_s, all_s=seconds):.2g}")))
     hint = (
         f"  hint         about {fit:,} steps fit in {about(time_limit_s)}; --resume does the rest"
     )
@@ -271,8 +295,11 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
             print(f"finished {path} at step {outcome.steps:,}")
             print("watch it: " + shell.command("dqn-enjoy", "--run", path))
         else:
-            print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), saved")
+            saved = "saved" if outcome.run.checkpoint_steps() else "before there was any to save"
+            print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), {saved}")
             print("resume it: " + shell.command("dqn-train", "--resume", path))
+            if outcome.run.model_file.exists():
+                print("watch it: " + shell.command("dqn-enjoy", "--run", path))
     return EXIT_CODES[outcome.reason]
 
 

@@ -90,6 +90,11 @@ def check_resume_flags(arguments: argparse.Namespace) -> None:
         if "--exp-id" in given:
             raise UserError("--exp-id chooses the run of --resume; a new run takes the next number")
         return
+    if "--for" in given:
+        raise UserError(
+            "--for chooses the length of a new run; a resumed one keeps its own, and --time-limit "
+            "saves and stops it"
+        )
     refused = sorted(given - {"--resume"} - _WITH_RESUME)
     if refused:
         raise UserError(
@@ -154,6 +159,13 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_length(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--for",
+        type=flag_value(parse_duration),
+        metavar="TIME",
+        help="measure the speed here for some seconds and choose n_timesteps so that the run, its "
+        "schedules and evaluations end within 45m, 2h or the like (default: off)",
+    )
     group.add_argument(
         "--time-limit",
         type=flag_value(parse_duration),

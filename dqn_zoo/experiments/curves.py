@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate_mean
+from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
@@ -197,10 +198,8 @@ def _all_run_folders(paths: Iterable[Path], left_out: list[str]) -> Iterable[Pat
         found = {folder.resolve(): folder for folder in _run_folders(path)}
         folders |= found
         if not found:
-            left_out.append(
-                f"{path} holds no run: expected progress.csv, monitor.csv or {EVALUATIONS} in it "
-                "or below"
-            )
+            expected = f"expected progress.csv, monitor.csv or {EVALUATIONS} in it or below"
+            left_out.append(f"{path} holds no run: {instead_of_missing(path) or expected}")
     return folders.values()
 
 

@@ -13,7 +13,7 @@ from dqn_zoo.system.machine import (
     memory_available_bytes,
     usable_cores,
 )
-from dqn_zoo.training.preparation import BESIDE_BYTES, complete, estimate, memory_bytes
+from dqn_zoo.training.preparation import HOST_BYTES, complete, estimate, host_memory_bytes
 
 
 class Needs(NamedTuple):
@@ -92,14 +92,14 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
 
 def _needs_of(config: Config) -> Needs:
     if config.device == "cuda" and choose_device("auto") == "cpu":  # for a GPU elsewhere
-        return Needs(max(1, config.num_threads), 1, BESIDE_BYTES["cpu"], math.nan)
+        return Needs(max(1, config.num_threads), 1, HOST_BYTES, math.nan)
     settled = complete(config)
-    has_gpu = settled.device == "cuda"
+    has_gpu = settled.device != "cpu"
     estimated = estimate(settled)
     return Needs(
         cores=settled.num_threads,
         gpus=int(has_gpu),
-        memory_bytes=BESIDE_BYTES["cpu"] if has_gpu else memory_bytes(settled),
+        memory_bytes=host_memory_bytes(settled),
         seconds=estimated.seconds,
         busy_note=estimated.busy_note,
     )

@@ -26,6 +26,7 @@ from dqn_zoo.experiments.curves import (
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
 from dqn_zoo.play.results_file import read_results
+from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.runs.manifest import read_manifest
@@ -65,9 +66,9 @@ def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
         files = sorted(path.rglob("config.yml"))
         runs = [Run(file.parent) for file in files if Run(file.parent).manifest_file.exists()]
         if not runs:
-            raise UserError(
-                f"{path} holds no run of dqn-train: expected a config.yml in it or below"
-            )
+            expected = "expected a config.yml in it or below"
+            instead = instead_of_missing(path) or expected
+            raise UserError(f"{path} holds no run of dqn-train: {instead}")
         # What dqn-enjoy has unpacked to be watched is nobody's run, unless it is asked for.
         for run in (run for run in runs if run.path == path or not _is_packaged(run)):
             found.setdefault(run.path.resolve(), run)

@@ -17,7 +17,7 @@ from dqn_zoo.learning.mixed_precision import WorkingNetwork
 from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.settings.config import Config
-from dqn_zoo.system.devices import channels_last, upload
+from dqn_zoo.system.devices import channels_last, most_exact, upload
 
 METRICS = ("loss", "q_mean", "grad_norm")
 
@@ -80,7 +80,9 @@ class OnlineNetwork:
         self._bfloat16 = bfloat16
         # Of METRICS since they were last taken, and their number. They stay on the device: reading
         # them after every update would make the CPU wait for a GPU.
-        self._sums = torch.zeros(len(METRICS) + 1, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(
+            len(METRICS) + 1, dtype=most_exact(self.device), device=self.device
+        )
         self._one = torch.ones((), device=self.device)
 
     # --- An update: noise, then the loss, then the step
@@ -194,7 +196,9 @@ class OnlineNetwork:
         self.optimizer.restore(
             torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
         )
-        self._sums.copy_(torch.tensor([*state["sums"], state["num_summed"]], dtype=torch.float64))
+        self._sums.copy_(
+            torch.tensor([*state["sums"], state["num_summed"]], dtype=self._sums.dtype)
+        )
         saved = bytearray.fromhex(state["generator"])
         # Another kind of device draws otherwise; there the generator stays as it was seeded.
         if len(saved) == len(self.generator.get_state()):

@@ -72,7 +72,7 @@ class Agent:
 
     def _autocast(self) -> torch.autocast:
         """Multiply as in training, so that an agent is judged by the numbers it learned with."""
-        enabled = self.config.precision == "bfloat16"
+        enabled = self.config.precision == "bfloat16" and self.device.type != "mps"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 

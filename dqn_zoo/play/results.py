@@ -51,7 +51,7 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     verdict = course_verdict(game, summary.mean_minus_std, summary.num_games)
     if verdict is not None:
         course += f"; {verdict}"
-    interval = "needs two games"
+    interval = "needs two games" if summary.num_games == 1 else "too few games, all with one score"
     if summary.confidence_95 is not None:
         low, high = summary.confidence_95
         interval = f"{low:,.1f} to {high:,.1f}"

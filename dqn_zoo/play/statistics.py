@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+FEWEST_ALIKE = 10
+"""Games of one score that say how little the scores of others would differ."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -22,7 +25,8 @@ class Summary:
         std: of the population (divided by the number of games), as numpy and SB3 compute it.
         mean_minus_std: the result as the Hugging Face course counts it.
         confidence_95: an interval that holds the true mean in 95 of 100 evaluations (Student's t
-            with the deviation of the sample); None for a single game.
+            with the deviation of the sample); None for a single game, and for few games of one
+            score, whose deviation is not 0 because theirs is.
         minimum: lowest score.
         median: middle score.
         maximum: highest score.
@@ -63,7 +67,7 @@ def summarize(scores: Sequence[float]) -> Summary:
     mean = statistics.fmean(scores)
     std = statistics.pstdev(scores, mean)
     confidence_95 = None
-    if num_games > 1:
+    if num_games >= FEWEST_ALIKE or len(set(scores)) > 1:
         standard_error = statistics.stdev(scores, mean) / math.sqrt(num_games)
         margin = student_t_quantile(0.95, degrees=num_games - 1) * standard_error
         confidence_95 = (mean - margin, mean + margin)

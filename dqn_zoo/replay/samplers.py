@@ -17,7 +17,7 @@ from torch import Tensor
 from dqn_zoo.replay.sum_tree import SumTree
 from dqn_zoo.schedules import LinearSchedule
 from dqn_zoo.settings.config import Config
-from dqn_zoo.system.devices import upload
+from dqn_zoo.system.devices import most_exact, upload
 
 
 class Draw(NamedTuple):
@@ -157,7 +157,7 @@ class PrioritizedSampler:
         self._floor = floor
         self._tree = SumTree(capacity, device)
         # Of all (priority + floor)**exponent so far; on the device, so that nothing waits for it.
-        self._largest = torch.ones((), dtype=torch.float64, device=device)
+        self._largest = torch.ones((), dtype=most_exact(device), device=device)
 
     def add(self, rows: Tensor) -> None:
         """Give new rows the largest priority so far."""
@@ -165,7 +165,7 @@ class PrioritizedSampler:
 
     def evict(self, rows: Tensor) -> None:
         """Give rows the probability 0."""
-        self._tree.set(rows, torch.zeros_like(rows, dtype=torch.float64))
+        self._tree.set(rows, torch.zeros_like(rows, dtype=self._largest.dtype))
 
     def draw(
         self,
@@ -189,13 +189,13 @@ class PrioritizedSampler:
 
     def update(self, rows: Tensor, priority: Tensor) -> None:
         """Set the priorities of rows; one that was drawn twice keeps the larger."""
-        powers = (priority.double() + self._floor) ** self._exponent
+        powers = (priority.to(self._largest.dtype) + self._floor) ** self._exponent
         self._largest = torch.maximum(self._largest, powers.max())
         self._tree.set(rows, powers)
 
     def columns(self, used: int) -> dict[str, Tensor]:
         """Return the leaves of the tree; its sums are made of them."""
-        return {"priority": self._tree.leaves[:used].cpu()}
+        return {"priority": self._tree.leaves[:used].cpu().double()}
 
     def state(self) -> dict[str, Any]:
         """Return the largest priority."""

@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dqn_zoo.system.devices import most_exact
+
 FANOUT = 16
 
 
@@ -13,17 +15,19 @@ class SumTree:
 
     Every node has `FANOUT` children and holds their sum. A sum is always computed anew from the
     children, in one fixed order, never by adding a difference: so the tree is a function of its
-    leaves, errors do not pile up, and a rebuilt tree has the same bits.
+    leaves, errors do not pile up, and a rebuilt tree has the same bits. All numbers are float64
+    where the device has it, see `devices.most_exact`.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._size = size
         self._levels: list[Tensor] = []  # leaves first, root last
+        exact = most_exact(device)
         blocks = size
         while blocks > 1 or not self._levels:
             blocks = -(-blocks // FANOUT)
-            self._levels.append(torch.zeros(blocks * FANOUT, dtype=torch.float64, device=device))
-        self._levels.append(torch.zeros(1, dtype=torch.float64, device=device))
+            self._levels.append(torch.zeros(blocks * FANOUT, dtype=exact, device=device))
+        self._levels.append(torch.zeros(1, dtype=exact, device=device))
 
     @property
     def leaves(self) -> Tensor:
@@ -43,7 +47,7 @@ class SumTree:
 
     def rebuild(self, leaves: Tensor) -> None:
         """Set the first numbers, float64 [count], and compute every sum."""
-        self._levels[0][: len(leaves)] = leaves.to(self._levels[0].device)
+        self._levels[0][: len(leaves)] = leaves.to(self._levels[0])
         for children, parents in pairwise(self._levels):
             sums = _sum_blocks(children.view(-1, FANOUT))
             parents[: len(sums)] = sums
@@ -59,7 +63,7 @@ class SumTree:
             int64 [count].
         """
         place = torch.zeros(len(mass), dtype=torch.int64, device=mass.device)
-        zero = torch.zeros((), dtype=torch.float64, device=mass.device)
+        zero = torch.zeros((), dtype=mass.dtype, device=mass.device)
         for level in reversed(self._levels[:-1]):
             children = level.view(-1, FANOUT)[place]  # [count, FANOUT]
             running = children.cumsum(dim=1)

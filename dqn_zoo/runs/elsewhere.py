@@ -1,7 +1,7 @@
 """What lies in a folder where a run was looked for: so that a slip is told from an empty place."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dqn_zoo.settings.games import game_in_path
@@ -36,6 +36,23 @@ def foreign_agents(folder: Path, game: str | None) -> Iterator[Path]:
                 yield file
 
 
+def instead_of_missing(path: Path) -> str | None:
+    """Say which folder a path that does not exist may mean; None: it exists, or none is near."""
+    if path.exists():
+        return None
+    missing = path  # its first part that is missing
+    while not missing.absolute().parent.exists():
+        missing = missing.parent
+    return _no_such_folder(missing, Path.is_dir)
+
+
+def _no_such_folder(folder: Path, fits: Callable[[Path], bool]) -> str | None:
+    siblings = folder.absolute().parent.glob("*/")  # none, where the parent is missing, too
+    others = [path.name for path in siblings if fits(path)]
+    near = difflib.get_close_matches(folder.name, others, n=1)
+    return f"there is no such folder, did you mean {folder.with_name(near[0])}?" if near else None
+
+
 def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | None:
     """Say where an agent is that was looked for in vain; None: nothing is known.
 
@@ -51,12 +68,7 @@ def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | No
     if not is_empty:
         return None
     if not folder.exists():
-        siblings = folder.absolute().parent.glob("*/")  # none, where the parent is missing, too
-        others = [path.name for path in siblings if is_log_folder(path)]
-        near = difflib.get_close_matches(folder.name, others, n=1)
-        return (
-            f"there is no such folder, did you mean {folder.with_name(near[0])}?" if near else None
-        )
+        return _no_such_folder(folder, is_log_folder)
     if (folder / "manifest.json").exists():
         return f"that is a run itself: give it with --run {shell.quoted(folder)}"
     if any(folder.glob(_RUN)):

@@ -127,8 +127,9 @@ def _doubts(config: Config) -> Iterator[str]:
     falls = config.exploration_final_eps < config.exploration_initial_eps
     idle = without_effect(config)
     if "learning_starts" not in idle and falls and exploration_end <= config.learning_starts:
+        when = "before" if exploration_end < config.learning_starts else "when"
         yield (
-            f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, before "
+            f"epsilon reaches {config.exploration_final_eps:g} at step {exploration_end:,}, {when} "
             f"learning starts at step {config.learning_starts:,}: the whole fall is spent on "
             "random play; raise exploration_fraction or lower learning_starts"
         )

@@ -239,9 +239,10 @@ class Config(BaseModel):
 
     # The machine
     seed: Seed | None = Field(default=None, description="seed of the run; null: drawn and printed")
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto",
-        description="where the networks live; auto: on a GPU where there is one",
+        description="where the networks live; auto: on a CUDA GPU where there is one; mps: "
+        "Apple's GPU, not measured",
     )
     num_threads: ThreadCount = Field(
         default=0, description="threads of PyTorch; 0: chosen from the cores"

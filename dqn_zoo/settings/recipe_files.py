@@ -19,7 +19,7 @@ from dqn_zoo.settings.yaml_reader import Entry, read_entries
 Layer = dict[str, Entry]
 
 ATARI = "atari"
-RECIPES_OF_DEVICES = {"cpu": "laptop", "cuda": "gpu"}
+RECIPES_OF_DEVICES = {"cpu": "laptop", "cuda": "gpu", "mps": "laptop"}
 """What a run takes that names no recipe; RL-Zoo's values are `dqn`."""
 
 LOCAL_FOLDER = Path("hyperparams")

@@ -39,7 +39,11 @@ from dqn_zoo.settings.rl_zoo_keys import SB3, framework_of, translate
 from dqn_zoo.settings.short_runs import fitted
 from dqn_zoo.settings.yaml_reader import BUILT_IN, Entry, as_yaml, read_entries
 
-_DEVICES = {"cpu": "a machine without a GPU", "cuda": "a machine with a GPU"}
+_DEVICES = {
+    "cpu": "a machine without a GPU",
+    "cuda": "a machine with a GPU",
+    "mps": "a machine without a CUDA GPU",
+}
 
 CHOSEN_AT_START = ("seed", "device", "num_threads", "precision", "save_freq")
 """Settings that a run may leave open, and that its config.yml holds as they were chosen."""
@@ -103,7 +107,7 @@ def resolve(
         overrides: the last word, by key, protocol included.
         flags: the flag that gave each override, to name it in errors and sources.
         started_from: weights that the run begins with.
-        device: cpu or cuda, where the run will learn; None: not known, and the recipe is dqn.
+        device: cpu, cuda or mps, where the run will learn; None: not known, and the recipe is dqn.
         may_shorten: make a run that would end before it learns fit its length, with a note; runs
             that are compared are refused instead.
 

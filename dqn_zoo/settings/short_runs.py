@@ -1,4 +1,4 @@
-"""Runs that are shorter than their recipe means: what follows from the length is made to fit."""
+"""Runs of another length than their recipe means: what follows from the length is made to fit."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -8,6 +8,8 @@ from dqn_zoo.settings.yaml_reader import Entry
 
 LEAST_COPIES = 10  # to the target network
 LEAST_ROWS = 20  # of progress.csv
+MOST_RANDOM_PLAY = 0.1  # of a run, unless its recipe has more
+MOST_FALL = 0.25  # of epsilon, likewise
 
 
 def ends_before_it_learns(config: Config) -> bool:
@@ -56,6 +58,39 @@ def shortened(
         for key, value in fitting.items()
         if key not in stays and value != getattr(config, key)
     }
+
+
+def of_length(
+    config: Config, steps: int, *, evaluations: int, asked: Collection[str]
+) -> dict[str, int | float]:
+    """Return the settings with which a run makes so many steps, fewer or more than its recipe.
+
+    Random play and the fall of epsilon stay as long as the recipe has them, in steps, unless they
+    would take too much of a short run; the rest is that of `shortened`.
+
+    Args:
+        config: of the recipe's length.
+        steps: of the run.
+        evaluations: so many, the last one at the end.
+        asked: keys that stay as they are.
+
+    Returns:
+        New values by key, only those that differ.
+    """
+    usual, starts, share = config.n_timesteps, config.learning_starts, config.exploration_fraction
+    most_starts = max(int(steps * max(MOST_RANDOM_PLAY, starts / usual)), config.batch_size)
+    most_share = max(MOST_FALL, share)
+    lengths: dict[str, int | float] = {
+        "n_timesteps": steps,
+        "learning_starts": min(starts, most_starts, steps // 2),
+        "exploration_fraction": float(f"{min(share * usual / steps, most_share):.4g}"),
+        "eval_freq": steps // evaluations if evaluations else config.eval_freq,
+    }
+    idle = without_effect(config)
+    lengths = {key: value for key, value in lengths.items() if key not in {*asked, *idle}}
+    changed = config.model_copy(update=lengths)
+    lengths |= shortened(changed, usual_steps=steps, asked=asked)
+    return {key: value for key, value in lengths.items() if value != getattr(config, key)}
 
 
 def fitted(

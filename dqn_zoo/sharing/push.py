@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from dqn_zoo.runs.learning_curve import draw_learning_curve
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import dump_config
+from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.recipes import dump_config, load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
     CARD,
@@ -114,6 +115,53 @@ def check_publishable(run: Run, config: Config) -> None:
             f"{run.path} came with dqn_zoo, it is not yours to publish: train an agent of your "
             "own, " + shell.command("dqn-train", "--env", config.env)
         )
+
+
+def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator[str]:
+    """Yield a line where another agent was perhaps meant.
+
+    Args:
+        run: that is published.
+        config: of its training.
+        mean: score of its games.
+        is_named: the user has named it; otherwise it is the latest.
+    """
+    random = random_score(config.env)
+    if random is not None and mean <= random:
+        yield f"this agent scores {mean:,.1f}, and random play {random:,.1f}"
+    others = [] if is_named else list(_scored_siblings(run, config))
+    if not others:
+        return
+    score, how, best = max(others, key=lambda other: other[0])
+    if score > mean:
+        command = shell.command("dqn-push", "--run", best.path)
+        yield (
+            f"this is the latest run, with {mean:,.1f}; {best.path} has {score:,.1f} {how}: "
+            f"{command} publishes that one"
+        )
+
+
+def _scored_siblings(run: Run, config: Config) -> Iterator[tuple[float, str, Run]]:
+    """Yield what is known of other runs of the game, recipe and protocol that trained here."""
+    for path in run.path.absolute().parent.glob(f"{config.env}_*"):
+        other = Run(run.path.parent / path.name)
+        if other.name == run.name:
+            continue
+        try:
+            if "origin" in read_manifest(other):
+                continue
+            if load_config(other.config_file).protocol != config.protocol:
+                continue
+            if other.results_file.exists():
+                sample = read_measured(other.results_file)
+                yield sample.mean, f"in {sample.num_games} games", other
+                continue
+            with other.evaluations_file.open() as file:
+                means = [float(row["mean"]) for row in csv.DictReader(file)]
+        except (UserError, OSError, ValueError, KeyError, TypeError):
+            continue  # somebody else's, or damaged: no reason to hold up a push
+        if means:
+            yield max(means), "in its best evaluation", other
 
 
 def repo_name(config: Config) -> str:

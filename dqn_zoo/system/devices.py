@@ -6,20 +6,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return an array as a tensor on a device; a copy to a GPU is not waited for.
+def most_exact(device: torch.device) -> torch.dtype:
+    """Return the most exact floating point of a device: float64, which Apple's GPU lacks."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
-    On the CPU the tensor shares the array's memory. Otherwise the array is copied into pinned
+
+def upload(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device; a copy to a CUDA GPU is not waited for.
+
+    On the CPU the tensor shares the array's memory. For CUDA the array is copied into pinned
     memory first, from where the GPU fetches it while Python goes on; the array may be changed at
     once. Nothing here keeps or reuses that memory: PyTorch's cache of pinned memory hands a block
     out again only after the copy from it has finished.
 
     Args:
-        array: any shape and kind of number.
+        array: any shape and kind of number; float64 becomes what the device has.
         device: where the tensor is wanted.
     """
     tensor = torch.from_numpy(array)
-    if device.type == "cpu" or array.size == 0:
+    if tensor.dtype == torch.float64:
+        tensor = tensor.to(most_exact(device))
+    if device.type != "cuda" or array.size == 0:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

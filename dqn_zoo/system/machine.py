@@ -44,6 +44,22 @@ def memory_available_bytes() -> int:
     return max(0, min(limits))
 
 
+def gpu_memory_available_bytes(device: str) -> int:
+    """Return how much more of a GPU's memory this process can use.
+
+    Apple's GPU shares the memory of the machine, of which it takes no more than Metal recommends.
+
+    Args:
+        device: `cuda` or `mps`.
+    """
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    left = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return max(0, min(left, memory_available_bytes()))
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next tensors; return whether it does.
 
@@ -66,7 +82,13 @@ def process_memory_bytes() -> int:
 
 
 def check_memory(
-    needed_bytes: int, bytes_each: float, *, key: str, size: int, available: int
+    needed_bytes: int,
+    bytes_each: float,
+    *,
+    key: str,
+    size: int,
+    available: int,
+    where: str = "",
 ) -> None:
     """Refuse a run that would not fit, before it starts.
 
@@ -79,6 +101,7 @@ def check_memory(
         key: The setting that decides how much it is.
         size: Its value, such as the transitions of `buffer_size`.
         available: Bytes from `memory_available_bytes`, or of a GPU.
+        where: Whose memory it is, such as ` on the GPU`, where there is more than one.
 
     Raises:
         UserError: It does not fit; the message names the largest value that would.
@@ -93,7 +116,7 @@ def check_memory(
         else "not even the smallest fits: free some memory"
     )
     needed, free = f"{needed_bytes / 1e9:.1f} GB", f"{available / 1e9:.1f} GB"
-    raise UserError(f"{key} needs {needed} and {free} is free; {mend}")
+    raise UserError(f"{key} needs {needed} and {free} is free{where}; {mend}")
 
 
 def usable_cores() -> int:
@@ -113,22 +136,26 @@ def default_num_threads(device: str, cores: int) -> int:
     than one, and those that wait for work take the cores from the emulators.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
         cores: usable ones.
     """
     return max(1, min(cores, MAX_DEFAULT_THREADS)) if device == "cpu" else 1
 
 
 def choose_device(asked: str) -> str:
-    """Return `cpu` or `cuda` for auto, cpu or cuda.
+    """Return the device that is meant by auto, cpu, cuda or mps.
+
+    Auto never means mps: no run was ever timed on an Apple GPU, nor shown to learn there.
 
     Raises:
-        UserError: cuda is asked for and there is none.
+        UserError: the GPU that is asked for is not there.
     """
     import torch
 
     if asked == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: PyTorch finds no Apple GPU here; use --device cpu")
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return asked
@@ -140,13 +167,15 @@ def supports_bfloat16(device: str) -> bool:
     A GPU does from compute capability 8.0 on; older ones, such as the T4 of free notebooks, take
     longer for it. Of a CPU torch is asked; where torch does not know (it looks at x86 only), the
     kernel's list of processor flags decides, and where there is none (macOS, Windows on ARM) the
-    answer is no.
+    answer is no, as it is for Apple's GPU, where nothing was measured.
 
     Args:
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `mps`.
     """
     import torch
 
+    if device == "mps":
+        return False
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     try:

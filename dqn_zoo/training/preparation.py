@@ -1,7 +1,8 @@
 """What is settled before a run starts: device, threads, precision, memory, likely duration."""
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,15 +13,20 @@ from dqn_zoo.algorithms.choice import algorithm_of
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.shapes import network_of_shapes
+from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system import machine
 from dqn_zoo.training.rates import about
 
 NOMINAL_START_S = 0.2  # one environment: its ROM is loaded twice, once with its seed
 NOMINAL_EMULATOR_S = 4e-4  # one step of one environment on one core: 2,300 to 2,900 a second
-BESIDE_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000}
+BESIDE_BYTES = {"cpu": 500_000_000, "cuda": 1_500_000_000, "mps": 1_000_000_000}
 """The process with all that it imports: 0.43 to 0.5 GB were measured on a CPU; on a GPU there are a
-CUDA graph and cuDNN's workspaces."""
+CUDA graph and cuDNN's workspaces; what Metal takes was not measured."""
+
+HOST_BYTES = 2_000_000_000
+"""The process beside a CUDA GPU, in the machine's own memory: PyTorch's CUDA libraries and, where
+the torso is compiled, the compiler and its helpers. A generous guess, not measured."""
 
 EMULATOR_BYTES = 2_000_000
 """Of one environment, its frames included: 1.7 MB were measured over 32 of them."""
@@ -35,10 +41,15 @@ def complete(config: Config) -> Config:
     """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
 
     Raises:
-        UserError: if the device is cuda and there is none.
+        UserError: the GPU that is asked for is not there, or cannot take the precision.
     """
     device = machine.choose_device(config.device)
     precision = config.precision
+    if device == "mps" and precision == "bfloat16":
+        raise UserError(
+            "precision bfloat16 is not for Apple's GPU, where it was never tried: give --precision "
+            "float32, or --device cpu"
+        )
     if precision == "auto":
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
     save_freq = config.save_freq
@@ -54,16 +65,49 @@ def complete(config: Config) -> Config:
 
 def _default_save_freq(n_timesteps: int, device: str) -> int:
     """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
-    return min(1_000_000, max(100_000, n_timesteps // 10)) if device == "cuda" else 100_000
+    return 100_000 if device == "cpu" else min(1_000_000, max(100_000, n_timesteps // 10))
+
+
+def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:
+    """Yield what the machine has a say in, as `note`, `memory` or `warning` and a line.
+
+    Args:
+        asked: the settings of the run, which may leave the precision open.
+        settled: what `complete` made of them.
+    """
+    if settled.device == "mps":
+        yield "warning", "mps: speed and learning on Apple's GPU were not measured; --device cpu is"
+    if settled.device == "cuda":
+        on_gpu, beside = memory_bytes(settled) / 1e9, host_memory_bytes(settled) / 1e9
+        yield "memory", f"{on_gpu:.1f} GB on the GPU, {beside:.1f} GB beside it"
+    if settled.device == "mps" or machine.supports_bfloat16(settled.device):
+        return
+    lack = {
+        "cpu": "this CPU has no bfloat16 instructions",
+        "cuda": "this GPU has no bfloat16 units (they come with compute capability 8.0)",
+    }[settled.device]
+    if asked.precision == "auto":
+        yield "note", f"float32: {lack}"
+    if settled.precision == "bfloat16":
+        yield "warning", f"precision bfloat16: {lack}, so float32 is faster"
 
 
 def memory_bytes(config: Config) -> int:
     """Return what a run with this (complete) config takes on the device where it learns."""
-    return BESIDE_BYTES[config.device] + sum(memory_parts(config).values())
+    return sum(memory_parts(config).values())
+
+
+def host_memory_bytes(config: Config) -> int:
+    """Return what a run with this (complete) config takes of the machine's own memory."""
+    parts = host_parts(config) if config.device == "cuda" else memory_parts(config)
+    return sum(parts.values())
 
 
 def memory_parts(config: Config) -> dict[str, int]:
-    """Return what takes memory, in bytes, by the setting that decides how much."""
+    """Return what takes memory where the run learns, in bytes.
+
+    The keys are the settings that decide how much, and `process` for what none decides.
+    """
     algorithm = algorithm_of(config)
     network_bytes, example_bytes = network_sizes(config)
     is_parallel = config.algorithm == "parallel"
@@ -72,41 +116,60 @@ def memory_parts(config: Config) -> dict[str, int]:
         if is_parallel
         else config.batch_size
     )
-    return {
-        algorithm.size_key: algorithm.memory_bytes(config),
-        "num_minibatches" if is_parallel else "batch_size": minibatch * example_bytes,
-        # What is computed of an observation to act on it, and the emulator itself.
-        "n_envs": config.n_envs * (example_bytes // 4 + EMULATOR_BYTES),
-        "network": network_bytes,
-    }
+    parts = Counter(process=BESIDE_BYTES[config.device], network=network_bytes)
+    parts["num_minibatches" if is_parallel else "batch_size"] += minibatch * example_bytes
+    parts["n_envs"] += config.n_envs * (example_bytes // 4)  # to act on an observation
+    has_own_memory = config.device == "cuda"
+    if not has_own_memory:
+        parts["n_envs"] += config.n_envs * EMULATOR_BYTES
+    if not (has_own_memory and is_parallel):  # a rollout lies beside the emulators
+        parts[algorithm.size_key] += algorithm.memory_bytes(config)
+    return parts
+
+
+def host_parts(config: Config) -> dict[str, int]:
+    """Return what a run on a CUDA GPU takes of the machine's own memory; keys as above."""
+    algorithm = algorithm_of(config)
+    kept = algorithm.memory_bytes(config)
+    parts = Counter(process=HOST_BYTES, n_envs=config.n_envs * EMULATOR_BYTES)
+    # Of a replay memory the rows of ids, less than a hundredth, while a save makes three copies.
+    parts[algorithm.size_key] += kept if config.algorithm == "parallel" else kept // 40
+    return parts
 
 
 def check_memory(config: Config) -> None:
     """Refuse a run that does not fit, with the largest that would.
 
     Raises:
-        UserError: if it does not fit.
+        UserError: if it does not fit, on the GPU or beside it.
     """
-    parts = memory_parts(config)
-    key = max(parts, key=lambda key: parts[key])
-    needed, free = memory_bytes(config), _free_memory_bytes(config.device)
+    if config.device == "cpu":
+        _check(config, memory_parts, machine.memory_available_bytes())
+        return
+    free = machine.gpu_memory_available_bytes(config.device)
+    _check(config, memory_parts, free, " on the GPU")
+    if config.device == "cuda":
+        _check(config, host_parts, machine.memory_available_bytes(), " beside the GPU")
+
+
+def _check(
+    config: Config, parts_of: Callable[[Config], dict[str, int]], free: int, where: str = ""
+) -> None:
+    parts = parts_of(config)
+    key = max(parts.keys() - {"process"}, key=lambda key: parts[key])
+    needed = sum(parts.values())
     if key in ("network", "num_minibatches") and needed > free:
         choose = {"network": "a smaller network", "num_minibatches": "more of them"}[key]
         raise UserError(
             f"{key} needs {parts[key] / 1e9:.1f} GB of {needed / 1e9:.1f} GB in all and "
-            f"{free / 1e9:.1f} GB is free: choose {choose}"
+            f"{free / 1e9:.1f} GB is free{where}: choose {choose}"
         )
     size = getattr(config, key)
     if isinstance(size, str):  # it fits, and no number decides
         return
     larger = config.model_copy(update={key: size + MANY})
-    machine.check_memory(
-        needed,
-        (memory_bytes(larger) - needed) / MANY,
-        key=key,
-        size=size,
-        available=free,
-    )
+    bytes_each = (sum(parts_of(larger).values()) - needed) / MANY
+    machine.check_memory(needed, bytes_each, key=key, size=size, available=free, where=where)
 
 
 def network_sizes(config: Config) -> tuple[int, int]:
@@ -195,14 +258,35 @@ def estimate(config: Config) -> Estimate:
 def _estimate(config: Config, num_threads: int) -> Estimate:
     threads_before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
-    timer = _Timer()
+    timer = _Timer(config.device)
     try:
         learning_s = algorithm_of(config).estimate_seconds(config, timer)
     finally:
         torch.set_num_threads(threads_before)
     emulator_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S
-    undisturbed = 1.0 if config.device == "cuda" else timer.undisturbed
+    undisturbed = timer.undisturbed if config.device == "cpu" else 1.0
     return Estimate(emulator_s + learning_s, emulator_s + learning_s * undisturbed)
+
+
+def steps_within(config: Config, limit_s: float, *, all_s: float) -> int:
+    """Return how many steps of a run fit in a time, at most all.
+
+    Random play, before learning starts, takes only the emulators' time.
+
+    Args:
+        config: complete.
+        limit_s: the time.
+        all_s: what all steps will take.
+    """
+    steps = config.n_timesteps
+    random = 0 if "learning_starts" in without_effect(config) else config.learning_starts
+    random = min(random, steps)
+    left_s = limit_s - config.n_envs * NOMINAL_START_S
+    slow_s = all_s - config.n_envs * NOMINAL_START_S - random * NOMINAL_EMULATOR_S
+    if left_s <= random * NOMINAL_EMULATOR_S:
+        return max(0, int(left_s / NOMINAL_EMULATOR_S))
+    share = (left_s - random * NOMINAL_EMULATOR_S) / max(slow_s, 1e-9)
+    return min(steps, random + int((steps - random) * share))
 
 
 class _Timer:
@@ -211,7 +295,8 @@ class _Timer:
     A thread waits for others of its own only while these are kept from computing, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self._wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device)
         self._wall_s = self._computing_s = 0.0
 
     def __call__(self, work: Callable[[], object], *, num_first: int = 1) -> float:
@@ -220,8 +305,8 @@ class _Timer:
         while len(runs) < num_first + 3 and sum(wall for wall, _ in runs[num_first - 1 :]) < 2.0:
             began, computing = time.perf_counter(), time.thread_time()
             work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if self._wait is not None:
+                self._wait()
             runs.append((time.perf_counter() - began, time.thread_time() - computing))
         wall_s, computing_s = min(runs[num_first:] or runs)
         self._wall_s += wall_s
@@ -232,9 +317,3 @@ class _Timer:
     def undisturbed(self) -> float:
         """The share of the time in which this thread was computing, at most 1."""
         return min(1.0, self._computing_s / self._wall_s) if self._computing_s > 0 else 1.0
-
-
-def _free_memory_bytes(device: str) -> int:
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    return machine.memory_available_bytes()

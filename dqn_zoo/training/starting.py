@@ -111,10 +111,10 @@ def train(
     given = None
     if trained_agent is not None:
         given = load_given(find_given(trained_agent, Path(log_folder)), config)
-    _prepare_process(config)
+    prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
-        contextlib.closing(_started(config, stopwatch)) as trainer,
+        contextlib.closing(started(config, stopwatch)) as trainer,
     ):
         if given is not None:
             trainer.take_weights(*given)
@@ -167,7 +167,7 @@ def resume(
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
     config = complete(config)
-    _prepare_process(config)
+    prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options, from_step)
         with stopwatch.section("restoring"):
@@ -176,38 +176,43 @@ def resume(
             )
         changed = _changed_settings(checkpoint, config)
         check_memory(config)
-        changes = append_invocation(
-            run,
-            _setup(config),
-            command=options.command,
-            resumed_from_step=0 if checkpoint is None else checkpoint.step,
-            until_steps=until_steps,
-            settings=changed,
-        )
-        if config.device == "cuda":
-            changes.append("a GPU may add in another order")
-        if changes:
-            print("not bit-exact: " + "; ".join(changes))
-        if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
-            print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
-        with contextlib.closing(Trainer(config, stopwatch)) as trainer, _writing(run):
-            if checkpoint is None and run.initial_model_file.exists():
-                trainer.take_weights(
-                    *load_given(find_given(run.initial_model_file, run.path), config)
+        with contextlib.ExitStack() as ending:
+            with _as_it_was(run.manifest_file):
+                changes = append_invocation(
+                    run,
+                    _setup(config),
+                    command=options.command,
+                    resumed_from_step=0 if checkpoint is None else checkpoint.step,
+                    until_steps=until_steps,
+                    settings=changed,
                 )
-            if checkpoint is None:
-                trainer.start()
-            with _invocation(
-                trainer,
-                run,
-                options,
-                stop,
-                until_steps,
-                checkpoint=checkpoint,
-                goes_back=from_step is not None,
-            ) as invocation:
-                training_loop(trainer, invocation.duties, stop, until_steps=until_steps)
-            return invocation.outcome
+                if config.device != "cpu":
+                    changes.append("a GPU may add in another order")
+                if changes:
+                    print("not bit-exact: " + "; ".join(changes))
+                if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
+                    print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
+                trainer = ending.enter_context(contextlib.closing(Trainer(config, stopwatch)))
+                ending.enter_context(_writing(run))
+                if checkpoint is None and run.initial_model_file.exists():
+                    trainer.take_weights(
+                        *load_given(find_given(run.initial_model_file, run.path), config)
+                    )
+                if checkpoint is None:
+                    trainer.start()
+                invocation = ending.enter_context(
+                    _invocation(
+                        trainer,
+                        run,
+                        options,
+                        stop,
+                        until_steps,
+                        checkpoint=checkpoint,
+                        goes_back=from_step is not None,
+                    )
+                )
+            training_loop(trainer, invocation.duties, stop, until_steps=until_steps)
+        return invocation.outcome
 
 
 @dataclass(slots=True)
@@ -276,7 +281,7 @@ def _invocation(
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
 
 
-def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
+def started(config: Config, stopwatch: Stopwatch) -> Trainer:
     """Return a run at step 0; as long as its emulators start, a signal ends the process."""
     with ends_at_once():
         trainer = Trainer(config, stopwatch)
@@ -284,9 +289,21 @@ def _started(config: Config, stopwatch: Stopwatch) -> Trainer:
     return trainer
 
 
-def _prepare_process(config: Config) -> None:
+def prepare_process(config: Config) -> None:
+    """Let PyTorch and the C library compute as the run wants it."""
     torch.set_num_threads(config.num_threads)
     keep_freed_memory()
+
+
+@contextlib.contextmanager
+def _as_it_was(file: Path) -> Iterator[None]:
+    """Put a file back as it was, where what follows is refused."""
+    content = file.read_bytes()
+    try:
+        yield
+    except BaseException:
+        replace_file(file, content)
+        raise
 
 
 @contextlib.contextmanager

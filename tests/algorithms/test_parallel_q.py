@@ -224,8 +224,8 @@ def test_given_weights_are_those_of_the_network(tmp_path):
     other.close()
 
 
-def test_the_published_recipe_needs_less_than_a_gigabyte():
+def test_the_published_recipe_needs_a_gigabyte_its_rollout_included():
     config = complete(resolve(env="Pong", algo="pqn").config)
     assert ParallelQ.memory_bytes(config) == pytest.approx(115.7e6, rel=0.01)
-    assert memory_bytes(config) < 1e9
+    assert memory_bytes(config) == pytest.approx(1.08e9, rel=0.01)
     assert (config.n_envs, config.rollout_steps, config.td_lambda) == (128, 32, 0.65)

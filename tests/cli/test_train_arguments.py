@@ -350,6 +350,12 @@ def test_a_reader_who_leaves_does_not_make_a_success_of_it():
         ("--n-timestep 5", "unknown flag --n-timestep; did you mean --n-timesteps?"),
         ("--resme=x", "unknown flag --resme; did you mean --resume?"),
         ("--zzz", "unknown flag --zzz; see --help"),
+        (
+            "--learning-rate 1e-4",
+            "unknown flag --learning-rate; did you mean --set learning_rate",
+        ),
+        ("--gamma=0.9", "unknown flag --gamma; did you mean --set gamma=0.9?"),
+        (".", "unexpected argument '.': did you mean --resume .?"),
         ("Pong", "unexpected argument 'Pong'"),
         ("-n", "-n/--n-timesteps: expected one argument"),
         ("-n 1.5", "-n/--n-timesteps: expected a whole number such as 1000000"),

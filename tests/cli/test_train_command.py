@@ -14,12 +14,13 @@ from safetensors.torch import load as load_tensors
 from support.children import Child
 from support.run_makers import make_run, weights_of
 
-from dqn_zoo.cli.train import _hint_on_limit, _preview, main
+from dqn_zoo.cli.train import _hint_on_limit, _preview, _report, main
 from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.run import RUN_FORMAT
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
-from dqn_zoo.training.preparation import complete
+from dqn_zoo.training.preparation import Estimate, complete
+from dqn_zoo.training.starting import Outcome
 
 SMALL = [
     "--set=n_timesteps=120",
@@ -273,8 +274,37 @@ def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_the_steps_that_fi
     hint = _hint_on_limit(laptop, time_limit_s=1_800, seconds=2_650)
     assert "about 410,000 steps fit in 30 min; " in hint
     assert " -n 410_000 " in hint
-    hint = _hint_on_limit(laptop, time_limit_s=30, seconds=2_650)  # learning starts at 10,000
-    assert hint.endswith("about 6,800 steps fit in 30 s; --resume does the rest")
+    # Learning starts at 10,000: random play takes the emulators' time alone, 0.4 ms a step.
+    hint = _hint_on_limit(laptop, time_limit_s=30, seconds=2_650)
+    assert "about 15,000 steps fit in 30 s; " in hint
+    hint = _hint_on_limit(laptop, time_limit_s=3, seconds=2_650)
+    assert hint.endswith("about 3,500 steps fit in 3 s; --resume does the rest")
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_busy_machine_is_told_with_what_helps(num_threads, monkeypatch):
+    monkeypatch.setattr("dqn_zoo.training.preparation.estimate", lambda _: Estimate(60.0, 20.0))
+    resolved = resolve(env="Pong", overrides={"device": "cpu", "num_threads": num_threads})
+    preview = "\n".join(_preview(resolved, complete(resolved.config)))
+    assert "  busy         other programs slow this down at least 3.0 times" in preview
+    assert ("about 20 s; --num-threads 1 loses least to them" in preview) is (num_threads > 1)
+
+
+def test_a_stop_says_what_was_saved_and_how_to_watch_it(tmp_path, capsys):
+    run = make_run(tmp_path, network="small")
+    assert _report(Outcome(run, 0, "SIGINT"), ()) == 130
+    assert capsys.readouterr().out.splitlines() == [
+        f"stopped {run.path} at step 0 (SIGINT), before there was any to save",
+        f"resume it: dqn-train --resume {run.path}",
+    ]
+    run.checkpoint(50).mkdir(parents=True)
+    run.model_file.write_bytes(b"weights")
+    _report(Outcome(run, 50, "SIGINT"), ())
+    assert capsys.readouterr().out.splitlines() == [
+        f"stopped {run.path} at step 50 (SIGINT), saved",
+        f"resume it: dqn-train --resume {run.path}",
+        f"watch it: dqn-enjoy --run {run.path}",
+    ]
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from dqn_zoo.cli.plot import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.curves import Curve, find_curves, overlay, read_curve
+from dqn_zoo.experiments.report import find_runs
 from dqn_zoo.settings.recipes import dump_config, resolve
 
 
@@ -247,6 +248,21 @@ def test_a_run_that_is_named_twice_or_was_pushed_is_one_run(tmp_path):
     (run / "hub" / "dqn-Pong" / "manifest.json").unlink()
     found = find_curves([tmp_path, run.parent, run], "training")
     assert [curve.source for curve in found] == [run]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda path: find_curves([path], "training"), lambda path: find_runs([path], warn=print)],
+)
+def test_a_mistyped_folder_is_told_the_nearest(tmp_path, read):
+    run = make_run(tmp_path / "logs")
+    for path, near in (
+        (run.with_name("Pong_l"), run),
+        (tmp_path / "lgos", tmp_path / "logs"),
+        (tmp_path / "lgos/dqn/Pong_1", tmp_path / "logs"),
+    ):
+        with pytest.raises(UserError, match=f"{path} holds no run.*, did you mean {near}\\?$"):
+            read(path)
 
 
 def test_a_monitor_without_games_is_no_curve_yet(tmp_path):

@@ -378,6 +378,7 @@ def test_follow_waits_for_weights_and_takes_newer_ones_until_the_run_has_ended(
         "game   2",
         "newer weights: 3,000 steps of training",
         "game   3",
+        "ended: nobody trains logs/dqn/Breakout_1 any more; its last weights played",
     ]
     assert not run.results_file.exists()
 

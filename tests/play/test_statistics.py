@@ -79,3 +79,9 @@ def test_the_interval_of_a_difference_equals_scipys() -> None:
 
 def test_scores_that_do_not_spread_leave_no_doubt() -> None:
     assert welch_interval(sample(21.0, 21.0), sample(20.0, 20.0)) == (1.0, 1.0)
+
+
+def test_few_games_of_one_score_say_no_interval():
+    assert summarize([285.0, 285.0]).confidence_95 is None
+    assert summarize([285.0] * 10).confidence_95 == (285.0, 285.0)
+    assert summarize([285.0, 286.0]).confidence_95 is not None

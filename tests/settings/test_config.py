@@ -140,7 +140,8 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
         "epsilon reaches 0.02 at step 30,000, before learning starts at step 100,000: "
     )
     assert warnings(sound(n_timesteps=300_000, learning_starts=29_999)) == []
-    assert len(warnings(sound(n_timesteps=300_000, learning_starts=30_000))) == 1
+    [warning] = warnings(sound(n_timesteps=300_000, learning_starts=30_000))
+    assert "at step 30,000, when learning starts at step 30,000: " in warning
 
 
 @pytest.mark.parametrize(

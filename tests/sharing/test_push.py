@@ -16,7 +16,7 @@ from dqn_zoo.play.film import check_film
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.hub import Account, choose_owner, parse_repo
-from dqn_zoo.sharing.push import Staging
+from dqn_zoo.sharing.push import Staging, doubts
 from dqn_zoo.system.locks import hold
 
 REPO = "ann/dqn-Breakout"
@@ -418,3 +418,19 @@ def test_a_fine_grained_token_is_understood_as_the_hub_describes_it(computer, hu
     assert computer.run(*PUSH).code == 0
     scope["permissions"] = ["repo.content.read"]
     assert "the token may not write to ann" in computer.run(*PUSH).output
+
+
+def test_a_push_of_the_latest_run_names_a_better_one_and_a_score_below_random(tmp_path):
+    config = load_config(make_run(tmp_path).config_file)
+    runs = [Run(tmp_path / "dqn" / "Breakout_1"), make_run(tmp_path), make_run(tmp_path)]
+    runs[0].evaluations_file.write_text("steps,mean,std\n1000,9.5,1.0\n2000,7.0,1.0\n")
+    make_run(tmp_path, protocol="machado").evaluations_file.write_text("steps,mean\n1000,99.0\n")
+    better = (
+        f"this is the latest run, with 5.0; {runs[0].path} has 9.5 in its best evaluation: "
+        f"dqn-push --run {runs[0].path} publishes that one"
+    )
+    assert list(doubts(runs[2], config, 5.0, is_named=False)) == [better]
+    assert list(doubts(runs[2], config, 5.0, is_named=True)) == []
+    assert list(doubts(runs[2], config, 9.6, is_named=False)) == []
+    below, _ = doubts(runs[2], config, 1.5, is_named=False)
+    assert below == "this agent scores 1.5, and random play 1.7"

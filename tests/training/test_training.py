@@ -31,6 +31,7 @@ from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.system import machine
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
@@ -238,11 +239,13 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
 ):
     run, config = finished, load_config(finished.config_file)
     longer = replace(QUIET, until_steps=280)
+    manifest = run.manifest_file.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("dqn_zoo.system.signals.Stop.reason", lambda stop: "SIGHUP")
         with pytest.raises(Ended, match="SIGHUP"):
             resume(run, config, options=longer)
     assert f"stopped before {run.path} went on; it is as it was" in capsys.readouterr().out
+    assert run.manifest_file.read_bytes() == manifest
     monkeypatch.setattr("dqn_zoo.training.starting.REPLAY_LINE_S", 0.0)
     assert resume(run, config, options=longer).steps == 280
     assert "replayed 240 of 240\n" in capsys.readouterr().out
@@ -369,7 +372,7 @@ def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
     needed = preparation.memory_bytes(config)
     assert needed > replay_shape(config).num_bytes + preparation.BESIDE_BYTES["cpu"]
     for free, fits in ((needed, True), (needed - 1, False)):
-        monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _, free=free: free)
+        monkeypatch.setattr(machine, "memory_available_bytes", lambda free=free: free)
         with (
             contextlib.nullcontext()
             if fits
@@ -592,7 +595,7 @@ def test_after_the_start_a_signal_is_a_flag_again():
     ],
 )
 def test_everything_that_takes_memory_is_counted(settings, said, monkeypatch):
-    monkeypatch.setattr(preparation, "_free_memory_bytes", lambda _: 4 * 10**9)
+    monkeypatch.setattr(machine, "memory_available_bytes", lambda: 4 * 10**9)
     config = {"buffer_size": 200_000, "n_timesteps": 10**6} | settings
     with pytest.raises(UserError, match=said):
         preparation.check_memory(complete(build_config(config)))
