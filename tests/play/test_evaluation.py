@@ -58,7 +58,7 @@ def without_place(game: Game) -> Game:
 
 
 def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
-    short = settings(0.1, max_frames=240)
+    short = settings(0.5, max_frames=400)
     seeds = enjoy_seeds(3, 4)
     alone = evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=1)
     for num_envs, num_threads in ((2, 1), (9, 0), (3, 2), (2, 9)):
@@ -78,7 +78,7 @@ def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
 
 @pytest.mark.parametrize("backend", ["vector", "gymnasium"])
 def test_a_recorded_seed_plays_its_game_again(backend: str) -> None:
-    sticky = settings(0.2, backend=backend, action_repeat_probability=0.25, max_frames=320)
+    sticky = settings(0.5, backend=backend, action_repeat_probability=0.25, max_frames=480)
     games = evaluate(seeing, game=GAME, settings=sticky, seeds=enjoy_seeds(0, 3), num_envs=2)
     for game in games:
         (again,) = evaluate(seeing, game=GAME, settings=sticky, seeds=[game.seed])
