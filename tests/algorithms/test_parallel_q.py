@@ -12,7 +12,7 @@ from dqn_zoo.algorithms.parallel_q import ParallelQ, Rollout, update
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning.value_learning import lambda_returns
 from dqn_zoo.runs.checkpoint import newest_checkpoint
-from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.preparation import complete, memory_bytes
 from dqn_zoo.training.starting import TrainOptions, resume, train
@@ -158,7 +158,7 @@ def test_an_update_moves_the_values_to_the_returns():
     generator = np.random.default_rng(0)
     observation = generator.integers(0, 256, (8, 4, 84, 84), dtype=np.uint8)
     action, returns = torch.arange(8) % 4, torch.linspace(-1.0, 1.0, 8)
-    for _ in range(400):
+    for _ in range(100):
         update(algorithm.online, torch.from_numpy(observation), action, returns, 1e-3)
     values = torch.from_numpy(algorithm.q_values(observation))[torch.arange(8), action]
     assert (values - returns).abs().max() < 0.1
@@ -186,10 +186,16 @@ def test_the_updates_are_those_that_the_preview_promises(tmp_path):
     assert state["counters"]["updates"] == 10 * 2 * 3 == ParallelQ.updates_owed(config, 250)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run whose games are cut off in every rollout."""
+    config = config_of(max_frames=150)
+    return train(config, log_folder=tmp_path_factory.mktemp("whole"), options=QUIET).run
+
+
 @pytest.mark.parametrize("stopped_at", [96, 116])  # a full rollout, and in the middle of one
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, stopped_at):
-    config = config_of(max_frames=150)  # games are cut off in every rollout
-    whole = train(config, log_folder=tmp_path, options=QUIET).run
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, whole, stopped_at):
+    config = load_config(whole.config_file)
     asked = itertools.count(1)  # once per vector step of 4
     with monkeypatch.context() as patch:
         stops = stopped_at // 4

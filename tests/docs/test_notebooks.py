@@ -11,8 +11,8 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = (
-    "--set learning_starts=300 --set eval_freq=600 --set eval_episodes=2 --set buffer_size=1000 "
-    "--set network=small --set max_frames=400 --set log_interval=200"
+    "--set learning_starts=150 --set eval_freq=200 --set eval_episodes=1 --set buffer_size=1000 "
+    "--set network=small --set max_frames=240 --set log_interval=80 --set n_envs=2"
 )
 
 
@@ -51,7 +51,7 @@ def test_unit_3_runs_alone_in_an_empty_folder_from_a_clone_to_a_card(tmp_path, m
     here.mkdir()
     monkeypatch.setenv("UNIT3_ADDRESS", str(DOCS.parent))
     monkeypatch.setenv("UNIT3_LOGS", str(logs))
-    monkeypatch.setenv("UNIT3_STEPS", "1000")
+    monkeypatch.setenv("UNIT3_STEPS", "400")
     monkeypatch.setenv("UNIT3_EPISODES", "2")
     monkeypatch.setenv("UNIT3_FLAGS", TINY)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
@@ -67,7 +67,7 @@ def test_unit_3_runs_alone_in_an_empty_folder_from_a_clone_to_a_card(tmp_path, m
     assert "error:" not in everything
     for said in (
         "GPU: ",
-        f"finished {logs}/laptop/SpaceInvaders_1 at step 1,000",
+        f"finished {logs}/laptop/SpaceInvaders_1 at step 400",
         "mean - std",
         "film: film.mp4",
         "dry run: everything is in",

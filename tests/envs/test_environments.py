@@ -107,7 +107,7 @@ def test_next_observation_is_the_true_successor_in_every_row_of_every_step(build
     environments = build()
     previous = environments.reset()
     ends = 0
-    for step in play(environments, 500):
+    for step in play(environments, 260):
         np.testing.assert_array_equal(step.next_observation[:, :3], previous[:, 1:])
         going_on = ~step.restarted
         np.testing.assert_array_equal(step.observation[going_on], step.next_observation[going_on])
@@ -136,7 +136,7 @@ def test_a_breakout_game_loses_four_lives_and_then_ends(build: Build) -> None:
     environments.reset()
     lives_lost = []
     count = 0
-    for step in play(environments, 700):
+    for step in play(environments, 480):
         assert not (step.life_lost & step.terminated).any()
         count += int(step.life_lost[0])
         if step.terminated[0]:
@@ -159,7 +159,7 @@ def test_the_frame_cap_truncates_without_terminating(build: Build) -> None:
 def test_rewards_are_raw(build: Build) -> None:
     environments = build("SpaceInvaders", 1)
     environments.reset()
-    rewards = {float(reward) for step in play(environments, 250) for reward in step.reward}
+    rewards = {float(reward) for step in play(environments, 130) for reward in step.reward}
     assert rewards >= {0.0, 5.0, 10.0}
 
 
@@ -172,7 +172,7 @@ def test_noops_are_drawn_from_zero_up_to_noop_max(build: Build) -> None:
 
     environments = build("Freeway", 1, frame_stack=1, noop_max=3, max_frames=8)
     drawn = [first_frames[environments.reset().tobytes()]]
-    for _ in range(100):
+    for _ in range(70):
         step = environments.step(fill(environments, 0))
         if step.restarted[0]:
             drawn.append(first_frames[step.observation.tobytes()])
@@ -187,7 +187,7 @@ def test_fire_opens_every_game_and_follows_every_lost_life(build: Build) -> None
     environments.reset()
     fire_is_due = np.ones(2, dtype=bool)
     lives_lost = games_over = 0
-    for _ in range(400):
+    for _ in range(280):
         sent = fill(environments, 3)
         step = environments.step(sent)
         np.testing.assert_array_equal(step.action, np.where(fire_is_due, 1, 3))
@@ -213,7 +213,7 @@ def test_without_the_rule_or_without_the_button_the_sent_action_is_executed(buil
 def test_equal_seeds_play_equal_games(build: Build) -> None:
     one, other = (build(action_repeat_probability=0.25, seed=3) for _ in range(2))
     assert one.reset().tobytes() == other.reset().tobytes()
-    assert_same_steps(play(one, 250), play(other, 250))
+    assert_same_steps(play(one, 140), play(other, 140))
 
 
 def test_other_seeds_and_other_rows_play_other_games(build: Build) -> None:
@@ -226,7 +226,7 @@ def test_other_seeds_and_other_rows_play_other_games(build: Build) -> None:
 
 
 def test_an_environment_is_seeded_at_its_first_game_end_after_every_steps(build: Build) -> None:
-    for every_steps, expected in ((40, [40, 80, 120]), (41, [60, 120])):  # games of 20 steps
+    for every_steps, expected in ((20, [20, 40, 60]), (21, [30, 60])):  # games of 10 steps
         asked: list[tuple[int, int]] = []
 
         def seed_of(row: int, count: int, asked: list[tuple[int, int]] = asked) -> int:
@@ -234,10 +234,10 @@ def test_an_environment_is_seeded_at_its_first_game_end_after_every_steps(build:
             return 10 * row + count
 
         plan = ReseedPlan(seed_of, every_steps)
-        environments = build(reseed=plan, noop_max=0, max_frames=80)
+        environments = build(reseed=plan, noop_max=0, max_frames=40)
         environments.reset()
         seeded_at = []
-        for number, step in enumerate(random_steps(environments, 130), start=1):
+        for number, step in enumerate(random_steps(environments, 65), start=1):
             rows = environments.state()["environments"]
             if {row["steps"] for row in rows} == {0}:
                 assert step.restarted.all()
@@ -361,7 +361,7 @@ def saved(environments: Environments) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize(("num_envs", "stop_after"), [(1, 0), (1, 263), (2, 300)])
+@pytest.mark.parametrize(("num_envs", "stop_after"), [(1, 0), (1, 263), (2, 235)])
 def test_restored_environments_go_on_bit_for_bit(
     build: Build, num_envs: int, stop_after: int
 ) -> None:
@@ -375,7 +375,7 @@ def test_restored_environments_go_on_bit_for_bit(
     for step in play(original, stop_after):
         observation = step.observation
     state = saved(original)
-    expected = play(original, 300, seed=1)
+    expected = play(original, 240, seed=1)
     assert sum(int(step.terminated.sum()) for step in expected) >= num_envs
     seeded_times = [entry["seeded_times"] for entry in state["environments"]]
     if stop_after:
@@ -388,7 +388,7 @@ def test_restored_environments_go_on_bit_for_bit(
     assert again.tobytes() == observation.tobytes()
     assert progress[-1] == (max(entry["steps"] for entry in state["environments"]),) * 2
     assert saved(restored) == state
-    assert_same_steps(play(restored, 300, seed=1), expected)
+    assert_same_steps(play(restored, 240, seed=1), expected)
     later = [entry["seeded_times"] for entry in saved(restored)["environments"]]
     assert all(after > before for before, after in zip(seeded_times, later, strict=True))
 

@@ -16,9 +16,9 @@ from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
 from dqn_zoo.training.starting import TrainOptions, train
 
 TINY = {
-    "n_timesteps": 300, "learning_starts": 100, "buffer_size": 200, "batch_size": 4,
-    "network": "small", "max_frames": 200, "eval_freq": 100, "eval_episodes": 1,
-    "log_interval": 50, "device": "cpu", "num_threads": 1,
+    "n_timesteps": 180, "learning_starts": 60, "buffer_size": 200, "batch_size": 4,
+    "network": "small", "max_frames": 120, "eval_freq": 90, "eval_episodes": 1,
+    "log_interval": 45, "device": "cpu", "num_threads": 1,
 }  # fmt: skip
 NASTY = "</script><img src=x onerror=alert(1)>"
 PLAYED = {
@@ -84,11 +84,11 @@ def test_the_page_holds_everything_and_nothing_in_it_can_end_its_data(page):
     assert groups.keys() == {"dqn", "double"}
     assert len(groups["dqn"]["runs"]) == 2
     assert [row["seed"] for row in data["results"]] == [1, 2, 1, 2]
-    assert data["results"][0]["steps"] == 300
+    assert data["results"][0]["steps"] == 180
     assert data["results"][0]["played"][0]["interval"] == [11.25, 13.75]
     assert data["settings"]["differing"] == ["algo", "bootstrap"]
     assert [len(column["runs"]) for column in data["settings"]["columns"]] == [2, 2]
-    assert data["settings"]["shared"]["n_timesteps"] == 300
+    assert data["settings"]["shared"]["n_timesteps"] == 180
     assert len(data["films"]) == 1
     assert data["aggregates"][0]["human_normalised"].keys() == {"dqn", "double"}
     text = page.read_text()
@@ -117,7 +117,7 @@ def test_agents_that_came_with_the_package_are_no_runs_of_the_user(tmp_path, cap
 
 
 def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):
-    config = resolve(env="Pong", overrides=TINY | {"n_timesteps": 120, "eval_freq": 0}).config
+    config = resolve(env="Pong", overrides=TINY | {"n_timesteps": 80, "eval_freq": 0}).config
     run = train(config, log_folder=tmp_path, options=TrainOptions(progress=False)).run
     run.episodes_file.unlink()
     file = tmp_path / "report.html"
@@ -199,9 +199,9 @@ def test_curves_are_read_by_mouse_and_keyboard_and_toggled(opened):
     assert re.match(r"[\d.]+ steps: double [\d.,-]+ \(.*\); dqn ", by_mouse)
     picture.focus()
     opened.keyboard.press("Home")
-    assert says.inner_text().startswith("2.5 steps: ")
+    assert says.inner_text().startswith("1.5 steps: ")
     opened.keyboard.press("End")
-    assert says.inner_text().startswith("300 steps: ")
+    assert says.inner_text().startswith("180 steps: ")
     toggle = opened.get_by_role("button", name="double")
     toggle.focus()
     opened.keyboard.press("Enter")

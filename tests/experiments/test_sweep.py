@@ -32,11 +32,13 @@ TINY = {
 VARIANTS = [Variant("dqn", "dqn", {}), Variant("double", "dqn", {"bootstrap": "double"})]
 
 
-def sweep_in(folder: Path, *, num_seeds: int = 2, games=("Pong", "Breakout"), **settings) -> Sweep:
+def sweep_in(
+    folder: Path, *, num_seeds: int = 2, games=("Pong", "Breakout"), variants=VARIANTS, **settings
+) -> Sweep:
     plan = make_plan(
         games=list(games),
         num_seeds=num_seeds,
-        variants=VARIANTS,
+        variants=variants,
         settings=TINY | settings,
         episodes=2,
     )
@@ -80,7 +82,10 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.timeout(300)
 def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_path):
-    smaller = {"games": ["Pong"], "n_timesteps": 400, "eval_freq": 200, "save_freq": 100}
+    smaller = {
+        "games": ["Pong"], "num_seeds": 3, "variants": VARIANTS[:1],
+        "n_timesteps": 200, "eval_freq": 120, "save_freq": 50, "max_frames": 100,
+    }  # fmt: skip
     undisturbed = sweep_in(tmp_path / "undisturbed", **smaller)
     for job in undisturbed.plan.jobs():
         assert run_job(undisturbed, job) == 0
@@ -114,7 +119,7 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     again = Child("dqn_zoo.cli.bench", flags)
     said = again.wait(200)
     assert again.returncode == 0, said
-    assert f"4 jobs in {sweep.folder}, {len(done)} of them done" in said
+    assert f"3 jobs in {sweep.folder}, {len(done)} of them done" in said
     assert all(sweep.run(job).model_file.stat().st_mtime_ns == at for job, at in written.items())
     assert scores(sweep) == scores(undisturbed)
     assert as_markdown(summarize_sweep(sweep)) == as_markdown(summarize_sweep(undisturbed))
@@ -243,7 +248,7 @@ def test_a_job_that_is_done_is_not_started(tmp_path, quick):
 
 
 def test_a_job_waits_for_the_process_that_still_saves_its_run(tmp_path, monkeypatch):
-    sweep = sweep_in(tmp_path / "sweep", n_timesteps=200, eval_freq=0)
+    sweep = sweep_in(tmp_path / "sweep", n_timesteps=120, eval_freq=0)
     job = sweep.plan.jobs()[0]
     assert run_job(sweep, job) == 0
     sweep.results_file(job, "last").unlink()
@@ -262,7 +267,7 @@ def test_a_job_waits_for_the_process_that_still_saves_its_run(tmp_path, monkeypa
 
 
 def test_a_start_that_left_an_empty_folder_is_made_again(tmp_path):
-    sweep = sweep_in(tmp_path / "sweep", n_timesteps=200, eval_freq=0)
+    sweep = sweep_in(tmp_path / "sweep", n_timesteps=120, eval_freq=0)
     job = sweep.plan.jobs()[0]
     sweep.run(job).path.mkdir(parents=True)
     assert run_job(sweep, job) == 0

@@ -62,12 +62,12 @@ def test_every_recipe_solves_the_chain_with_its_own_loss_head_and_replay(algo):
     sampler = build_sampler(config, torch.device("cpu"))
     sampler.add(torch.arange(9))
     draws = np.random.default_rng(1)
-    for update in range(600):
-        rows, weight = sampler.draw(range(9), 18, draws, step=update * config.n_timesteps // 600)
+    for update in range(300):
+        rows, weight = sampler.draw(range(9), 18, draws, step=update * config.n_timesteps // 300)
         batch = Batch(*(field[rows] for field in CHAIN))._replace(weight=weight)
-        rate = 1e-2 if update < 300 else 2e-3 if update < 500 else 5e-4
+        rate = 1.5e-2 if update < 160 else 3e-3 if update < 250 else 6e-4
         sampler.update(rows, learner.update(batch, rate))
-        if update % 8 == 0:
+        if update % 4 == 0:
             learner.sync_target()
     expected = soft_values(config) if config.bootstrap == "soft" else HARD_VALUES
     values = learner.online.q_values(lit_pixels(0, 1, 2).numpy())

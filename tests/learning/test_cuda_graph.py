@@ -341,7 +341,7 @@ def test_a_run_with_recorded_updates_ends_with_the_bits_of_an_eager_one(
 
 def test_minibatches_gathered_together_leave_the_bits_of_a_run_as_they_are(tmp_path, monkeypatch):
     quiet = TrainOptions(progress=False)
-    config = config_of(n_envs=8, train_freq=3)  # 2 or 3 updates after a vector step
+    config = config_of(n_envs=5, train_freq=2)  # 2 or 3 updates after a vector step
     apart = train(config, log_folder=tmp_path, options=quiet)
     shares, real = [], Learner.update
 

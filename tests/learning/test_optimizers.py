@@ -99,7 +99,7 @@ def test_a_weight_without_gradient_is_not_passed_over():
 
 def test_training_does_not_import_the_compiler(tmp_path):
     arguments = [
-        *("--env", "Pong", "-n", "30", "-f", str(tmp_path), "--no-progress", "--num-threads", "1"),
+        *("--env", "Pong", "-n", "14", "-f", str(tmp_path), "--no-progress", "--num-threads", "1"),
         *("--set=learning_starts=10", "--set=buffer_size=100", "--set=batch_size=2"),
     ]
     program = (

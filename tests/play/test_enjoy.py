@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.children import Child
 from support.network_makers import file_bytes
 from support.run_makers import make_run, weights_of
 
@@ -423,31 +424,25 @@ def test_a_progress_bar_is_shown_on_request(
 
 
 def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> None:
-    command = [*ENJOY, "--episodes", "500", "--epsilon", "1", "--num-threads", "1"]
-    command += ["--record", "--record-seconds", "5"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("game   2"):
-                process.send_signal(signal.SIGINT)
-                break
-        lines += process.stdout.readlines()
-        errors = process.stderr.read()
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    child = Child(
+        "dqn_zoo.cli.enjoy",
+        [
+            *("-f", str(run.path.parents[1]), "--episodes", "500", "--epsilon", "1"),
+            *("--num-threads", "1", "--record", "--record-seconds", "5"),
+        ],
+    )
+    deadline = time.monotonic() + 60
+    while "game   2" not in child.output():
+        assert time.monotonic() < deadline, child.output()
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    output = child.wait(60)
+    assert child.returncode == 130
+    assert "Traceback" not in output
+    lines = output.splitlines()
     # An interrupt while a line is being written may write it twice.
     finished = len({line for line in lines if line.startswith("game")})
-    assert f"  played         {finished} games of Breakout\n" in lines
+    assert f"  played         {finished} games of Breakout" in lines
     assert any(line.startswith("interrupted: ") for line in lines)
     assert not run.results_file.exists()
     assert len(list((run.path / "videos").glob("best-model-*.mp4"))) == 1
@@ -457,7 +452,7 @@ def test_ctrl_c_reports_the_finished_games_and_writes_no_results(run: Run) -> No
 def test_fewer_games_do_not_replace_more_of_the_same_weights_by_the_same_rules(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = ["--epsilon", "1", "--no-render"]
+    short = ["--epsilon", "1", "--no-render", "--n-envs", "1"]
     settings = run.config_file.read_text()
     run.config_file.write_text(settings.replace("max_frames: null", "max_frames: 200"))
 
@@ -466,19 +461,19 @@ def test_fewer_games_do_not_replace_more_of_the_same_weights_by_the_same_rules(
         number: int = results_of(run)["n_eval_episodes"]
         return number
 
-    assert number_kept(*short, "--episodes", "3") == 3
-    assert number_kept(*short, "--episodes", "2") == 3
-    assert f"{run.results_file.name} keeps its 3 games" in capsys.readouterr().out
-    elsewhere = tmp_path / "two.json"
-    assert number_kept(*short, "--episodes", "2", "--output", str(elsewhere)) == 3
-    assert json.loads(elsewhere.read_text())["n_eval_episodes"] == 2
-    assert number_kept(*short, "--episodes", "3", "--seed", "9") == 3
+    assert number_kept(*short, "--episodes", "2") == 2
+    assert number_kept(*short, "--episodes", "1") == 2
+    assert f"{run.results_file.name} keeps its 2 games" in capsys.readouterr().out
+    elsewhere = tmp_path / "one.json"
+    assert number_kept(*short, "--episodes", "1", "--output", str(elsewhere)) == 2
+    assert json.loads(elsewhere.read_text())["n_eval_episodes"] == 1
+    assert number_kept(*short, "--episodes", "2", "--seed", "9") == 2
     assert results_of(run)["seed"] == 9  # as many are the newer ones
-    assert number_kept(*short, "--episodes", "2", "--load-last") == 3  # kept beside it
+    assert number_kept(*short, "--episodes", "1", "--load-last") == 2  # kept beside it
     assert number_kept("--epsilon", "0.01", "--no-render", "--episodes", "1", "--load-last") == 1
     assert "results.json\n" in capsys.readouterr().out  # by the run's own rules
     run.results_file.write_text("[]")
-    assert number_kept(*short, "--episodes", "1") == 3  # which were kept beside it
+    assert number_kept(*short, "--episodes", "1") == 2  # which were kept beside it
 
 
 def break_weights(run: Run) -> None:

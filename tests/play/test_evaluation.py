@@ -58,7 +58,7 @@ def without_place(game: Game) -> Game:
 
 
 def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
-    short = settings(0.1, max_frames=600)
+    short = settings(0.5, max_frames=400)
     seeds = enjoy_seeds(3, 4)
     alone = evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=1)
     for num_envs, num_threads in ((2, 1), (9, 0), (3, 2), (2, 9)):
@@ -78,7 +78,7 @@ def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
 
 @pytest.mark.parametrize("backend", ["vector", "gymnasium"])
 def test_a_recorded_seed_plays_its_game_again(backend: str) -> None:
-    sticky = settings(0.2, backend=backend, action_repeat_probability=0.25, max_frames=800)
+    sticky = settings(0.5, backend=backend, action_repeat_probability=0.25, max_frames=480)
     games = evaluate(seeing, game=GAME, settings=sticky, seeds=enjoy_seeds(0, 3), num_envs=2)
     for game in games:
         (again,) = evaluate(seeing, game=GAME, settings=sticky, seeds=[game.seed])
@@ -89,7 +89,7 @@ def test_a_recorded_seed_plays_its_game_again(backend: str) -> None:
 def test_an_environment_with_short_games_plays_no_more_games_than_the_others() -> None:
     random_play: dict[str, Any] = {"game": "Breakout", "settings": settings(1.0)}
     agent = always(0, num_actions=4)
-    games = evaluate(agent, **random_play, seeds=evaluation_seeds(1, 0, 6), num_envs=3)
+    games = evaluate(agent, **random_play, seeds=evaluation_seeds(3, 0, 4), num_envs=2)
     by_length = sorted(games, key=lambda game: game.length_steps)
     short, long = by_length[:2], by_length[-2:]
     seeds = [game.seed for pair in zip(short, long, strict=True) for game in pair]
@@ -127,7 +127,7 @@ def test_observations_of_finished_environments_are_not_valued() -> None:
 
 
 def test_epsilon_zero_always_takes_the_best_action() -> None:
-    greedy = settings(0.0, max_frames=800)
+    greedy = settings(0.0, max_frames=320)
     seed = enjoy_seeds(11, 1)[0]
     (game,) = evaluate(seeing, game=GAME, settings=greedy, seeds=[seed])
 
@@ -145,13 +145,13 @@ def test_epsilon_zero_always_takes_the_best_action() -> None:
 
 
 def test_epsilon_one_never_listens_to_the_agent() -> None:
-    chance = settings(1.0, max_frames=800)
+    chance = settings(1.0, max_frames=320)
     seeds = enjoy_seeds(2, 2)
     one, other = (
         evaluate(always(action), game=GAME, settings=chance, seeds=seeds) for action in (1, 4)
     )
     assert one == other
-    certain = settings(0.0, max_frames=800)
+    certain = settings(0.0, max_frames=320)
     one, other = (
         evaluate(always(action), game=GAME, settings=certain, seeds=seeds) for action in (1, 4)
     )
@@ -160,7 +160,7 @@ def test_epsilon_one_never_listens_to_the_agent() -> None:
 
 def test_exploration_differs_from_game_to_game() -> None:
     # The emulator has nothing to draw here, so only exploration can tell the games apart.
-    bare = settings(1.0, noop_max=0, max_frames=800)
+    bare = settings(1.0, noop_max=0, max_frames=400)
     games = evaluate(always(0), game=GAME, settings=bare, seeds=enjoy_seeds(0, 4), num_envs=2)
     assert len({game.score for game in games}) > 1
 
@@ -189,14 +189,14 @@ def test_a_game_that_meets_the_frame_cap_is_marked_as_truncated() -> None:
 
 def test_scores_are_raw() -> None:
     games = evaluate(
-        always(1), game=GAME, settings=settings(0.5, max_frames=1600), seeds=enjoy_seeds(0, 2)
+        always(1), game=GAME, settings=settings(0.5, max_frames=800), seeds=enjoy_seeds(0, 2)
     )
     assert all(game.score % 5 == 0 and game.score >= 5 for game in games)  # invaders: 5 to 30 each
 
 
 def test_every_game_is_reported_as_it_ends() -> None:
     heard: list[Game] = []
-    short = settings(1.0, max_frames=800)
+    short = settings(1.0, max_frames=240)
     games = evaluate(
         always(0),
         game=GAME,
@@ -209,7 +209,7 @@ def test_every_game_is_reported_as_it_ends() -> None:
 
 
 def evaluate_in_two_threads(q_values: QValues, **callbacks: Any) -> list[Game]:
-    short = settings(0.5, max_frames=600)
+    short = settings(0.5, max_frames=200)
     return evaluate(
         q_values,
         game=GAME,

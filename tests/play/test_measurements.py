@@ -190,7 +190,9 @@ def test_the_commands_use_what_was_measured(run, monkeypatch, capsys):
     keep(run, 100, 5.0)
     assert push.main(["--dry-run", "--no-render", "--num-threads", "1"]) == 0
     said = capsys.readouterr().out
-    assert "already played: 100 games, logs/dqn/Breakout_1/results.json (--fresh" in said
+    assert (
+        "already played: 100 games of best model, logs/dqn/Breakout_1/results.json (--fresh" in said
+    )
     card = Path("logs/dqn/Breakout_1/hub/dqn-Breakout/README.md").read_text()
     assert "**5.00 +/- 0.00** points over 100 full games" in card
     keep(run, 100, 0.0)  # what the agent scores in two games of 120 frames

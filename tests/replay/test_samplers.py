@@ -119,7 +119,7 @@ def test_the_search_reads_a_number_of_nodes_that_grows_with_the_logarithm():
 
 
 def test_rows_come_in_proportion_to_their_priorities_while_these_change():
-    exponent, count, rounds = 0.6, 40, 3_000
+    exponent, count, rounds = 0.6, 40, 2_000
     sampler = prioritized(count, exponent=exponent)
     sampler.add(torch.arange(count))
     generator = np.random.default_rng(1)
@@ -213,7 +213,7 @@ def test_a_saved_sampler_goes_on_identically():
 @given(
     num_envs=st.integers(1, 4),
     n_steps=st.sampled_from([1, 3, 5]),
-    capacity=st.integers(5, 90),
+    capacity=st.integers(5, 40),
     end_chance=st.sampled_from([0.02, 0.5, 0.95]),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -230,7 +230,7 @@ def test_priorities_stay_with_their_rows_in_several_environments_with_n_steps(
     generator = np.random.default_rng(seed + 1)
     twin: dict[tuple[int, ...], float] = {}  # newest frame and successor of a row -> its priority
     largest = 1.0
-    for _ in range(80):
+    for _ in range(50):
         rows = accumulator.add(stream.step())
         replay.add(rows)
         shown = shown_by(replay, torch.from_numpy(rows.observation), rows.next_observation)

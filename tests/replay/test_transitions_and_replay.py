@@ -110,7 +110,7 @@ def test_transitions_equal_the_naive_reading_of_the_history(num_envs, n_steps, l
 @given(
     num_envs=st.integers(1, 4),
     n_steps=st.sampled_from([1, 3, 5]),
-    capacity=st.integers(5, 120),
+    capacity=st.integers(5, 50),
     end_chance=st.sampled_from([0.02, 0.5, 0.95]),
     sampler=st.sampled_from(sorted(SAMPLERS)),
     seed=st.integers(0, 2**32 - 1),
@@ -123,7 +123,7 @@ def test_no_valid_row_ever_shows_an_overwritten_frame(
     accumulator.reset(stream.reset())
     twin: list[tuple] = []
     draws = np.random.default_rng(seed + 1)
-    for _ in range(150):
+    for _ in range(70):
         rows = accumulator.add(stream.step())
         replay.add(rows)
         twin += keys_of_rows(replay, rows)

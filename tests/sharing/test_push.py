@@ -38,7 +38,7 @@ PUBLISHED = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Run:
     """A finished run, with things in its folder that are nobody's business."""
-    run = make_run(tmp_path_factory.mktemp("master"), network="small", max_frames=500)
+    run = make_run(tmp_path_factory.mktemp("master"), network="small", max_frames=240)
     config = load_config(run.config_file)
     run.model_file.write_bytes(weights_of(1, 3_000, config))
     run.best_model_file.write_bytes(weights_of(2, 2_000, config))
@@ -127,7 +127,7 @@ def test_the_card_is_read_by_what_reads_cards_of_the_course(computer, hub):
     (model,) = card["model-index"]
     (result,) = model["results"]
     assert result["dataset"]["type"] == result["dataset"]["name"] == "BreakoutNoFrameskip-v4"
-    assert result["dataset"]["args"]["protocol"] == "zoo with max_frames 500"
+    assert result["dataset"]["args"]["protocol"] == "zoo with max_frames 240"
     (metric,) = result["metrics"]
     assert metric["type"] == "mean_reward"
     mean, std = (float(number) for number in metric["value"].split(" +/- "))
@@ -136,7 +136,7 @@ def test_the_card_is_read_by_what_reads_cards_of_the_course(computer, hub):
     text = files["README.md"].decode()
     for said in (
         f"mean - std, as the Hugging Face course counts: **{results['mean_minus_std']:.2f}**",
-        "zoo with max_frames 500",
+        "zoo with max_frames 240",
         "| epsilon | 0.01 |",
         "3 full games, raw scores, seed 0",
         "2,000 (8,000 frames)",  # of the best model

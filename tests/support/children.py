@@ -22,8 +22,14 @@ _CONTEXT.set_forkserver_preload(
     # Not huggingface_hub: it reads its variables when it is imported.
     [
         "dqn_zoo.training.starting",
-        "dqn_zoo.play.evaluation",
+        "dqn_zoo.cli.train",
+        "dqn_zoo.cli.enjoy",
+        "dqn_zoo.cli.push",
         "dqn_zoo.play.film",
+        "dqn_zoo.play.session",
+        "dqn_zoo.sharing.push",
+        "dqn_zoo.sharing.pull",
+        "dqn_zoo.sharing.verify",
         "httpx2",
         "httpcore2",
         "matplotlib.pyplot",

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import itertools
 import json
 import math
 import shutil
@@ -18,16 +19,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load
-from support.children import Child
 
 from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.algorithms.replay_q import ReplayQ
+from dqn_zoo.cli.train import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import RunLog
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system import machine
@@ -61,6 +63,18 @@ def config_of(**changes):
     return resolve(env="Breakout", overrides=SMALL | changes).config
 
 
+@pytest.fixture(scope="module")
+def master(tmp_path_factory) -> Run:
+    """A run of `config_of()`, trained to its end."""
+    return train(config_of(), log_folder=tmp_path_factory.mktemp("master"), options=QUIET).run
+
+
+@pytest.fixture
+def finished(master, tmp_path) -> Run:
+    """The same run in a folder of its own, so that it can be resumed and spoiled."""
+    return Run(shutil.copytree(master.path, tmp_path / "dqn" / master.path.name))
+
+
 def advance(trainer: Trainer, steps: int) -> None:
     """Train on for so many steps, without duties."""
     algorithm = trainer.algorithm
@@ -78,7 +92,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("n_envs", [1, 3, 8])
+@pytest.mark.parametrize("n_envs", [1, 3, 6])
 @pytest.mark.parametrize(("train_freq", "gradient_steps"), [(4, 1), (5, 2), (16, 3)])
 def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, gradient_steps):
     changes = {"n_envs": n_envs, "train_freq": train_freq, "gradient_steps": gradient_steps}
@@ -120,11 +134,11 @@ def test_the_weights_do_not_move_before_learning_starts(tmp_path):
 
 
 def test_evaluations_change_nothing_in_the_training(tmp_path):
-    frequent = train(
-        config_of(eval_freq=80, eval_episodes=2, max_frames=200), log_folder=tmp_path, options=QUIET
-    )
-    never = train(config_of(max_frames=200), log_folder=tmp_path, options=QUIET)
-    assert len(rows(frequent.run.evaluations_file)) == 3
+    short = config_of(n_timesteps=140, max_frames=200)
+    evaluated = short.model_copy(update={"eval_freq": 70, "eval_episodes": 1})
+    frequent = train(evaluated, log_folder=tmp_path, options=QUIET)
+    never = train(short, log_folder=tmp_path, options=QUIET)
+    assert len(rows(frequent.run.evaluations_file)) == 2
     assert rows(never.run.evaluations_file) == []
     assert frequent.run.model_file.read_bytes() == never.run.model_file.read_bytes()
     assert frequent.run.best_model_file.exists()
@@ -141,34 +155,39 @@ def test_a_minute_in_and_a_minute_of_learning_in_there_is_a_checkpoint_that_chan
         return write_checkpoint(folder, step, files, **options)
 
     monkeypatch.setattr("dqn_zoo.training.duties.write_checkpoint", note)
-    late = train(config_of(save_freq=200), log_folder=tmp_path, options=QUIET)
-    assert saved == [200, 240]
+    config = config_of(n_timesteps=140, save_freq=120)
+    late = train(config, log_folder=tmp_path, options=QUIET)
+    assert saved == [120, 140]
     saved.clear()
     monkeypatch.setattr("dqn_zoo.training.duties.EARLY_S", 0.0)
-    early = train(config_of(save_freq=200), log_folder=tmp_path, options=QUIET)
+    early = train(config, log_folder=tmp_path, options=QUIET)
     first, learned, *others = saved
-    assert (first < 96 < learned <= 104, others) == (True, [200, 240])
+    assert (first < 96 < learned <= 104, others) == (True, [120, 140])
     assert early.run.model_file.read_bytes() == late.run.model_file.read_bytes()
-    newest = [run.checkpoint(240) for run in (early.run, late.run)]
+    newest = [run.checkpoint(140) for run in (early.run, late.run)]
     for name in ("rows.z", "target.safetensors", "optimizer.pt"):
         assert len({(checkpoint / name).read_bytes() for checkpoint in newest}) == 1
     saved.clear()
-    train(config_of(save_freq=0), log_folder=tmp_path, options=QUIET)
-    assert saved == [240]
+    train(config.model_copy(update={"save_freq": 0}), log_folder=tmp_path, options=QUIET)
+    assert saved == [140]
 
 
 def test_the_best_model_is_the_one_of_the_best_evaluation(tmp_path):
     outcome = train(
-        config_of(eval_freq=40, eval_episodes=2, max_frames=200, learning_rate=0.05),
+        config_of(
+            n_timesteps=150, learning_starts=50, eval_freq=30, eval_episodes=1, max_frames=240,
+            learning_rate=0.01, seed=8,
+        ),
         log_folder=tmp_path,
         options=QUIET,
-    )
+    )  # fmt: skip
     evaluations = rows(outcome.run.evaluations_file)
     means = [float(row["mean"]) for row in evaluations]
     marked = [int(row["steps"]) for row in evaluations if row["is_best"] in ("True", "1")]
     best = marked[-1]
-    assert marked[0] == 120, "no evaluation before learning starts, at step 96, can be the best"
-    assert best == int(evaluations[means.index(max(means[2:]), 2)]["steps"])
+    assert marked[0] == 60, "no evaluation before learning starts, at step 50, can be the best"
+    assert best == int(evaluations[means.index(max(means[1:]), 1)]["steps"])
+    assert best not in (60, 150), "neither the first nor the last"
     header = outcome.run.best_model_file.read_bytes()[:400]
     assert f'\\"steps\\": {best}'.encode() in header
 
@@ -188,17 +207,16 @@ def test_progress_rows_count_steps_frames_updates_and_epsilon(tmp_path):
     assert [row["loss"] != "" for row in table] == [False, False, True, True, True, True]
 
 
-def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_path):
-    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+def test_starting_from_given_weights_starts_at_step_0_with_those_weights(tmp_path, finished):
     second = train(
         config_of(n_timesteps=100, learning_starts=99, exploration_fraction=1.0),
         log_folder=tmp_path,
-        trained_agent=first.run.path,
+        trained_agent=finished.path,
         options=QUIET,
     )
     assert second.run.path.name == "Breakout_2"
     tail = 1_000_000  # bytes of weights, behind the header with the step
-    assert second.run.model_file.read_bytes()[-tail:] == first.run.model_file.read_bytes()[-tail:]
+    assert second.run.model_file.read_bytes()[-tail:] == finished.model_file.read_bytes()[-tail:]
 
 
 def forget_the_end(run):
@@ -208,21 +226,19 @@ def forget_the_end(run):
     run.manifest_file.write_text(json.dumps(manifest))
 
 
-def test_a_kill_between_the_last_checkpoint_and_the_last_weights_can_be_resumed(tmp_path):
-    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
-    weights = outcome.run.model_file.read_bytes()
-    forget_the_end(outcome.run)
-    outcome.run.model_file.unlink()
-    again = resume(outcome.run, load_config(outcome.run.config_file), options=QUIET)
+def test_a_kill_between_the_last_checkpoint_and_the_last_weights_can_be_resumed(finished):
+    weights = finished.model_file.read_bytes()
+    forget_the_end(finished)
+    finished.model_file.unlink()
+    again = resume(finished, load_config(finished.config_file), options=QUIET)
     assert again.reason == "finished"
-    assert outcome.run.model_file.read_bytes() == weights
+    assert finished.model_file.read_bytes() == weights
 
 
 def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_it_was(
-    tmp_path, monkeypatch, capsys
+    finished, monkeypatch, capsys
 ):
-    run = train(config_of(), log_folder=tmp_path, options=QUIET).run
-    config = load_config(run.config_file)
+    run, config = finished, load_config(finished.config_file)
     longer = replace(QUIET, until_steps=280)
     manifest = run.manifest_file.read_bytes()
     with monkeypatch.context() as patch:
@@ -237,19 +253,19 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
 
 
 def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
-    config = config_of(eval_freq=240, eval_episodes=1, max_frames=200)
+    config = config_of(n_timesteps=120, eval_freq=120, eval_episodes=1, max_frames=200)
     whole = train(config, log_folder=tmp_path, options=QUIET)
     asked = 0
 
     def stop_when_asked_late(self):
         nonlocal asked
         asked += 1
-        return "SIGTERM" if asked > 242 else None  # once per step, then in the evaluation
+        return "SIGTERM" if asked > 122 else None  # once per step, then in the evaluation
 
     monkeypatch.setattr("dqn_zoo.system.signals.Stop.reason", stop_when_asked_late)
     stopped = train(config, log_folder=tmp_path, options=QUIET)
     monkeypatch.undo()
-    assert (stopped.steps, stopped.reason) == (240, "SIGTERM")
+    assert (stopped.steps, stopped.reason) == (120, "SIGTERM")
     assert rows(stopped.run.evaluations_file) == []
     again = resume(stopped.run, config, options=QUIET)
     assert again.reason == "finished"
@@ -258,56 +274,58 @@ def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, mon
         assert (stopped.run.path / name).read_bytes() == (whole.run.path / name).read_bytes()
 
 
-def test_a_larger_n_is_remembered_and_a_smaller_one_refused(tmp_path):
-    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
-    config = load_config(outcome.run.config_file)
+def test_a_larger_n_is_remembered_and_a_smaller_one_refused(finished, monkeypatch):
+    config = load_config(finished.config_file)
     with pytest.raises(UserError, match="only a larger -n"):
-        resume(outcome.run, config, options=TrainOptions(until_steps=100, progress=False))
+        resume(finished, config, options=TrainOptions(until_steps=100, progress=False))
     with pytest.raises(UserError, match="give a larger -n"):
-        resume(outcome.run, config, options=QUIET)
-    further = TrainOptions(until_steps=100_000, time_limit_s=4.0, progress=False)
-    stopped = resume(outcome.run, config, options=further)
+        resume(finished, config, options=QUIET)
+
+    def resume_for_a_while(**options):
+        asked = itertools.count(1)  # once per step, twice in a replay
+        over = lambda stop: "time_limit" if next(asked) > 30 else None  # noqa: E731
+        monkeypatch.setattr(Stop, "reason", over)
+        return resume(finished, config, options=replace(QUIET, **options))
+
+    stopped = resume_for_a_while(until_steps=100_000)
     assert stopped.reason == "time_limit"
-    again = resume(outcome.run, config, options=TrainOptions(time_limit_s=4.0, progress=False))
+    again = resume_for_a_while()
     assert again.reason == "time_limit"
     assert again.steps > stopped.steps > 240
 
 
-def test_checkpoints_that_were_removed_during_a_run_are_written_anew(tmp_path):
-    outcome = train(config_of(), log_folder=tmp_path, options=QUIET)
-    config = load_config(outcome.run.config_file)
+def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
+    config = load_config(finished.config_file)
     trainer = Trainer(complete(config))
-    checkpoint, _ = newest_checkpoint(outcome.run.checkpoints)
+    checkpoint, _ = newest_checkpoint(finished.checkpoints)
     restore(trainer, checkpoint)
-    log = RunLog(outcome.run, tensorboard_folder=None, warn=print)
+    log = RunLog(finished, tensorboard_folder=None, warn=print)
     display = make_display(False, Heading(name="run", n_timesteps=240))
-    keeper = Duties(trainer, outcome.run, log, display, Stop(None), previous=checkpoint)
-    shutil.rmtree(outcome.run.checkpoints)
+    keeper = Duties(trainer, finished, log, display, Stop(None), previous=checkpoint)
+    shutil.rmtree(finished.checkpoints)
     trainer.algorithm.steps += 1
     keeper.save_at_the_end()
     trainer.close()
     log.close()
-    verified, _ = newest_checkpoint(outcome.run.checkpoints)
+    verified, _ = newest_checkpoint(finished.checkpoints)
     assert verified.step == 241
 
 
-def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_path):
-    first = train(config_of(), log_folder=tmp_path, options=QUIET)
-    config = config_of(n_timesteps=200, learning_starts=150, max_frames=300)
-    whole = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
-    killed = train(config, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_path, finished):
+    config = config_of(n_timesteps=120, learning_starts=100, max_frames=200)
+    whole = train(config, log_folder=tmp_path, trained_agent=finished.path, options=QUIET)
+    killed = train(config, log_folder=tmp_path, trained_agent=finished.path, options=QUIET)
     forget_the_end(killed.run)
     shutil.rmtree(killed.run.checkpoints)
     again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
-    assert again.steps == 200
+    assert again.steps == 120
     assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()
 
 
-def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path):
-    first = train(config_of(), log_folder=tmp_path, options=QUIET)
+def test_weights_of_another_game_are_refused_and_leave_no_folder(tmp_path, finished):
     pong = resolve(env="Pong", overrides=SMALL).config
     with pytest.raises(UserError, match="weights decide among 4 actions and Pong has 6: give the"):
-        train(pong, log_folder=tmp_path, trained_agent=first.run.path, options=QUIET)
+        train(pong, log_folder=tmp_path, trained_agent=finished.path, options=QUIET)
     assert [path.name for path in (tmp_path / "dqn").iterdir()] == ["Breakout_1"]
 
 
@@ -433,27 +451,28 @@ def test_the_second_interrupt_quits_at_once():
     process.stdout.close()
 
 
-def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path):
-    settings = [f"--set={key}={value}" for key, value in (SMALL | {"save_freq": 40}).items()]
+def test_a_full_disk_costs_a_checkpoint_and_the_one_before_survives(tmp_path, capsys):
     resource = pytest.importorskip("resource")  # not on Windows
-    start = ["--env", "Breakout", "--algo", "dqn", "--no-progress", "-f", str(tmp_path), *settings]
-    Child("dqn_zoo.cli.train", start).wait(60)
-    run = tmp_path / "dqn" / "Breakout_1"
-    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    config = config_of(n_timesteps=120, save_freq=40)
+    run = train(config, log_folder=tmp_path, options=QUIET).run
+    before = {path: path.read_bytes() for path in run.checkpoints.rglob("*.*")}
+    command = ["--resume", str(run.path), "--no-progress", "-n", "160"]
+    capsys.readouterr()
 
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-
-    resume = ["--resume", str(run), "--no-progress", "-n", "320"]
-    command = [sys.executable, "-m", "dqn_zoo.cli.train", *resume]
-    full = subprocess.run(command, preexec_fn=no_room, capture_output=True, text=True, check=False)
-    assert full.returncode == 2
-    assert "the one at step 240 is untouched" in full.stdout
-    assert "could not be written" in full.stderr
-    assert "Traceback" not in full.stderr
-    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == before
-    assert "resumed" in Child("dqn_zoo.cli.train", resume).wait(60)
-    assert [row["steps"] for row in rows(run / "progress.csv")][-1] == "320"
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, unlimited[1]))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    printed, errors = capsys.readouterr()
+    assert "the one at step 120 is untouched" in printed
+    assert "could not be written" in errors
+    assert "Traceback" not in errors
+    assert {path: path.read_bytes() for path in run.checkpoints.rglob("*.*")} == before
+    assert main(command) == 0
+    assert "resumed" in capsys.readouterr().out
+    assert [row["steps"] for row in rows(run.progress_file)][-1] == "160"
 
 
 @pytest.mark.parametrize("eval_freq", [0, 240])
@@ -503,7 +522,10 @@ def test_best_weights_that_could_not_be_written_are_written_later(
         real(path, content)
 
     monkeypatch.setattr(duties, "replace_file", replace_file)
-    config = config_of(n_timesteps=240, eval_freq=240, save_freq=60 if is_saved_again else 0)
+    config = config_of(
+        n_timesteps=120, eval_freq=120, eval_episodes=1, max_frames=200,
+        save_freq=30 if is_saved_again else 0,
+    )  # fmt: skip
     outcome = train(config, log_folder=tmp_path, options=QUIET)
     assert failures
     [*_, newest] = sorted(outcome.run.checkpoints.glob("step_*[0-9]"))
@@ -532,7 +554,7 @@ def test_few_frames_are_under_way_to_a_slow_disk_and_none_after_a_failure(monkey
     trainer = Trainer(complete(config_of(buffer_size=1_000)))
     trainer.start()
     monkeypatch.setattr("dqn_zoo.replay.frame_files.CHUNK_FRAMES", 4)
-    advance(trainer, 480)
+    advance(trainer, 96)  # 24 chunks
     compressed = []
     real = zlib.compress
     monkeypatch.setattr(
