@@ -10,12 +10,15 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import LOSSES
 from dqn_zoo.play.agent import check_shapes
 from dqn_zoo.play.weights import find_weights, load_weights, weights_note
+from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run, find_run, is_checkpoint
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config
 from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system import shell
+
+MOST_LETTERS = 200  # of a word in a manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,18 @@ def find_given(path: Path, log_folder: Path) -> Given:
         return _given_file(path / Run(path).model_file.name)
     run = find_run(log_folder, run=str(path))
     return _given_by(run, find_weights(run, "best"))
+
+
+def name_of(given: Given) -> str:
+    """Say whose weights they are, without where they lie: a repository, a run, or a file."""
+    if given.source.config is None:
+        return given.file.name[:MOST_LETTERS]
+    run = Run(Path(given.source.name).absolute())
+    origin: Mapping[str, object] = read_manifest(run).get("origin") or {}
+    name = f"{run.path.parent.name}/{run.path.name}"
+    if "repo" in origin:
+        name = f"{origin['repo']}@{str(origin.get('commit'))[:8]}"
+    return f"{name}, {given.file.name}"[:MOST_LETTERS]
 
 
 def load_given(given: Given, config: Config) -> tuple[dict[str, Tensor], int]:

@@ -50,6 +50,7 @@ class Machine(TypedDict):
     memory_bytes: NotRequired[Count | None]
     versions: NotRequired[dict[Word, Word | None] | None]
     git: NotRequired[Git | None]
+    begins_with: NotRequired[Word | None]
 
 
 class Training(Machine):
@@ -114,6 +115,7 @@ def write_manifest(
     protocol: Mapping[str, Any],
     until_steps: int,
     tensorboard: Path | None = None,
+    begins_with: str | None = None,
 ) -> None:
     """Write the manifest of a new run, with its first invocation.
 
@@ -125,6 +127,7 @@ def write_manifest(
         protocol: The protocol with all of its values.
         until_steps: Steps that the run is to reach.
         tensorboard: Folder of the run's events, where it is not in the run folder.
+        begins_with: Whose weights it starts from, in words without a path; None: nobody's.
 
     Raises:
         UserError: The file cannot be written.
@@ -137,6 +140,7 @@ def write_manifest(
         **vars(setup),
         **describe_machine(),
         "command": shlex.join(command),
+        "begins_with": begins_with,
         "invocations": [_invocation(command, None, until_steps, [])],
     }
     _write(run, manifest)

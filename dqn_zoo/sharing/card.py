@@ -209,8 +209,10 @@ def _training_table(config: Config, training: Mapping[str, Any]) -> str:
     cores = training.get("cores")
     machine = [training.get("device"), training.get("cpu"), cores and f"{cores} cores"]
     versions = [f"{name} {version}" for name, version in (training.get("versions") or {}).items()]
+    parent = _literal(training.get("begins_with"))
     rows = [
         ("recipe", f"`{config.algo}`"),
+        *([] if parent is None else [("begins with", parent)]),
         ("steps", _known(steps and f"{steps:,} ({FRAMES_PER_STEP * steps:,} frames)")),
         ("wall-clock", _known(seconds and f"{seconds / 60:,.1f} minutes")),
         ("seed", _known(_literal(training.get("seed")))),

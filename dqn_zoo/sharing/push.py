@@ -51,7 +51,7 @@ manifest with its command lines, nothing that merely lies in the folder."""
 
 _TRAINING_KEYS = (
     "seed", "device", "num_threads", "precision", "python", "platform", "machine", "cpu", "cores",
-    "memory_bytes", "versions", "git",
+    "memory_bytes", "versions", "git", "begins_with",
 )  # fmt: skip
 
 

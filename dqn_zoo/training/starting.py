@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.given import find_given, load_given
+from dqn_zoo.play.given import find_given, load_given, name_of
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
 from dqn_zoo.runs.going_back import older_checkpoint, set_aside
 from dqn_zoo.runs.manifest import (
@@ -108,9 +108,10 @@ def train(
     check_memory(config)
     if announce is not None:
         announce(config)
-    given = None
+    given, parent = None, None
     if trained_agent is not None:
-        given = load_given(find_given(trained_agent, Path(log_folder)), config)
+        found = find_given(trained_agent, Path(log_folder))
+        given, parent = load_given(found, config), name_of(found)
     prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
@@ -132,6 +133,7 @@ def train(
                     protocol=asdict(protocol_from_config(config)),
                     until_steps=config.n_timesteps,
                     tensorboard=_tensorboard_folder(run, options),
+                    begins_with=parent,
                 )
                 goal = config.n_timesteps
                 with _invocation(trainer, run, options, stop, goal) as invocation:

@@ -32,6 +32,7 @@ from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.sharing.push import training_record
 from dqn_zoo.system import machine
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
@@ -315,6 +316,9 @@ def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_p
     config = config_of(n_timesteps=120, learning_starts=100, max_frames=200)
     whole = train(config, log_folder=tmp_path, trained_agent=finished.path, options=QUIET)
     killed = train(config, log_folder=tmp_path, trained_agent=finished.path, options=QUIET)
+    file = finished.best_model_file if finished.best_model_file.exists() else finished.model_file
+    told = training_record(whole.run, 240)["begins_with"]
+    assert told == f"{finished.path.parent.name}/{finished.path.name}, {file.name}"
     forget_the_end(killed.run)
     shutil.rmtree(killed.run.checkpoints)
     again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
