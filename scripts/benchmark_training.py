@@ -146,7 +146,7 @@ def own_contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
 
         yield Contender(
             name,
-            _traits(config.n_envs, config.num_threads, config.precision),
+            _traits(config.n_envs, settings["num_threads"] or "tried", config.precision),
             measure,
         )
 
@@ -224,7 +224,7 @@ def peer_contenders(python: Path, arguments: argparse.Namespace) -> Iterator[Con
         yield Contender(name, _traits(num_envs, arguments.num_threads, "float32"), measure)
 
 
-def _traits(num_envs: int, num_threads: int, precision: str) -> dict[str, str | int]:
+def _traits(num_envs: int, num_threads: int | str, precision: str) -> dict[str, str | int]:
     return {"envs": num_envs, "threads": num_threads, "precision": precision}
 
 
