@@ -43,8 +43,24 @@ def card(
     return {"README.md": f"---\n{yaml.safe_dump(content)}---\n# card\n".encode()}
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> Path:
+    """The folder of one's own run, which was played."""
+    logs = tmp_path_factory.mktemp("played") / "logs"
+    run = make_run(logs, network="small", max_frames=300)
+    run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
+    play = ("--episodes", "2", "--num-threads", "1", "--no-render")
+    ended = Computer(logs.parent, hub=None).run("enjoy", "--run", str(run.path), *play)
+    assert ended.code == 0, ended.output
+    results = json.loads(run.results_file.read_text())
+    results |= {"mean_reward": 28.0, "std_reward": 2.0, "n_eval_episodes": 10}
+    results["protocol"]["max_frames"] = 108_000
+    run.results_file.write_text(json.dumps(results))
+    return run.path
+
+
 @pytest.fixture
-def computer(tmp_path):
+def computer(tmp_path, played):
     with running_hub() as hub:
         hub.add("zoo/dqn", card("20.50 +/- 2.25"))
         hub.add("ann/best", card("40.00 +/- 3.00", "dqn-zoo", protocol="zoo", epsilon=0.01,
@@ -64,22 +80,8 @@ def computer(tmp_path):
         hub.add("eve/broken", card("very good"))
         hub.add("eve/list", card(["20.00 +/- 1.00"]))
         computer = Computer(tmp_path, hub)
-        add_run(computer.logs)
+        shutil.copytree(played, computer.logs / "dqn" / "Breakout_1")
         yield computer
-
-
-def add_run(logs: Path) -> Run:
-    """Add a run of one's own that was played."""
-    run = make_run(logs, network="small", max_frames=300)
-    run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
-    play = ("--episodes", "2", "--num-threads", "1", "--no-render")
-    ended = Computer(logs.parent, hub=None).run("enjoy", "--run", str(run.path), *play)
-    assert ended.code == 0, ended.output
-    results = json.loads(run.results_file.read_text())
-    results |= {"mean_reward": 28.0, "std_reward": 2.0, "n_eval_episodes": 10}
-    results["protocol"]["max_frames"] = 108_000
-    run.results_file.write_text(json.dumps(results))
-    return run
 
 
 def board(computer: Computer, *flags: str) -> tuple[Ended, list[dict[str, str]]]:
@@ -170,13 +172,12 @@ def test_without_a_network_nothing_is_waited_for_and_offline_is_offered(computer
 
 
 def test_pulled_and_broken_runs_are_no_own_ones(computer):
-    pulled = add_run(computer.logs)
+    folder = computer.logs / "dqn"
+    pulled = Run(shutil.copytree(folder / "Breakout_1", folder / "Breakout_2"))
     write_origin_manifest(pulled, command=["dqn-pull"], seed=0, protocol={}, steps=1, origin={})
     for number, content in ((3, "{"), (4, '{"mean_reward": "high"}'), (5, "[]")):
-        shutil.copytree(
-            computer.logs / "dqn" / "Breakout_1", computer.logs / f"dqn/Breakout_{number}"
-        )
-        (computer.logs / f"dqn/Breakout_{number}" / "results.json").write_text(content)
+        shutil.copytree(folder / "Breakout_1", folder / f"Breakout_{number}")
+        (folder / f"Breakout_{number}" / "results.json").write_text(content)
     ended, rows = board(computer, "--offline")
     assert [Path(row["name"]).name for row in rows] == ["Breakout_1"]
     assert len(re.findall(r"warning: .*Breakout_[345] is left out", ended.output)) == 3

@@ -34,6 +34,10 @@ PUBLISHED = {
     "tensorboard/events.out.tfevents.1700000000.0.dqn-zoo",
 }
 
+# A picture of the curve takes longer than all else of a push: only pushes of `logged` have one.
+OF_LOGS = {"evaluations.csv", "learning_curve.png", "progress.csv"}
+PUSHED = PUBLISHED - OF_LOGS | {".gitattributes"}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Run:
@@ -71,10 +75,20 @@ def hub():
 
 
 @pytest.fixture
-def computer(tmp_path, hub, staged) -> Computer:
+def logged(tmp_path, hub, staged) -> Computer:
     computer = Computer(tmp_path, hub, token="hf_write")
     shutil.copytree(staged[0].path, computer.logs / "dqn" / "Breakout_1")
     return computer
+
+
+@pytest.fixture
+def computer(logged) -> Computer:
+    """The same without the logs of its run."""
+    run = Run(logged.logs / "dqn" / "Breakout_1")
+    for log in (run.progress_file, run.episodes_file, run.evaluations_file):
+        log.unlink()
+    (run.path / "hub" / "dqn-Breakout" / "learning_curve.png").unlink()
+    return logged
 
 
 def card_of(readme: bytes) -> dict:
@@ -100,8 +114,8 @@ def test_a_dry_run_makes_and_checks_everything_without_a_network_or_a_token(stag
         assert secret.encode() not in everything
 
 
-def test_a_push_is_one_commit_of_exactly_the_published_files(computer, hub):
-    ended = computer.run(*PUSH, "--env", "Breakout")
+def test_a_push_is_one_commit_of_exactly_the_published_files(logged, hub):
+    ended = logged.run(*PUSH, "--env", "Breakout")
     assert ended.code == 0, ended.output
     assert "already played" in ended.output  # by the dry run
     repository = hub.repositories[REPO]
@@ -114,8 +128,8 @@ def test_a_push_is_one_commit_of_exactly_the_published_files(computer, hub):
     assert b"hf_write" not in b"".join(repository.files().values())
 
 
-def test_the_card_is_read_by_what_reads_cards_of_the_course(computer, hub):
-    assert computer.run(*PUSH).code == 0
+def test_the_card_is_read_by_what_reads_cards_of_the_course(logged, hub):
+    assert logged.run(*PUSH).code == 0
     files = hub.repositories[REPO].files()
     card, results = card_of(files["README.md"]), json.loads(files["results.json"])
     assert card["library_name"] == "dqn-zoo"
@@ -156,7 +170,7 @@ def test_an_unchanged_push_makes_no_commit_and_a_changed_one_removes_what_is_sta
     assert len(hub.repositories[REPO].messages) == 2
     ended = computer.run(*PUSH, "--no-render", "-m", "without a film")
     assert (ended.code, "no film: --no-render" in ended.output) == (0, True)
-    assert set(hub.repositories[REPO].files()) == PUBLISHED - {"replay.mp4"} | {".gitattributes"}
+    assert set(hub.repositories[REPO].files()) == PUSHED - {"replay.mp4"}
     assert hub.repositories[REPO].messages[-1] == "without a film"
     files = hub.repositories[REPO].files()
     assert "replay.mp4" not in json.loads(files["config.json"])["files"]
@@ -164,7 +178,7 @@ def test_an_unchanged_push_makes_no_commit_and_a_changed_one_removes_what_is_sta
 
 def test_other_weights_are_played_anew(computer, hub):
     assert computer.run(*PUSH).code == 0
-    ended = computer.run(*PUSH, "--load-last")
+    ended = computer.run(*PUSH, "--load-last", "--episodes", "2", "--no-render")
     assert "already played" not in ended.output
     assert "last model (3,000 steps of training)" in ended.output
     files = hub.repositories[REPO].files()
@@ -174,9 +188,10 @@ def test_other_weights_are_played_anew(computer, hub):
 
 
 def test_weights_that_change_while_they_play_are_not_published(computer, hub):
+    push_quickly = (*PUSH, "--episodes", "2", "--no-render")
     run = Run(computer.logs / "dqn" / "Breakout_1")
     later = weights_of(7, 2_500, load_config(run.config_file))
-    push = computer.start(*PUSH, "--fresh")
+    push = computer.start(*push_quickly, "--fresh")
     deadline = time.monotonic() + DEADLINE_S
     while "from seed" not in push.output():  # the agent is loaded by now
         assert time.monotonic() < deadline, push.output()
@@ -186,18 +201,18 @@ def test_weights_that_change_while_they_play_are_not_published(computer, hub):
     assert push.returncode == 2, output
     assert "best_model.safetensors is another file than when its games began" in output
     assert hub.repositories == {}
-    assert computer.run(*PUSH).code == 0
+    assert computer.run(*push_quickly).code == 0
     assert hub.repositories[REPO].files()["model.safetensors"] == later
 
 
 def test_a_branch_a_private_repository_and_an_organisation(computer, hub):
     flags = ("-orga", "CLUB", "--repo-name", "breaker", "--private", "--revision", "trial")
-    ended = computer.run(*PUSH, *flags)
+    ended = computer.run(*PUSH, "--no-render", *flags)
     assert ended.code == 0, ended.output
     repository = hub.repositories["club/breaker"]  # as the Hub spells it
     assert repository.private is True
     assert set(repository.files("main")) == {".gitattributes"}
-    assert set(repository.files("trial")) == PUBLISHED | {".gitattributes"}
+    assert set(repository.files("trial")) == PUSHED - {"replay.mp4"}
     assert ended.last_line == "next: dqn-verify club/breaker@trial"
 
 
@@ -249,7 +264,7 @@ def test_a_failure_is_one_line_leaves_no_repository_and_the_same_command_complet
     ended = computer.run(*PUSH)
     assert ended.code == 0, ended.output
     assert "already played" in ended.output
-    assert set(hub.repositories[REPO].files()) == PUBLISHED | {".gitattributes"}
+    assert set(hub.repositories[REPO].files()) == PUSHED
 
 
 def test_a_short_failure_is_waited_for(computer, hub):
@@ -268,7 +283,7 @@ def test_a_repository_that_cannot_be_taken_back_is_named(computer, hub):
     assert f"the repository {hub.url}/{REPO} was made and stays empty" in ended.last_line
     hub.failures.clear()
     assert computer.run(*PUSH).code == 0
-    assert set(hub.repositories[REPO].files()) == PUBLISHED | {".gitattributes"}
+    assert set(hub.repositories[REPO].files()) == PUSHED
 
 
 def test_a_branch_that_cannot_be_made_leaves_no_repository(computer, hub):

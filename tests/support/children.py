@@ -19,12 +19,14 @@ from types import SimpleNamespace
 _CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 _CONTEXT = multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
 _CONTEXT.set_forkserver_preload(
-    # Not huggingface_hub: it reads its variables when it is imported.
     [
         "dqn_zoo.training.starting",
         "dqn_zoo.cli.train",
         "dqn_zoo.cli.enjoy",
         "dqn_zoo.cli.push",
+        "dqn_zoo.cli.pull",
+        "dqn_zoo.cli.verify",
+        "dqn_zoo.cli.leaderboard",
         "dqn_zoo.play.film",
         "dqn_zoo.play.session",
         "dqn_zoo.sharing.push",
@@ -32,6 +34,8 @@ _CONTEXT.set_forkserver_preload(
         "dqn_zoo.sharing.verify",
         "httpx2",
         "httpcore2",
+        "huggingface_hub.file_download",
+        "huggingface_hub.hf_api",
         "matplotlib.pyplot",
         "torch.fx.experimental.symbolic_shapes",  # a network on the device meta asks for it
     ]
@@ -49,12 +53,30 @@ def _shorten_retries() -> None:
     _http.time = SimpleNamespace(sleep=sleep)  # type: ignore[attr-defined]
 
 
+def _read_variables() -> None:
+    """Let the Hub's client read its variables, as its import does in a fresh interpreter."""
+    from huggingface_hub import constants
+
+    before = dict(vars(constants))
+    importlib.reload(constants)
+    copies = [
+        (module, name)
+        for key, module in sys.modules.items()
+        if key.startswith("huggingface_hub")
+        for name in before.keys() & vars(module).keys()
+        if name.isupper() and vars(module)[name] is before[name]
+    ]
+    for module, name in copies:
+        setattr(module, name, getattr(constants, name))
+
+
 def _run(module: str, arguments: list[str], output: str, environment: dict[str, str]) -> None:
     descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
     os.environ.update(environment)
     if "HF_ENDPOINT" in environment:
+        _read_variables()
         _shorten_retries()
     # What a shell hands on: Ctrl-C and all that ends a program do what Python does by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
