@@ -370,10 +370,13 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
     origin = read_manifest(run)["origin"]
     assert (origin["repo"], origin["commit"]) == ("sb3/dqn", commit)
     assert computer.cached_files() == {"dqn-BreakoutNoFrameskip-v4.zip", "results.json"}
-    ended = computer.run("verify", "Breakout_1", "--num-threads", "1")
+    settings = run.config_file.read_text()
+    assert "max_frames: null" in settings
+    run.config_file.write_text(settings.replace("max_frames: null", "max_frames: 100"))
+    ended = computer.run("verify", "Breakout_1", "--num-threads", "1", "--n-envs", "2")
     assert ended.code == 1, ended.output  # 50 points are made up
     assert "claimed     50.00 +/- 1.00 in 10 games" in ended.output
-    assert "protocol sb3" in ended.output
+    assert "protocol sb3 with max_frames 100," in ended.output
     assert not list(computer.home.rglob(MARKER))
 
 
