@@ -261,6 +261,7 @@ def complete(
             )
         (path / SETTINGS).write_text(dump_config(config), encoding="utf-8")
         _copy_logs(run, path)
+        (path / CURVE).unlink(missing_ok=True)  # of a push when the run still had its logs
         has_curve = draw_learning_curve(run, config, path / CURVE)
         has_film = staging.film.exists()
         if has_film:

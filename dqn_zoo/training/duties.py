@@ -113,7 +113,7 @@ class Duties:
         factor = self._slowdown.add(time.monotonic(), trainer.algorithm.updates, update_s)
         if factor is not None:
             self._told_slow = True
-            again = shell.command("dqn-train", "--resume", self._run.path, "--num-threads", 1)
+            again = shell.command("dqn-train", "--resume", self._run.path, "--num-threads", "1")
             self._display.message(
                 f"updates take {factor:.1f} times as long as before; if other programs are busy, "
                 f"one thread loses least to them: Ctrl-C, then {again} (not bit-exact)"

@@ -87,8 +87,7 @@ def computer(logged) -> Computer:
     run = Run(logged.logs / "dqn" / "Breakout_1")
     for log in (run.progress_file, run.episodes_file, run.evaluations_file):
         log.unlink()
-    (run.path / "hub" / "dqn-Breakout" / "learning_curve.png").unlink()
-    return logged
+    return logged  # its folder for the Hub still has the curve
 
 
 def card_of(readme: bytes) -> dict:

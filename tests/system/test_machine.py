@@ -360,7 +360,7 @@ torch.set_num_threads(1)
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(10):
+    for _ in range(30):
         torch.ones(10_000_000)  # 40 MB: by default glibc maps everything above 32 MB anew
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
