@@ -36,7 +36,7 @@ class Trial(NamedTuple):
         """One line on the others, if there were any."""
         others = [
             f"{number} make{'s' if number == 1 else ''} it "
-            f"{self.seconds[self.num_threads] / seconds:.2g} times as fast"
+            f"{self.seconds[self.num_threads] / seconds:.2f} times as fast"
             for number, seconds in self.seconds.items()
             if number != self.num_threads
         ]

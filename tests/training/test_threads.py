@@ -53,7 +53,7 @@ def test_beside_a_busy_program_one_thread_learns_and_alone_two_do(two_cores, mon
     work_that_takes(monkeypatch, {1: 10.0, 2: 7.0})
     trial = try_threads(config_that_asks_for_no_number())
     assert trial.num_threads == 2
-    assert trial.note == "2 threads, as tried just now: 1 makes it 0.7 times as fast"
+    assert trial.note == "2 threads, as tried just now: 1 makes it 0.70 times as fast"
     assert torch.get_num_threads() == 1  # as before
 
 
