@@ -31,7 +31,7 @@ from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
 from dqn_zoo.networks.network import QNetwork
-from dqn_zoo.replay.memory import FRAME_BYTES
+from dqn_zoo.replay.shape import FRAME_BYTES
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config

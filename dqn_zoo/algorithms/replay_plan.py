@@ -1,5 +1,7 @@
 """What the settings of a run of `ReplayQ` call for: parts, memory, updates, time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -8,11 +10,13 @@ from dqn_zoo.learning.cuda_graph import WARM_UPS, CudaRecorder, RecordedUpdates
 from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import build_loss
 from dqn_zoo.learning.online_network import OptimizerSettings
-from dqn_zoo.replay.memory import Batch, ReplayShape
+from dqn_zoo.replay.memory import Batch
+from dqn_zoo.replay.shape import ReplayShape
 from dqn_zoo.replay.transitions import TransitionRule
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.system.beside import Beside, SecondThread
 from dqn_zoo.system.devices import channels_last
 
 
@@ -32,10 +36,11 @@ def describe(config: Config) -> dict[str, str]:
     updates = updates_owed(config, config.n_timesteps)
     recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
     compiled = ", compiled" if compiles_torso(config) else ""
+    ahead = ", targets one ahead" if prepares_ahead(config) else ""
     return {
         "algorithm": f"loss {config.loss}, bootstrap {config.bootstrap}, n = {config.n_steps}",
         "learning": f"{updates:,} updates of {config.batch_size}, from step "
-        f"{config.learning_starts:,}{recorded}{compiled}",
+        f"{config.learning_starts:,}{recorded}{compiled}{ahead}",
         "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
         f"{replay_shape(config).num_bytes / 1e9:.2f} GB",
     }
@@ -45,12 +50,12 @@ def estimate_seconds(config: Config, timer: Timer) -> float:
     """Time a network of its own on made-up data; the run's own is not touched."""
     learner = build_learner(config, num_actions=MOST_ACTIONS)
     recorded = record_updates(config, learner)
-    update = learner.update if recorded is None else recorded.update
     batch = _made_up_batch(config)
+    update = _update_of(config, learner, recorded, batch)
     observation = np.zeros((config.n_envs, config.frame_stack, 84, 84), np.uint8)
     # A recording comes after the warm-up; what counts is its repetition.
     num_first = 1 if recorded is None else WARM_UPS + 1
-    update_s = timer(lambda: update(batch, 1e-9), num_first=num_first)
+    update_s = timer(update, num_first=num_first)
     act_s = timer(lambda: learner.online.noisy_q_values(observation)) / len(observation)
     learning_steps = max(0, config.n_timesteps - config.learning_starts)
     updates = updates_owed(config, config.n_timesteps)
@@ -73,6 +78,26 @@ def build_learner(config: Config, *, num_actions: int) -> Learner:
 def record_updates(config: Config, learner: Learner) -> RecordedUpdates | None:
     """Return what records the updates of a learner, where the run wants that."""
     return RecordedUpdates(learner, CudaRecorder()) if uses_cuda_graph(config) else None
+
+
+def prepares_ahead(config: Config) -> bool:
+    """Return whether a run with this (complete) config computes targets an update ahead.
+
+    Noise and spectral norms would change in the midst of a backward pass, and a row that was drawn
+    could lose its place in the memory before its priority is known.
+    """
+    still = config.noisy_sigma is None and not config.spectral_norm
+    return (
+        config.targets_ahead == "auto"
+        and config.device == "cpu"
+        and config.replay == "uniform"
+        and still
+    )
+
+
+def second_thread(config: Config) -> SecondThread | None:
+    """Return what computes ahead; where PyTorch has several threads, these have the cores."""
+    return SecondThread() if prepares_ahead(config) and config.num_threads == 1 else None
 
 
 def uses_cuda_graph(config: Config) -> bool:
@@ -106,6 +131,17 @@ def transition_rule(config: Config) -> TransitionRule:
         clip_reward=config.clip_reward,
         terminal_on_life_loss=protocol_from_config(config).terminal_on_life_loss,
     )
+
+
+def _update_of(
+    config: Config, learner: Learner, recorded: RecordedUpdates | None, batch: Batch
+) -> Callable[[], object]:
+    """Return an update on a minibatch, made as the run will make it."""
+    if prepares_ahead(config):
+        thread, ready = second_thread(config), learner.prepare(batch)
+        return lambda: learner.step(ready, 1e-9, Beside(lambda: learner.prepare(batch), thread))
+    update = learner.update if recorded is None else recorded.update
+    return lambda: update(batch, 1e-9)
 
 
 def _made_up_batch(config: Config) -> Batch:

@@ -6,6 +6,7 @@ stepped by the training loop; what each step and each update does is here.
 
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from dqn_zoo.algorithms import replay_plan
 from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
+from dqn_zoo.algorithms.saved_minibatch import READY, minibatch_bytes, read_minibatch
 from dqn_zoo.algorithms.saved_state import check_replay_state
 from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.losses import Minibatch
 from dqn_zoo.networks.network import QNetwork, weights_on_cpu
 from dqn_zoo.replay.frame_files import compressed_frames, restore_frames
 from dqn_zoo.replay.memory import Batch, Replay
@@ -28,6 +31,7 @@ from dqn_zoo.replay.transitions import TransitionAccumulator
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.settings.config import Config
+from dqn_zoo.system.beside import Beside
 from dqn_zoo.system.devices import channels_last
 from dqn_zoo.system.stopwatch import Stopwatch
 
@@ -55,6 +59,9 @@ class ReplayQ:
         self._stopwatch = stopwatch
         self.learner = replay_plan.build_learner(config, num_actions=num_actions)
         self._recorded = replay_plan.record_updates(config, self.learner)
+        self._prepares_ahead = replay_plan.prepares_ahead(config)
+        self._second_thread = replay_plan.second_thread(config)
+        self._ready: Minibatch | None = None
         device = self.learner.online.device
         shape, rule = replay_plan.replay_shape(config), replay_plan.transition_rule(config)
         self.replay = Replay(shape, build_sampler(config, device), device)
@@ -104,19 +111,46 @@ class ReplayQ:
         if due == 0 or len(self.replay) == 0:
             return
         size, rate = config.batch_size, self._learning_rate(self.steps)
+        missing = self._prepares_ahead and self._ready is None
         with self._stopwatch.section("sampling"):
-            draw = self.replay.draw(size, self._replay_draws, step=self.steps, num_batches=due)
+            draw = self.replay.draw(
+                size, self._replay_draws, step=self.steps, num_batches=due + missing
+            )
+        self.updates += due
+        if self._prepares_ahead:
+            self._learn_ahead(draw, rate)
+            return
         priorities: list[Tensor] = []
         for part in draw.split(self._most_at_once * size):
             with self._stopwatch.section("sampling"):
                 batch = self._gather(part)
             with self._stopwatch.section("update"):
-                num_updates = len(part.rows) // size
-                priorities += torch.split(self._update(batch, rate, num_updates), size)
+                if self._most_at_once == 1:
+                    priorities.append(self.learner.step(self.learner.prepare(batch), rate))
+                else:
+                    num_updates = len(part.rows) // size
+                    priorities += torch.split(self._update(batch, rate, num_updates), size)
         with self._stopwatch.section("sampling"):
             for rows, priority in zip(torch.split(draw.rows, size), priorities, strict=True):
                 self.replay.update_priorities(rows, priority)
-        self.updates += due
+
+    def _learn_ahead(self, draw: Draw, rate: float) -> None:
+        """Learn from each minibatch while the next one is made ready; the last one stays over.
+
+        Deviation: a minibatch is drawn an update before its turn, and its targets come from the
+        networks as they were then (as in Daley and Amato, 2021, https://arxiv.org/abs/2111.01264).
+        """
+        for part in draw.split(self._config.batch_size):
+            with self._stopwatch.section("update"):
+                if self._ready is None:
+                    self._ready = self._prepare(part)
+                else:
+                    following = Beside(partial(self._prepare, part), self._second_thread)
+                    self.learner.step(self._ready, rate, following)
+                    self._ready = following.result()
+
+    def _prepare(self, draw: Draw) -> Minibatch:
+        return self.learner.prepare(self._gather(draw))
 
     def observe(self, step: EnvStep) -> None:
         """Make transitions of one vector step and put them into the memory."""
@@ -202,6 +236,7 @@ class ReplayQ:
             "replay": self.replay.state(),
             "exploration": generator_state(self._exploration),
             "replay_draws": generator_state(self._replay_draws),
+            "ready": [] if self._ready is None else list(self._ready.targets.shape),
         }
 
     def files(self, previous: Mapping[str, Any] | None) -> Files:
@@ -209,6 +244,8 @@ class ReplayQ:
         yield "target.safetensors", save_tensors(weights_on_cpu(self.learner.target))
         yield "optimizer.pt", self.learner.online.optimizer_bytes()
         yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
+        if self._ready is not None:
+            yield READY, minibatch_bytes(self._ready)
         written_before = 0 if previous is None else previous["replay"]["frames_written"]
         yield from compressed_frames(self.replay.frames, written_before)
 
@@ -228,6 +265,10 @@ class ReplayQ:
         rows = read_rows(read("rows.z"), self.replay, saved, num_actions=self._num_actions)
         self.replay.restore(saved, rows)
         restore_frames(self.replay.frames, read)
+        if self._prepares_ahead and state.get("ready"):
+            self._ready = read_minibatch(
+                read(READY), state["ready"], self._config, num_actions=self._num_actions
+            )
         self.accumulator.restore(state["accumulator"])
         restore_generator(self._exploration, state["exploration"])
         restore_generator(self._replay_draws, state["replay_draws"])

@@ -15,6 +15,7 @@ from dqn_zoo.system.saved import Count, Finite, Saved, require
 
 Bits128 = Annotated[int, Field(ge=0, lt=2**128)]
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$", max_length=20_000)]
+MOST_TARGETS = 10_000  # of a row; no setting allows more
 
 
 class _Bits(Saved):
@@ -79,6 +80,7 @@ class ReplayState(Saved):
     replay: _Memory
     exploration: Generator
     replay_draws: Generator
+    ready: list[Count] = Field(default=[], max_length=2)  # shape of the targets that wait
 
 
 class ParallelState(Saved):
@@ -131,6 +133,8 @@ def check_replay_state(
     may_wait = kept == 0 or config.buffer_size <= 4 * envs * n_steps or before <= envs * n_steps
     require(counters.updates <= owed[1], "counters.updates", counters.updates)
     require(counters.updates >= owed[0] or may_wait, "counters.updates", counters.updates)
+    if state.ready:
+        _check_ready(state.ready, config)
     copies, interval = counters.target_copies, config.target_update_interval
     require(before // interval <= copies <= steps // interval, "counters.target_copies", copies)
 
@@ -152,6 +156,15 @@ def check_parallel_state(content: Mapping[str, Any], config: Config, *, length: 
     require(
         updates == done * config.num_epochs * config.num_minibatches, "counters.updates", updates
     )
+
+
+def _check_ready(shape: list[int], config: Config) -> None:
+    """Check the numbers of rows and of targets in each; how many IQN draws may have changed."""
+    rows, *targets = shape
+    known = {"huber": [], "squared": [], "c51": [config.num_atoms], "qrdqn": [config.num_quantiles]}
+    require(rows <= config.buffer_size, "ready", rows)
+    require(targets == known.get(config.loss, targets), "ready", targets)
+    require(all(number <= MOST_TARGETS for number in targets), "ready", targets)
 
 
 def _has_shape(values: Any, shape: tuple[int, ...]) -> bool:

@@ -2,14 +2,15 @@
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dqn_zoo.learning.losses import Loss
+from dqn_zoo.learning.losses import Loss, Minibatch
 from dqn_zoo.learning.mixed_precision import WorkingNetwork
-from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
+from dqn_zoo.learning.online_network import NOTHING, OnlineNetwork, OptimizerSettings
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.memory import Batch
 
@@ -60,23 +61,52 @@ class Learner:
             num_updates: how many minibatches. Their next observations go through the target
                 network's torso together; noise comes behind it, so that one pass serves them all.
         """
-        online, target = self.online, self._target.for_updates
         size = len(batch.action) // num_updates
         assert size * num_updates == len(batch.action), "minibatches of different sizes"
-        with torch.no_grad(), online.autocast():
-            next_features = target.features(batch.next_observation)
         priorities = []
-        minibatches = zip(batch.split(size), torch.split(next_features, size), strict=True)
-        for minibatch, features in minibatches:
-            # Deviation: Fortunato et al. draw a third noise for the next action in Double DQN.
-            online.reset_noise()
-            target.reset_noise(online.generator)
-            with online.computing() as network:
-                output = self._loss(network, target, minibatch, features, online.uniform)
-                loss = (minibatch.weight * output.per_example).mean()
-            online.step(loss, output.q_mean, learning_rate)
-            priorities.append(output.priority)
+        with torch.no_grad(), self.online.autocast():
+            together = self._target.for_updates.features(batch.next_observation)
+        for rows, features in zip(batch.split(size), torch.split(together, size), strict=True):
+            priorities.append(self.step(self.prepare(rows, features), learning_rate))
         return priorities[0] if num_updates == 1 else torch.cat(priorities)
+
+    def prepare(self, batch: Batch, next_features: Tensor | None = None) -> Minibatch:
+        """Compute the targets of one minibatch; `step` learns them, now or after other steps.
+
+        Args:
+            batch: the minibatch.
+            next_features: what the target network's torso made of its next observations, if
+                several minibatches shared that pass.
+        """
+        online, target = self.online, self._target.for_updates
+        # Deviation: Fortunato et al. draw a third noise for the next action in Double DQN.
+        online.reset_noise()
+        target.reset_noise(online.generator)
+        with torch.no_grad(), online.computing() as network:
+            if next_features is None:
+                next_features = target.features(batch.next_observation)
+            targets = self._loss.targets(network, target, batch, next_features, online.uniform)
+        return Minibatch(batch.observation, batch.action, batch.weight, targets)
+
+    def step(
+        self,
+        minibatch: Minibatch,
+        learning_rate: float | Tensor,
+        beside: AbstractContextManager[object] = NOTHING,
+    ) -> Tensor:
+        """Take one gradient step and return the priorities, float32 [batch].
+
+        Args:
+            minibatch: from `prepare`.
+            learning_rate: see `update`.
+            beside: see `OnlineNetwork.step`.
+        """
+        online = self.online
+        with online.computing() as network:
+            output = self._loss(network, minibatch, online.uniform)
+            loss = (minibatch.weight * output.per_example).mean()
+        online.step(loss, output.q_mean, learning_rate, beside)
+        return output.priority
 
     def sync_target(self) -> None:
         """Copy the online weights to the target network."""

@@ -125,6 +125,22 @@ class SoftBootstrap:
 # --- Losses
 
 
+class Minibatch(NamedTuple):
+    """What an update learns from, on the learner's device.
+
+    Attributes:
+        observation: uint8 [batch, stack, 84, 84].
+        action: int64 [batch].
+        weight: float32 [batch], importance of each row in the loss.
+        targets: float32 [batch, ...], what a loss made of the rest of a `Batch`.
+    """
+
+    observation: Tensor
+    action: Tensor
+    weight: Tensor
+    targets: Tensor
+
+
 class LossOutput(NamedTuple):
     """What a loss says about a batch.
 
@@ -157,24 +173,28 @@ class Loss(Protocol):
         """Build the loss of a run with its bootstrap."""
         ...
 
-    def __call__(
+    def targets(
         self,
         online: QNetwork,
         target: QNetwork,
         batch: Batch,
         next_features: Tensor,
         uniform: Uniform,
-    ) -> LossOutput:
-        """Judge every row of a batch.
+    ) -> Tensor:
+        """Return what the online network is to learn, of every row: float32 [batch, ...].
 
         Args:
-            online: learns.
+            online: may choose the next action.
             target: its older copy.
             batch: transitions.
             next_features: float [batch, feature_size], what the target network's torso makes of
                 `batch.next_observation`; several minibatches may have shared that pass.
             uniform: whatever is random comes from it.
         """
+        ...
+
+    def __call__(self, online: QNetwork, minibatch: Minibatch, uniform: Uniform) -> LossOutput:
+        """Compare every row with its targets; the gradient goes to the online network."""
         ...
 
 
@@ -197,22 +217,25 @@ class TDLoss:
         """Build the loss of a run with its bootstrap."""
         return cls(bootstrap=build_bootstrap(config), penalty=PENALTIES[config.loss])
 
-    def __call__(
+    def targets(
         self,
         online: QNetwork,
         target: QNetwork,
         batch: Batch,
         next_features: Tensor,
         uniform: Uniform,
-    ) -> LossOutput:
+    ) -> Tensor:
+        """Return the TD target of every row: float32 [batch]."""
+        next_q = target.head.q_values(next_features)
+        backup = self.bootstrap(next_q, online, target, batch)
+        next_value = value_learning.expectation(backup.policy, next_q) + backup.bonus
+        return value_learning.td_target(backup.reward, batch.discount, next_value)
+
+    def __call__(self, online: QNetwork, minibatch: Minibatch, uniform: Uniform) -> LossOutput:
         """Return the penalised TD error of every row; priorities are absolute errors."""
-        with torch.no_grad():
-            next_q = target.head.q_values(next_features)
-            backup = self.bootstrap(next_q, online, target, batch)
-            next_value = value_learning.expectation(backup.policy, next_q) + backup.bonus
-            td_target = value_learning.td_target(backup.reward, batch.discount, next_value)
-        q_selected = value_learning.select(online.q_values(batch.observation), batch.action)
-        error = value_learning.td_error(q_selected, td_target)
+        q_values = online.q_values(minibatch.observation)
+        q_selected = value_learning.select(q_values, minibatch.action)
+        error = value_learning.td_error(q_selected, minibatch.targets)
         return LossOutput(
             per_example=self.penalty(error),
             priority=error.detach().abs(),
@@ -238,39 +261,38 @@ class CategoricalLoss:
         """Build the loss of a run with its bootstrap."""
         return cls(bootstrap=build_bootstrap(config))
 
-    def __call__(
+    def targets(
         self,
         online: QNetwork,
         target: QNetwork,
         batch: Batch,
         next_features: Tensor,
         uniform: Uniform,
-    ) -> LossOutput:
+    ) -> Tensor:
+        """Return the probabilities that each row is to have: float32 [batch, num_atoms]."""
+        head = _head(target, CategoricalHead)
+        next_log = head.log_probabilities(next_features)
+        backup = self.bootstrap(head.mean(next_log), online, target, batch)
+        next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
+        support = head.support.expand(len(batch.action), -1)
+        atoms = value_learning.td_target(backup.reward, batch.discount, support)
+        return distributions.categorical_projection(atoms, next_probabilities, head.support)
+
+    def __call__(self, online: QNetwork, minibatch: Minibatch, uniform: Uniform) -> LossOutput:
         """Return the cross-entropy of every row.
 
         Priorities are KL divergences (Hessel et al., 2018, "Prioritized replay"): the
         cross-entropy itself would stay high where the outcome is random but well predicted.
         """
-        online_head = _head(online, CategoricalHead)
-        target_head = _head(target, CategoricalHead)
-        with torch.no_grad():
-            next_log = target_head.log_probabilities(next_features)
-            next_q = target_head.mean(next_log)
-            backup = self.bootstrap(next_q, online, target, batch)
-            next_probabilities = value_learning.expectation(backup.policy, next_log.exp())
-            support = target_head.support.expand(len(batch.action), -1)
-            atoms = value_learning.td_target(backup.reward, batch.discount, support)
-            projected = distributions.categorical_projection(
-                atoms, next_probabilities, target_head.support
-            )
+        head, targets = _head(online, CategoricalHead), minibatch.targets
         log_probabilities = value_learning.select(
-            online_head.log_probabilities(online.features(batch.observation)), batch.action
+            head.log_probabilities(online.features(minibatch.observation)), minibatch.action
         )
         detached = log_probabilities.detach()
         return LossOutput(
-            per_example=distributions.cross_entropy(projected, log_probabilities),
-            priority=distributions.kl_divergence(projected, detached).clamp(min=0.0),
-            q_mean=online_head.mean(detached).mean(),
+            per_example=distributions.cross_entropy(targets, log_probabilities),
+            priority=distributions.kl_divergence(targets, detached).clamp(min=0.0),
+            q_mean=head.mean(detached).mean(),
         )
 
 
@@ -293,24 +315,24 @@ class QuantileLoss:
         """Build the loss of a run with its bootstrap."""
         return cls(bootstrap=build_bootstrap(config), kappa=config.huber_kappa)
 
-    def __call__(
+    def targets(
         self,
         online: QNetwork,
         target: QNetwork,
         batch: Batch,
         next_features: Tensor,
         uniform: Uniform,
-    ) -> LossOutput:
+    ) -> Tensor:
+        """Return the quantiles that each row is to have: float32 [batch, num_quantiles]."""
+        next_quantiles = _head(target, QuantileHead).quantiles(next_features)
+        backup = self.bootstrap(next_quantiles.mean(dim=-1), online, target, batch)
+        return _quantile_targets(backup, batch, next_quantiles)
+
+    def __call__(self, online: QNetwork, minibatch: Minibatch, uniform: Uniform) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
-        with torch.no_grad():
-            next_quantiles = _head(target, QuantileHead).quantiles(next_features)
-            backup = self.bootstrap(next_quantiles.mean(dim=-1), online, target, batch)
-            targets = _quantile_targets(backup, batch, next_quantiles)
         head = _head(online, QuantileHead)
-        quantiles = value_learning.select(
-            head.quantiles(online.features(batch.observation)), batch.action
-        )
-        return _quantile_output(quantiles, targets, head.fractions, self.kappa)
+        quantiles = head.quantiles(online.features(minibatch.observation))
+        return _quantile_output(quantiles, minibatch, head.fractions, self.kappa)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,29 +363,26 @@ class ImplicitQuantileLoss:
             num_target_quantiles=config.num_target_quantiles,
         )
 
-    def __call__(
+    def targets(
         self,
         online: QNetwork,
         target: QNetwork,
         batch: Batch,
         next_features: Tensor,
         uniform: Uniform,
-    ) -> LossOutput:
+    ) -> Tensor:
+        """Return quantiles that each row is to have: float32 [batch, num_target_quantiles]."""
+        head = _head(target, ImplicitQuantileHead)
+        backup = self.bootstrap(head.q_values(next_features), online, target, batch)
+        fractions = uniform(len(batch.action), self.num_target_quantiles)
+        return _quantile_targets(backup, batch, head.quantiles(next_features, fractions))
+
+    def __call__(self, online: QNetwork, minibatch: Minibatch, uniform: Uniform) -> LossOutput:
         """Return the quantile Huber loss of every row, which is its priority, too."""
-        batch_size = len(batch.action)
-        online_head = _head(online, ImplicitQuantileHead)
-        target_head = _head(target, ImplicitQuantileHead)
-        with torch.no_grad():
-            backup = self.bootstrap(target_head.q_values(next_features), online, target, batch)
-            next_quantiles = target_head.quantiles(
-                next_features, uniform(batch_size, self.num_target_quantiles)
-            )
-            targets = _quantile_targets(backup, batch, next_quantiles)
-        fractions = uniform(batch_size, self.num_quantiles)
-        quantiles = value_learning.select(
-            online_head.quantiles(online.features(batch.observation), fractions), batch.action
-        )
-        return _quantile_output(quantiles, targets, fractions, self.kappa)
+        head = _head(online, ImplicitQuantileHead)
+        fractions = uniform(len(minibatch.action), self.num_quantiles)
+        quantiles = head.quantiles(online.features(minibatch.observation), fractions)
+        return _quantile_output(quantiles, minibatch, fractions, self.kappa)
 
 
 def _quantile_targets(backup: Backup, batch: Batch, next_quantiles: Tensor) -> Tensor:
@@ -375,14 +394,12 @@ def _quantile_targets(backup: Backup, batch: Batch, next_quantiles: Tensor) -> T
 
 
 def _quantile_output(
-    quantiles: Tensor, targets: Tensor, fractions: Tensor, kappa: float
+    quantiles: Tensor, minibatch: Minibatch, fractions: Tensor, kappa: float
 ) -> LossOutput:
-    per_example = distributions.quantile_huber(quantiles, targets, fractions, kappa)
-    return LossOutput(
-        per_example=per_example,
-        priority=per_example.detach(),
-        q_mean=quantiles.detach().mean(),
-    )
+    """Judge those of the actions taken, of quantiles [batch, num_actions, n]."""
+    taken = value_learning.select(quantiles, minibatch.action)
+    per_example = distributions.quantile_huber(taken, minibatch.targets, fractions, kappa)
+    return LossOutput(per_example, per_example.detach(), taken.detach().mean())
 
 
 HeadT = TypeVar("HeadT", bound=Head)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -20,6 +21,7 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.system.devices import channels_last, most_exact, upload
 
 METRICS = ("loss", "q_mean", "grad_norm")
+NOTHING = contextlib.nullcontext()
 
 
 class OptimizerSettings(NamedTuple):
@@ -103,7 +105,13 @@ class OnlineNetwork:
             for norm in self._norms:
                 norm.eval()
 
-    def step(self, loss: Tensor, q_mean: Tensor, learning_rate: float | Tensor) -> None:
+    def step(
+        self,
+        loss: Tensor,
+        q_mean: Tensor,
+        learning_rate: float | Tensor,
+        beside: AbstractContextManager[object] = NOTHING,
+    ) -> None:
         """Take one gradient step.
 
         Args:
@@ -111,9 +119,12 @@ class OnlineNetwork:
             q_mean: float32, detached, for the log.
             learning_rate: a tensor is read anew by every repetition of a recorded step, which
                 cannot branch.
+            beside: entered for the backward pass, during which other threads run Python and the
+                weights stay what they are.
         """
         self._forget_gradients()
-        torch.autograd.backward(loss)
+        with beside:
+            torch.autograd.backward(loss)
         self._working.give_gradients()
         grad_norm = self._clip_gradients(may_branch=not isinstance(learning_rate, Tensor))
         self.optimizer.step(learning_rate)

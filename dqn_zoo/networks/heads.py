@@ -8,7 +8,6 @@ quantiles, or quantiles at given fractions. Every head offers `q_values`; a loss
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -285,24 +284,6 @@ def build_head(
     sizes = LayerSizes(feature_size, hidden_size, num_actions, num_outputs)
     layers = DuelingLayers(settings, sizes) if settings.dueling else PlainLayers(settings, sizes)
     return settings.kind(layers, settings, feature_size=feature_size)
-
-
-def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Return the number of actions that the weights of a network decide among.
-
-    Args:
-        settings: of its head.
-        shapes: of the weights, by name, as `state_dict` gives them.
-
-    Returns:
-        None if the weights are not those of such a network.
-    """
-    stream = "advantage" if settings.dueling else "stream"
-    shape = shapes.get(f"head.layers.{stream}.output.bias", ())
-    if len(shape) != 1:
-        return None
-    num_actions, rest = divmod(shape[0], settings.kind.num_outputs(settings))
-    return None if rest else num_actions
 
 
 def _linear(in_features: int, out_features: int, sigma: float | None) -> nn.Linear:

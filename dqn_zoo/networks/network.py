@@ -5,16 +5,15 @@ Weights and frames of the convolutions lie in memory with the channels last; fra
 already, from `devices.channels_last`, are passed through faster.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format, parametrizations
 
-from dqn_zoo.networks.heads import Head, HeadSettings, Stream, build_head
+from dqn_zoo.networks.heads import Head, HeadSettings, build_head
+from dqn_zoo.networks.initial_weights import draw_as_he
 from dqn_zoo.networks.noisy import NoisyLinear
 from dqn_zoo.settings.config import Config
 
@@ -205,7 +204,7 @@ def build_network(settings: NetworkSettings, *, num_actions: int, seed: int) -> 
             num_actions=num_actions,
         )
         if settings.he_init:
-            _draw_as_he(torso, head)
+            draw_as_he(torso, head)
         # The layout that both oneDNN and cuDNN compute in.
         convert_conv2d_weight_memory_format(torso, torch.channels_last)
         return QNetwork(torso, head).eval()
@@ -242,23 +241,6 @@ def _three_convolutions(
         layers.append(nn.ReLU(inplace=True))  # 84 -> 20 -> 9 -> 7 pixels on a side
         before = after
     return Torso(*layers, hidden_size=hidden_size)
-
-
-def _draw_as_he(torso: nn.Module, head: nn.Module) -> None:
-    """Draw weights anew: He et al. (2015), equation 10, cut off at two standard deviations.
-
-    https://arxiv.org/abs/1502.01852. As in Flax's `he_normal`; biases begin at 0. The last layers
-    keep PyTorch's.
-    """
-    outputs = [module.output for module in head.modules() if isinstance(module, Stream)]
-    for layer in chain(torso.modules(), head.modules()):
-        is_hidden = not any(layer is output for output in outputs)
-        if isinstance(layer, nn.Conv2d | nn.Linear) and is_hidden:
-            fan_in = layer.weight[0].numel()
-            deviation = math.sqrt(2.0 / fan_in) / 0.87962566  # what the cut leaves of it
-            nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 TORSOS: dict[str, Callable[[NetworkSettings], Torso]] = {

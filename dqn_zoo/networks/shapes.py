@@ -1,6 +1,6 @@
-"""Networks without numbers, for their shapes alone."""
+"""Networks without numbers, for their shapes alone; and what shapes tell of a network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dqn_zoo.networks.heads import HeadSettings
 from dqn_zoo.networks.network import NetworkSettings, QNetwork, build_network
 
 WIDEST_ON_CPU = 4
@@ -31,6 +32,24 @@ def network_of_shapes(settings: NetworkSettings, *, num_actions: int) -> QNetwor
     undrawn = replace(settings, he_init=False)
     with torch.device("meta" if is_heavy else "cpu"), _Undrawn():
         return build_network(undrawn, num_actions=num_actions, seed=0)
+
+
+def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
+    """Return the number of actions that the weights of a network decide among.
+
+    Args:
+        settings: of its head.
+        shapes: of the weights, by name, as `state_dict` gives them.
+
+    Returns:
+        None if the weights are not those of such a network.
+    """
+    stream = "advantage" if settings.dueling else "stream"
+    shape = shapes.get(f"head.layers.{stream}.output.bias", ())
+    if len(shape) != 1:
+        return None
+    num_actions, rest = divmod(shape[0], settings.kind.num_outputs(settings))
+    return None if rest else num_actions
 
 
 class _Undrawn(TorchFunctionMode):

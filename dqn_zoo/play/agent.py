@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
-from dqn_zoo.networks.heads import count_actions
 from dqn_zoo.networks.network import QNetwork, build_network
-from dqn_zoo.networks.shapes import network_of_shapes
+from dqn_zoo.networks.shapes import count_actions, network_of_shapes
 from dqn_zoo.play.weights import Which, find_weights, load_weights, weights_note
 from dqn_zoo.runs.run import find_run
 from dqn_zoo.schedules import epsilon_greedy

@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from dqn_zoo.replay.memory import FRAME_BYTES, FrameStore
+from dqn_zoo.replay.memory import FrameStore
+from dqn_zoo.replay.shape import FRAME_BYTES
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.saved import unpack
 

@@ -35,6 +35,7 @@ NEEDS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
         "bootstrap",
         "loss",
         "noisy_sigma",
+        "targets_ahead",
         "cuda_graph",
         "compiled_torso",
     ),

@@ -255,6 +255,12 @@ class Config(BaseModel):
         description="arithmetic of the networks; auto: bfloat16 where the GPU (compute "
         "capability 8.0) or the CPU multiplies in it",
     )
+    targets_ahead: Literal["auto", "never"] = Field(
+        default="never",
+        description="a second thread draws each minibatch and computes its targets during the "
+        "update before; auto: on a CPU, with uniform replay, without noisy layers and "
+        "spectral_norm",
+    )
     cuda_graph: Literal["auto", "never"] = Field(
         default="auto",
         description="updates on a GPU are recorded once as a CUDA graph and repeated; auto: unless "

@@ -21,7 +21,7 @@ MAY_CHANGE = {
     "huber_kappa", "learning_rate", "max_grad_norm", "munchausen_alpha", "munchausen_clip",
     "munchausen_temperature", "n_timesteps", "num_acting_quantiles", "num_target_quantiles",
     "optimizer_eps", "priority_exponent", "priority_floor", "priority_weight_final",
-    "priority_weight_initial", "td_lambda",
+    "priority_weight_initial", "targets_ahead", "td_lambda",
 }  # fmt: skip
 
 

@@ -248,15 +248,17 @@ def estimate(config: Config) -> Estimate:
     generators are not touched. Where other programs are in the way, one thread is timed as well:
     its time on the processor does not depend on them.
     """
-    timed = _estimate(config, config.num_threads or torch.get_num_threads())
+    threads = config.num_threads or torch.get_num_threads()
+    timed = _estimate(config.model_copy(update={"num_threads": threads}))
     if timed.busy_factor < BUSY:
         return timed
-    return timed._replace(alone_s=min(timed.alone_s, _estimate(config, 1).alone_s))
+    alone = _estimate(config.model_copy(update={"num_threads": 1}))
+    return timed._replace(alone_s=min(timed.alone_s, alone.alone_s))
 
 
-def _estimate(config: Config, num_threads: int) -> Estimate:
+def _estimate(config: Config) -> Estimate:
     threads_before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
+    torch.set_num_threads(config.num_threads)
     timer = _Timer(config.device)
     try:
         learning_s = algorithm_of(config).estimate_seconds(config, timer)

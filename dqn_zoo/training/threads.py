@@ -61,7 +61,8 @@ def try_threads(config: Config) -> Trial:
     try:
         for number in numbers * ROUNDS:
             torch.set_num_threads(number)
-            seconds[number] += algorithm_of(config).estimate_seconds(config, _mean_s) / ROUNDS
+            tried = config.model_copy(update={"num_threads": number})
+            seconds[number] += algorithm_of(config).estimate_seconds(tried, _mean_s) / ROUNDS
     finally:
         torch.set_num_threads(before)
     return Trial(chosen(seconds), seconds)

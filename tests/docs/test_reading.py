@@ -37,6 +37,7 @@ def test_from_the_command_to_the_target_are_the_calls_that_the_page_says(tmp_pat
 
     monkeypatch.setattr(value_learning, "td_target", spy)
     settings = {"learning_starts": 60, "buffer_size": 100, "batch_size": 4, "eval_freq": 0}
+    settings["targets_ahead"] = "never"  # else the last calls happen in a thread of their own
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     flags += ["--num-threads", "1", "--no-progress", "-f", str(tmp_path)]
     assert main(["--env", "Pong", "--algo", "dqn", "-n", "80", *flags]) == 0

@@ -19,7 +19,8 @@ from dqn_zoo.learning import losses
 from dqn_zoo.learning.learner import Learner
 from dqn_zoo.learning.losses import GreedyBootstrap, Loss
 from dqn_zoo.learning.online_network import OptimizerSettings
-from dqn_zoo.networks.heads import HeadSettings, build_head, count_actions
+from dqn_zoo.networks.heads import HeadSettings, build_head
+from dqn_zoo.networks.shapes import count_actions
 from dqn_zoo.settings.config import Config
 
 DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"

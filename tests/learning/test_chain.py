@@ -94,16 +94,19 @@ class Broken:
     def __init__(self, loss: Loss, damage: str) -> None:
         self.loss, self.damage = loss, damage
 
-    def __call__(self, online, target, batch, next_features, uniform):
+    def targets(self, online, target, batch, next_features, uniform):
         if self.damage == "no discount":
             batch = batch._replace(discount=(batch.discount > 0.0).float())
         elif self.damage == "no end":
             batch = batch._replace(discount=torch.full_like(batch.discount, 0.9))
-        elif self.damage == "other action":
-            batch = batch._replace(action=(batch.action + 1) % 3)
         elif self.damage == "online for target":
-            target, next_features = online, online.features(batch.next_observation).detach()
-        return self.loss(online, target, batch, next_features, uniform)
+            target, next_features = online, online.features(batch.next_observation)
+        return self.loss.targets(online, target, batch, next_features, uniform)
+
+    def __call__(self, online, minibatch, uniform):
+        if self.damage == "other action":
+            minibatch = minibatch._replace(action=(minibatch.action + 1) % 3)
+        return self.loss(online, minibatch, uniform)
 
 
 class WorstAction:

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dqn_zoo.learning.losses import LOSSES
-from dqn_zoo.networks.heads import count_actions, midpoints
+from dqn_zoo.networks.heads import midpoints
 from dqn_zoo.networks.network import build_network
 from dqn_zoo.networks.noisy import NoisyLinear
+from dqn_zoo.networks.shapes import count_actions
 
 # --- Heads against a plain twin
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.streams import STACK, Stream, numbers
 
-from dqn_zoo.replay.memory import Replay, ReplayShape
+from dqn_zoo.replay.memory import Replay
 from dqn_zoo.replay.samplers import Draw, PrioritizedSampler, UniformSampler
+from dqn_zoo.replay.shape import ReplayShape
 from dqn_zoo.replay.sum_tree import FANOUT, SumTree
 from dqn_zoo.replay.transitions import TransitionAccumulator, TransitionRule
 from dqn_zoo.schedules import LinearSchedule

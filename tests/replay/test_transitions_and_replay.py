@@ -15,8 +15,9 @@ from dqn_zoo.replay.frame_files import (
     compressed_frames,
     restore_frames,
 )
-from dqn_zoo.replay.memory import FRAME_BYTES, FrameStore, Replay, ReplayShape
+from dqn_zoo.replay.memory import FrameStore, Replay
 from dqn_zoo.replay.samplers import SAMPLERS, build_sampler
+from dqn_zoo.replay.shape import FRAME_BYTES, ReplayShape
 from dqn_zoo.replay.sum_tree import SumTree
 from dqn_zoo.replay.transitions import Transition, TransitionAccumulator, TransitionRule
 from dqn_zoo.settings.config import Config

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from dqn_zoo.learning.learner import Learner
-from dqn_zoo.learning.losses import BOOTSTRAPS, LOSSES, Loss, LossOutput, Uniform, network_settings
+from dqn_zoo.learning.losses import (
+    BOOTSTRAPS,
+    LOSSES,
+    Loss,
+    LossOutput,
+    Minibatch,
+    Uniform,
+    network_settings,
+)
 from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.networks.heads import build_head
 from dqn_zoo.networks.network import QNetwork
@@ -51,7 +59,8 @@ def judge(
     """Apply a loss as a learner does: the next observations go through the target's torso first."""
     with torch.no_grad():
         next_features = target.features(batch.next_observation)
-    return loss(online, target, batch, next_features, uniform)
+        targets = loss.targets(online, target, batch, next_features, uniform)
+    return loss(online, Minibatch(batch.observation, batch.action, batch.weight, targets), uniform)
 
 
 def random_batch(seed: int = 0, size: int = 12) -> Batch:
