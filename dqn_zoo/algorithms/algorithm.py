@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.schedules import LinearSchedule
@@ -33,11 +34,13 @@ class Algorithm(Protocol):
         size_key: the setting that decides how much memory a run takes.
         steps: decisions so far, summed over environments.
         updates: gradient steps so far.
+        played: what of the network is judged, shown and shared.
     """
 
     size_key: ClassVar[str]
     steps: int
     updates: int
+    played: PlayedWeights
 
     # --- Before a run: what a config calls for
 
@@ -159,7 +162,7 @@ class Algorithm(Protocol):
         Args:
             state: of the whole checkpoint.
             read: returns a file by its name; the snapshot has written the weights of `network` as
-                `model.safetensors`.
+                `model.safetensors` and, where they are an average, those that learn beside it.
         """
         ...
 

@@ -19,6 +19,7 @@ from dqn_zoo.algorithms import replay_plan
 from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
 from dqn_zoo.algorithms.saved_state import check_replay_state
 from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.networks.network import QNetwork, weights_on_cpu
 from dqn_zoo.replay.frame_files import compressed_frames, restore_frames
 from dqn_zoo.replay.memory import Batch, Replay
@@ -54,6 +55,7 @@ class ReplayQ:
         self._num_actions = num_actions
         self._stopwatch = stopwatch
         self.learner = replay_plan.build_learner(config, num_actions=num_actions)
+        self.played = PlayedWeights(self.learner.online, config.averaged_weights)
         self._recorded = replay_plan.record_updates(config, self.learner)
         device = self.learner.online.device
         shape, rule = replay_plan.replay_shape(config), replay_plan.transition_rule(config)
@@ -117,6 +119,7 @@ class ReplayQ:
             for rows, priority in zip(torch.split(draw.rows, size), priorities, strict=True):
                 self.replay.update_priorities(rows, priority)
         self.updates += due
+        self.played.follow(self.updates)
 
     def observe(self, step: EnvStep) -> None:
         """Make transitions of one vector step and put them into the memory."""
@@ -150,16 +153,17 @@ class ReplayQ:
 
     @property
     def network(self) -> QNetwork:
-        """The online network."""
-        return self.learner.online.weights
+        """What evaluation, saving and sharing use."""
+        return self.played.network
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the online network's values without noise: float32 [batch, num_actions]."""
-        return self.learner.online.q_values(observation)
+        """Return its values without noise: float32 [batch, num_actions]."""
+        return self.played.q_values(observation)
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Start from given weights in both networks; counters and schedules stay at 0."""
         self.learner.load_weights(online=weights, target=weights)
+        self.played.start()
 
     @property
     def epsilon(self) -> float:
@@ -220,10 +224,11 @@ class ReplayQ:
         self._target_copies = counters["target_copies"]
         self.learner.restore(
             state["learner"],
-            online=load_tensors(read("model.safetensors")),
+            online=load_tensors(read(self.played.online_file)),
             target=load_tensors(read("target.safetensors")),
             optimizer=read("optimizer.pt"),
         )
+        self.played.restore(read, self.updates)
         saved = state["replay"]
         rows = read_rows(read("rows.z"), self.replay, saved, num_actions=self._num_actions)
         self.replay.restore(saved, rows)

@@ -230,6 +230,11 @@ def _preview(
     )
     for name, line in algorithm_of(config).describe(config).items():
         yield f"  {name:<12} {line}"
+    if config.averaged_weights > 0.0:
+        yield (
+            f"  average      of the weights over some {1 / (1 - config.averaged_weights):,.0f} "
+            "updates: it is what plays in evaluations and films, and what is shared"
+        )
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"

@@ -44,6 +44,7 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margins = Annotated[tuple[Count, Count, Count, Count], BeforeValidator(_list_as_tuple)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 LinearSchedule = Annotated[str, Field(pattern=r"^lin_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")]
 
 ProtocolName = Literal["zoo", "machado", "sb3"]
@@ -213,6 +214,11 @@ class Config(BaseModel):
     max_grad_norm: PositiveFloat | None = Field(
         default=10.0, description="gradients are clipped to this norm; null: not clipped"
     )
+    averaged_weights: Decay = Field(
+        default=0.0,
+        description="decay per update of an average of the weights, which evaluations, films and "
+        "shared agents play instead of the last ones; 0: none",
+    )
 
     # Exploration
     exploration_fraction: Fraction = Field(
@@ -344,6 +350,8 @@ def _range_in_words(schema: dict[str, Any]) -> str:
     match schema:
         case {"exclusiveMinimum": bound}:
             return f" above {bound:g}"
+        case {"minimum": low, "exclusiveMaximum": bound}:
+            return f" from {low:g} to below {bound:g}"
         case {"minimum": low, "maximum": high}:
             return f" from {low:,g} to {high:,.10g}"
         case {"minimum": low}:

@@ -337,6 +337,7 @@ SB3 = Framework(
         learning_rate=1e-4,
         optimizer_eps=1e-8,
         max_grad_norm=10.0,
+        averaged_weights=0.0,
         exploration_fraction=0.1,
         exploration_initial_eps=1.0,
         exploration_final_eps=0.05,
