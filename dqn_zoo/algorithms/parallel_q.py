@@ -128,7 +128,8 @@ class ParallelQ:
                     self._value_last_step(q_values)
                 self._note_observation(observation)
             self._acted_on = observation
-            return epsilon_greedy(q_values, self.epsilon, self._exploration)
+            epsilons = self._epsilon.of_each(self.steps)
+            return epsilon_greedy(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Update on the rollout, if it is full, and begin the next one."""

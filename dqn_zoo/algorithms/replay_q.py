@@ -65,7 +65,7 @@ class ReplayQ:
         )
         self._exploration = stream_generator(config.seed, "exploration")
         self._replay_draws = stream_generator(config.seed, "replay")
-        self._epsilon = epsilon_schedule(config)
+        self._epsilon = epsilon_schedule(config, random_steps=config.learning_starts)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -89,7 +89,8 @@ class ReplayQ:
                 q_values = np.zeros((len(observation), self._num_actions), np.float32)
             else:
                 q_values = self.learner.online.noisy_q_values(observation)
-            return epsilon_greedy(q_values, self.epsilon, self._exploration)
+            epsilons = self._epsilon.of_each(self.steps)
+            return epsilon_greedy(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Copy the target network and make updates: those that the steps so far are owed.
@@ -168,7 +169,7 @@ class ReplayQ:
     @property
     def epsilon(self) -> float:
         """The chance of a random action now: 1 until learning starts, then the schedule."""
-        return 1.0 if self.steps < self._config.learning_starts else self._epsilon(self.steps)
+        return self._epsilon(self.steps)
 
     @property
     def mean_loss(self) -> float:

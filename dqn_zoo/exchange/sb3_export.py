@@ -298,5 +298,8 @@ def _notes(config: Config) -> list[str]:
             or config.optimizer != "adam"
             or isinstance(config.learning_rate, str)
         ),
+        "to train on, SB3 explores with exploration_final_eps in every environment": (
+            config.exploration_spread > 0.0
+        ),
     }
     return [text.format(protocol=config.protocol) for text, holds in differences.items() if holds]

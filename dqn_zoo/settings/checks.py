@@ -143,6 +143,11 @@ def _doubts(config: Config) -> Iterator[str]:
             "nothing explores: epsilon is 0 and there are no noisy layers; raise "
             "exploration_initial_eps or set noisy_sigma to 0.5"
         )
+    if config.exploration_spread > 0.0 and config.n_envs == 1:
+        yield (
+            f"exploration_spread {config.exploration_spread:g} has no effect with 1 environment, "
+            f"which ends at epsilon {config.exploration_final_eps:g}: raise n_envs"
+        )
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)
     rollout = config.rollout_steps * config.n_envs

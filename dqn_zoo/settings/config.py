@@ -228,6 +228,11 @@ class Config(BaseModel):
     exploration_final_eps: Fraction = Field(
         default=0.05, description="epsilon at the end of the fall"
     )
+    exploration_spread: NonNegativeFloat = Field(
+        default=0.0,
+        description="alpha: environment i of N (from 0) ends at exploration_final_eps ** (1 + "
+        "alpha * i / (N - 1)); 0: all at exploration_final_eps",
+    )
 
     # Evaluation, logs and checkpoints
     eval_freq: Count = Field(default=25_000, description="steps between evaluations; 0: never")

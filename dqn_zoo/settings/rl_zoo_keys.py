@@ -341,6 +341,7 @@ SB3 = Framework(
         exploration_fraction=0.1,
         exploration_initial_eps=1.0,
         exploration_final_eps=0.05,
+        exploration_spread=0.0,
     )
     | {"train_freq": Entry(4, "default", _calls_as_steps)},
 )

@@ -150,6 +150,10 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
         ({"buffer_size": 9_999}, "buffer_size 9,999 is below learning_starts 10,000"),
         ({"learning_starts": 31}, "learning_starts 31 is below batch_size 32"),
         ({"exploration_initial_eps": 0.0}, "epsilon rises from 0 to 0.05"),
+        (
+            {"exploration_spread": 7.0},
+            "exploration_spread 7 has no effect with 1 environment, which ends at epsilon 0.05",
+        ),
         ({"target_update_interval": 1_990_001}, "target_update_interval 1,990,001 leaves no copy"),
         (
             {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0},
