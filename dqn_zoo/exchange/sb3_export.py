@@ -298,6 +298,9 @@ def _notes(config: Config) -> list[str]:
             or config.optimizer != "adam"
             or isinstance(config.learning_rate, str)
         ),
+        "to train on, SB3 makes its updates every train_freq steps to the end": (
+            config.train_freq_later is not None
+        ),
         "to train on, SB3 explores with exploration_final_eps in every environment": (
             config.exploration_spread > 0.0
         ),

@@ -26,6 +26,7 @@ NEEDS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("algorithm", ("replay",)): (
         "learning_starts",
         "train_freq",
+        "train_freq_later",
         "gradient_steps",
         "target_update_interval",
         "buffer_size",

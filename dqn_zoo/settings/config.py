@@ -90,6 +90,11 @@ class Config(BaseModel):
         default=100_000, description="steps of uniformly random play before the first update"
     )
     train_freq: PositiveInt = Field(default=4, description="steps between rounds of updates")
+    train_freq_later: PositiveInt | None = Field(
+        default=None,
+        description="steps between rounds of updates from the middle of n_timesteps on; null: "
+        "train_freq to the end",
+    )
     gradient_steps: PositiveInt = Field(default=1, description="updates in each round")
     target_update_interval: PositiveInt = Field(
         default=1_000, description="steps between copies of the online to the target network"

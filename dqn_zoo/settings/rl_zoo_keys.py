@@ -317,6 +317,7 @@ SB3 = Framework(
         frame_stack=1,
         clip_reward=True,
         learning_starts=100,
+        train_freq_later=None,
         gradient_steps=1,
         target_update_interval=10_000,
         buffer_size=1_000_000,

@@ -41,8 +41,10 @@ def changed_settings(before: Mapping[str, Any] | None, config: Config) -> list[s
     # A key that a later version added meant its default.
     then = Config().model_dump(mode="json") | dict(before)
     differing = [key for key in now if now[key] != then[key] and key not in WITHOUT_EFFECT]
+    # Where the middle of a run is, its updates were counted by.
+    counted = set() if config.train_freq_later is None else {"n_timesteps"}
     for key in differing:
-        if key not in MAY_CHANGE | NAMED_BY_THE_MANIFEST:
+        if key not in MAY_CHANGE - counted | NAMED_BY_THE_MANIFEST:
             raise UserError(
                 f"{key} is {now[key]} now and was {then[key]} when the checkpoint was made, which "
                 f"cannot go on with another: set {key}: {then[key]} in config.yml again, or start "

@@ -62,7 +62,14 @@ DQN_1 = Case("dqn-1-env-n1")
 DOUBLE_3 = Case(
     "double-3-envs-n3",
     algo="double-dqn",
-    extra={"n_envs": 3, "n_steps": 3, "averaged_weights": 0.95, "exploration_spread": 2.0},
+    extra={
+        "n_envs": 3,
+        "n_steps": 3,
+        "averaged_weights": 0.95,
+        "exploration_spread": 2.0,
+        "train_freq": 6,
+        "train_freq_later": 3,
+    },
 )
 DQN_3_STICKY = Case(
     "dqn-3-envs-n1-sticky", save_freq=68, extra={"n_envs": 3, "action_repeat_probability": 0.25}
