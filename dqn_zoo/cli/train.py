@@ -302,6 +302,8 @@ def _pieces(config: "Config") -> Iterator[str]:
         yield "spectral norm"
     if config.dueling:
         yield "dueling"
+    if config.mean_expansion:
+        yield "mean expansion"
     if config.noisy_sigma is not None:
         yield f"noisy {config.noisy_sigma:g}"
 

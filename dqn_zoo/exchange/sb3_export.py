@@ -49,6 +49,7 @@ _SB3_ADAM_EPS = 1e-8
 _REQUIRED: dict[str, tuple[object, ...]] = {
     "network": ("nature",),
     "dueling": (False,),
+    "mean_expansion": (False,),
     "noisy_sigma": (None,),
     "loss": ("huber", "squared"),
     "bootstrap": ("greedy", "double"),

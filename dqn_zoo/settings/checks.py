@@ -99,6 +99,13 @@ def contradictions(config: Config) -> Iterator[Finding]:
             ("algorithm", "noisy_sigma"),
             f"algorithm {config.algorithm} explores by epsilon alone: leave noisy_sigma out",
         )
+    if config.mean_expansion and (config.dueling or config.loss == "c51"):
+        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
+        yield Finding(
+            ("mean_expansion", key),
+            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
+            "leave one of the two out",
+        )
     transitions = config.rollout_steps * config.n_envs
     if "num_minibatches" not in idle and transitions % config.num_minibatches:
         yield Finding(

@@ -150,6 +150,10 @@ class Config(BaseModel):
     dueling: bool = Field(
         default=False, description="dueling network: a stream for the state, one for the actions"
     )
+    mean_expansion: bool = Field(
+        default=False,
+        description="plain head: to each action's output the sum of all actions' outputs is added",
+    )
     noisy_sigma: NonNegativeFloat | None = Field(
         default=None, description="initial noise of noisy layers in the head; null: plain layers"
     )

@@ -330,6 +330,7 @@ SB3 = Framework(
         channel_norm=False,
         he_init=False,
         dueling=False,
+        mean_expansion=False,
         noisy_sigma=None,
         algorithm="replay",
         bootstrap="greedy",

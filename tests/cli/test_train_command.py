@@ -15,9 +15,12 @@ from support.children import Child
 from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli.train import _preview, _report, main
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.given import Given, check_fit
 from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.run import RUN_FORMAT
-from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
 from dqn_zoo.training.preparation import Estimate, complete
 from dqn_zoo.training.starting import Outcome
@@ -163,6 +166,15 @@ def test_what_is_given_beside_weights_has_to_fit_them(call, tmp_path, arguments,
     assert (code, len(error.splitlines())) == (2, 1), error
     assert expected in error
     assert list(run.path.parent.iterdir()) == [run.path]
+
+
+def test_weights_of_a_head_with_another_meaning_do_not_fit_although_their_shapes_do():
+    given = Given(Path("model.safetensors"), StartedFrom("logs/dqn/Pong_1", config=Config()))
+    check_fit(given, Config())
+    with pytest.raises(
+        UserError, match=r"^mean_expansion true does not fit .* mean_expansion fals"
+    ):
+        check_fit(given, Config(mean_expansion=True))
 
 
 def test_weights_without_a_run_know_their_game_from_their_header_or_are_told_it(call, tmp_path):

@@ -102,6 +102,8 @@ def test_the_initial_learning_rate_is_that_of_the_schedule():
             "loss c51 does not go with bootstrap soft: Munchausen's update is defined for values",
         ),
         ({"loss": "c51", "v_min": 3, "v_max": 3}, "v_min must be below v_max, got 3 and 3"),
+        ({"mean_expansion": True, "dueling": True}, "mean_expansion is for a plain head that"),
+        ({"mean_expansion": True, "loss": "c51"}, "values or quantiles, got loss c51: leave one"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
@@ -119,6 +121,7 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
         {"crop": [100, 109, 80, 79]},
         {"crop": [0, 0, 8, 8], "backend": "gymnasium"},
         {"loss": "c51", "bootstrap": "double"},
+        {"loss": "iqn", "mean_expansion": True},
         {"loss": "iqn", "bootstrap": "soft", "v_min": 3, "v_max": 3},
         {
             "network": "impala",
