@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from dqn_zoo.schedules import LinearSchedule, epsilon_greedy
+from dqn_zoo.algorithms.choice import algorithm_of
+from dqn_zoo.schedules import EpsilonSchedule, LinearSchedule, epsilon_greedy, spread_epsilons
+from dqn_zoo.settings.recipes import resolve
 
 
 def test_schedule_falls_linearly_and_stays():
@@ -14,6 +16,48 @@ def test_schedule_falls_linearly_and_stays():
 
 def test_a_schedule_without_horizon_is_constant():
     assert LinearSchedule(0.3, 0.3, 0)(0) == 0.3
+
+
+def test_epsilons_of_eight_environments_by_hand():
+    # 0.4 to the powers 1, 2, ... 8
+    powers = [0.4, 0.16, 0.064, 0.0256, 0.01024, 0.004096, 0.0016384, 0.00065536]
+    assert spread_epsilons(0.4, 7.0, 8) == pytest.approx(powers)
+    assert spread_epsilons(0.25, 0.5, 2) == pytest.approx([0.25, 0.125])
+    assert spread_epsilons(0.4, 7.0, 1).tolist() == [0.4]
+    assert spread_epsilons(0.4, 0.0, 8).tolist() == [0.4]
+
+
+def test_every_environment_falls_to_its_own_epsilon():
+    schedule = EpsilonSchedule(1.0, np.array([0.4, 0.2]), horizon_steps=100, random_steps=10)
+    assert schedule.of_each(9).tolist() == [1.0]
+    assert schedule.of_each(10) == pytest.approx([0.94, 0.92])
+    assert schedule.of_each(50) == pytest.approx([0.7, 0.6])
+    assert schedule.of_each(100).tolist() == schedule.of_each(7_000).tolist() == [0.4, 0.2]
+    assert [schedule(9), schedule(50), schedule(100)] == pytest.approx([1.0, 0.65, 0.3])
+
+
+@pytest.mark.parametrize("step", [0, 7, 12, 29, 30, 31])
+def test_where_all_are_alike_the_chance_is_that_of_one_linear_schedule_to_the_bit(step):
+    alike = EpsilonSchedule(1.0, np.array([0.1]), horizon_steps=30)
+    assert alike(step) == LinearSchedule(1.0, 0.1, 30)(step)
+
+
+@pytest.mark.parametrize("algo", ["dqn", "pqn-laptop"])
+def test_each_environment_explores_with_its_own_epsilon(algo):
+    replay = {} if algo == "pqn-laptop" else {"learning_starts": 50, "buffer_size": 100}
+    settings = {
+        "n_envs": 4, "n_timesteps": 1_000, "exploration_final_eps": 0.9, "exploration_spread": 300,
+        "network": "small", "device": "cpu", "seed": 1,
+    }  # fmt: skip
+    config = resolve(algo=algo, overrides=settings | replay).config
+    algorithm = algorithm_of(config).from_config(config, num_actions=6)
+    observation = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), np.uint8)
+    algorithm.steps = 400  # the fall is over: 0.9, 0.9 ** 101, 0.9 ** 201 and 0.9 ** 301
+    best = algorithm.q_values(observation).argmax(axis=1)
+    others = np.mean([algorithm.act(observation) != best for _ in range(60)], axis=0)
+    assert 0.5 < others[0] < 0.95
+    assert others[1:].tolist() == [0.0, 0.0, 0.0]
+    assert algorithm.epsilon == pytest.approx(0.9 / 4, rel=1e-3)
 
 
 def test_every_environment_draws_its_own_coin():

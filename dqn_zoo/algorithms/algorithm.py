@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import QNetwork, build_network
-from dqn_zoo.schedules import LinearSchedule
+from dqn_zoo.schedules import EpsilonSchedule, LinearSchedule, spread_epsilons
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.system.devices import let_cuda_be_fast
@@ -33,11 +34,13 @@ class Algorithm(Protocol):
         size_key: the setting that decides how much memory a run takes.
         steps: decisions so far, summed over environments.
         updates: gradient steps so far.
+        played: what of the network is judged, shown and shared.
     """
 
     size_key: ClassVar[str]
     steps: int
     updates: int
+    played: PlayedWeights
 
     # --- Before a run: what a config calls for
 
@@ -111,7 +114,7 @@ class Algorithm(Protocol):
 
     @property
     def epsilon(self) -> float:
-        """The chance of a random action now."""
+        """The chance of a random action now, on average over the environments."""
         ...
 
     @property
@@ -159,7 +162,7 @@ class Algorithm(Protocol):
         Args:
             state: of the whole checkpoint.
             read: returns a file by its name; the snapshot has written the weights of `network` as
-                `model.safetensors`.
+                `model.safetensors` and, where they are an average, those that learn beside it.
         """
         ...
 
@@ -184,10 +187,12 @@ def untrained_network(config: Config, *, num_actions: int) -> QNetwork:
     return network.to(config.device)
 
 
-def epsilon_schedule(config: Config) -> LinearSchedule:
+def epsilon_schedule(config: Config, *, random_steps: int = 0) -> EpsilonSchedule:
     """Return epsilon as a function of the step (Mnih et al., 2015, Methods)."""
     horizon = int(config.exploration_fraction * config.n_timesteps)
-    return LinearSchedule(config.exploration_initial_eps, config.exploration_final_eps, horizon)
+    base, alpha = config.exploration_final_eps, config.exploration_spread
+    finals = spread_epsilons(base, alpha, config.n_envs)
+    return EpsilonSchedule(config.exploration_initial_eps, finals, horizon, random_steps)
 
 
 def rate_schedule(config: Config) -> LinearSchedule:

@@ -29,6 +29,7 @@ from dqn_zoo.algorithms.algorithm import (
 from dqn_zoo.algorithms.saved_state import check_parallel_state
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
+from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.shape import FRAME_BYTES
@@ -97,6 +98,7 @@ class ParallelQ:
         self._num_actions = num_actions
         self._stopwatch = stopwatch
         self.online = build_online_network(config, num_actions=num_actions)
+        self.played = PlayedWeights(self.online, config.averaged_weights)
         self.rollout = Rollout(config.rollout_steps, config.n_envs, config.frame_stack)
         self._terminal_on_life_loss = protocol_from_config(config).terminal_on_life_loss
         self._exploration = stream_generator(config.seed, "exploration")
@@ -126,7 +128,8 @@ class ParallelQ:
                     self._value_last_step(q_values)
                 self._note_observation(observation)
             self._acted_on = observation
-            return epsilon_greedy(q_values, self.epsilon, self._exploration)
+            epsilons = self._epsilon.of_each(self.steps)
+            return epsilon_greedy(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Update on the rollout, if it is full, and begin the next one."""
@@ -148,7 +151,8 @@ class ParallelQ:
                 order = torch.from_numpy(self._shuffles.permutation(len(returns)))
                 for rows in torch.split(order, size):
                     update(self.online, observation[rows], action[rows], returns[rows], rate)
-            self.updates += config.num_epochs * config.num_minibatches
+                    self.updates += 1
+                    self.played.follow(self.updates)
             rollout.length = 0
             self._note_observation(self._acted_on)  # its step is under way
 
@@ -189,16 +193,17 @@ class ParallelQ:
 
     @property
     def network(self) -> QNetwork:
-        """The one network."""
-        return self.online.weights
+        """What evaluation, saving and sharing use."""
+        return self.played.network
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return its values: float32 [batch, num_actions]."""
-        return self.online.q_values(observation)
+        return self.played.q_values(observation)
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Start from given weights; counters and schedules stay at 0."""
         self.online.load_weights(weights)
+        self.played.start()
 
     @property
     def epsilon(self) -> float:
@@ -245,9 +250,10 @@ class ParallelQ:
         self.steps, self.updates = state["counters"]["steps"], state["counters"]["updates"]
         self.online.restore(
             state["online"],
-            weights=load_tensors(read("model.safetensors")),
+            weights=load_tensors(read(self.played.online_file)),
             optimizer=read("optimizer.pt"),
         )
+        self.played.restore(read, self.updates)
         self.rollout.restore(self._read_rollout(read(ROLLOUT_FILE)))
         check_parallel_state(state, self._config, length=self.rollout.length)
         restore_generator(self._exploration, state["exploration"])

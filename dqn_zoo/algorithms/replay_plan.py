@@ -1,5 +1,6 @@
 """What the settings of a run of `ReplayQ` call for: parts, memory, updates, time."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -28,7 +29,27 @@ def memory_bytes(config: Config) -> int:
 def updates_owed(config: Config, steps: int) -> int:
     """Return the updates that so many steps call for; any number of environments agrees."""
     learning_steps = max(0, steps - config.learning_starts)
-    return learning_steps // config.train_freq * config.gradient_steps
+    if config.train_freq_later is None:
+        return learning_steps // config.train_freq * config.gradient_steps
+    early_steps = min(learning_steps, max(0, config.n_timesteps // 2 - config.learning_starts))
+    late_rounds = (learning_steps - early_steps) // config.train_freq_later
+    return (early_steps // config.train_freq + late_rounds) * config.gradient_steps
+
+
+def with_mean_train_freq(config: Config) -> Config:
+    """Return settings that make as many updates in each half as both halves of a run together."""
+    if config.train_freq_later is None:
+        return config
+    # A round every a steps and then every b is a + b rounds in 2 * a * b steps.
+    rounds = config.train_freq + config.train_freq_later
+    steps = 2 * config.train_freq * config.train_freq_later
+    common = math.gcd(rounds, steps)
+    means = {
+        "train_freq": steps // common,
+        "train_freq_later": None,
+        "gradient_steps": config.gradient_steps * rounds // common,
+    }
+    return config.model_copy(update=means)
 
 
 def describe(config: Config) -> dict[str, str]:
@@ -37,10 +58,16 @@ def describe(config: Config) -> dict[str, str]:
     recorded = ", CUDA graph" if uses_cuda_graph(config) else ""
     compiled = ", compiled" if compiles_torso(config) else ""
     ahead = ", targets one ahead" if prepares_ahead(config) else ""
+    later = (
+        f", every {config.train_freq} steps and every {config.train_freq_later} from step "
+        f"{config.n_timesteps // 2:,}"
+        if config.train_freq_later is not None
+        else ""
+    )
     return {
         "algorithm": f"loss {config.loss}, bootstrap {config.bootstrap}, n = {config.n_steps}",
         "learning": f"{updates:,} updates of {config.batch_size}, from step "
-        f"{config.learning_starts:,}{recorded}{compiled}{ahead}",
+        f"{config.learning_starts:,}{later}{recorded}{compiled}{ahead}",
         "replay": f"{config.replay}, {config.buffer_size:,} transitions, "
         f"{replay_shape(config).num_bytes / 1e9:.2f} GB",
     }

@@ -21,6 +21,7 @@ from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_sc
 from dqn_zoo.algorithms.saved_minibatch import READY, minibatch_bytes, read_minibatch
 from dqn_zoo.algorithms.saved_state import check_replay_state
 from dqn_zoo.envs.environments import EnvStep
+from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.losses import Minibatch
 from dqn_zoo.networks.network import QNetwork, weights_on_cpu
 from dqn_zoo.replay.frame_files import compressed_frames, restore_frames
@@ -58,6 +59,7 @@ class ReplayQ:
         self._num_actions = num_actions
         self._stopwatch = stopwatch
         self.learner = replay_plan.build_learner(config, num_actions=num_actions)
+        self.played = PlayedWeights(self.learner.online, config.averaged_weights)
         self._recorded = replay_plan.record_updates(config, self.learner)
         self._prepares_ahead = replay_plan.prepares_ahead(config)
         self._second_thread = replay_plan.second_thread(config)
@@ -70,7 +72,7 @@ class ReplayQ:
         )
         self._exploration = stream_generator(config.seed, "exploration")
         self._replay_draws = stream_generator(config.seed, "replay")
-        self._epsilon = epsilon_schedule(config)
+        self._epsilon = epsilon_schedule(config, random_steps=config.learning_starts)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -94,7 +96,8 @@ class ReplayQ:
                 q_values = np.zeros((len(observation), self._num_actions), np.float32)
             else:
                 q_values = self.learner.online.noisy_q_values(observation)
-            return epsilon_greedy(q_values, self.epsilon, self._exploration)
+            epsilons = self._epsilon.of_each(self.steps)
+            return epsilon_greedy(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Copy the target network and make updates: those that the steps so far are owed.
@@ -111,28 +114,27 @@ class ReplayQ:
         if due == 0 or len(self.replay) == 0:
             return
         size, rate = config.batch_size, self._learning_rate(self.steps)
-        missing = self._prepares_ahead and self._ready is None
+        count = due + 1 if self._prepares_ahead and self._ready is None else due
         with self._stopwatch.section("sampling"):
-            draw = self.replay.draw(
-                size, self._replay_draws, step=self.steps, num_batches=due + missing
-            )
-        self.updates += due
+            draw = self.replay.draw(size, self._replay_draws, step=self.steps, num_batches=count)
+        priorities: list[Tensor] = []
         if self._prepares_ahead:
             self._learn_ahead(draw, rate)
-            return
-        priorities: list[Tensor] = []
-        for part in draw.split(self._most_at_once * size):
+        else:
+            for part in draw.split(self._most_at_once * size):
+                with self._stopwatch.section("sampling"):
+                    batch = self._gather(part)
+                with self._stopwatch.section("update"):
+                    if self._most_at_once == 1:
+                        priorities.append(self.learner.step(self.learner.prepare(batch), rate))
+                    else:
+                        updated = self._update(batch, rate, len(part.rows) // size)
+                        priorities += torch.split(updated, size)
             with self._stopwatch.section("sampling"):
-                batch = self._gather(part)
-            with self._stopwatch.section("update"):
-                if self._most_at_once == 1:
-                    priorities.append(self.learner.step(self.learner.prepare(batch), rate))
-                else:
-                    num_updates = len(part.rows) // size
-                    priorities += torch.split(self._update(batch, rate, num_updates), size)
-        with self._stopwatch.section("sampling"):
-            for rows, priority in zip(torch.split(draw.rows, size), priorities, strict=True):
-                self.replay.update_priorities(rows, priority)
+                for rows, priority in zip(torch.split(draw.rows, size), priorities, strict=True):
+                    self.replay.update_priorities(rows, priority)
+        self.updates += due
+        self.played.follow(self.updates)
 
     def _learn_ahead(self, draw: Draw, rate: float) -> None:
         """Learn from each minibatch while the next one is made ready; the last one stays over.
@@ -184,21 +186,22 @@ class ReplayQ:
 
     @property
     def network(self) -> QNetwork:
-        """The online network."""
-        return self.learner.online.weights
+        """What evaluation, saving and sharing use."""
+        return self.played.network
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the online network's values without noise: float32 [batch, num_actions]."""
-        return self.learner.online.q_values(observation)
+        """Return its values without noise: float32 [batch, num_actions]."""
+        return self.played.q_values(observation)
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Start from given weights in both networks; counters and schedules stay at 0."""
         self.learner.load_weights(online=weights, target=weights)
+        self.played.start()
 
     @property
     def epsilon(self) -> float:
         """The chance of a random action now: 1 until learning starts, then the schedule."""
-        return 1.0 if self.steps < self._config.learning_starts else self._epsilon(self.steps)
+        return self._epsilon(self.steps)
 
     @property
     def mean_loss(self) -> float:
@@ -257,10 +260,11 @@ class ReplayQ:
         self._target_copies = counters["target_copies"]
         self.learner.restore(
             state["learner"],
-            online=load_tensors(read("model.safetensors")),
+            online=load_tensors(read(self.played.online_file)),
             target=load_tensors(read("target.safetensors")),
             optimizer=read("optimizer.pt"),
         )
+        self.played.restore(read, self.updates)
         saved = state["replay"]
         rows = read_rows(read("rows.z"), self.replay, saved, num_actions=self._num_actions)
         self.replay.restore(saved, rows)

@@ -49,7 +49,7 @@ MOST_FOLLOWED = 100_000
 """Games of --follow: weeks at the speed of the console."""
 
 _NOT_FOLLOWED = {
-    *("hub", "pretrained", "weights", "n_timesteps", "n_envs"),
+    *("hub", "pretrained", "weights", "kind", "n_timesteps", "n_envs"),
     *("record", "record_seconds", "output", "progress"),
 }
 
@@ -93,7 +93,7 @@ def build_parser() -> Parser:
     whom.add_argument(
         "--list", action="store_true", help="list the agents that come with dqn_zoo, and exit"
     )
-    add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
+    add_weights(parser.add_argument_group("weights"))
     _add_play(parser.add_argument_group("games"))
     add_machine(parser.add_argument_group("machine"))
     _add_output(parser.add_argument_group("what is shown and written"))
@@ -307,7 +307,7 @@ def _refuse(
 ) -> None:
     clash = sorted(others & arguments.given)
     if clash:
-        several = {"weights": "--load-last and the like"}
+        several = {"weights": "--load-last and the like", "kind": "--weights"}
         given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
         raise UserError(f"{flag} {because}: leave out {given}")
 

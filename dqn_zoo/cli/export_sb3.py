@@ -43,7 +43,7 @@ def _build_parser() -> Parser:
         help="where to write; RL-Zoo's -f (default: sb3)",
     )
     add_whom(parser.add_argument_group("which agent to export"))
-    add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
+    add_weights(parser.add_argument_group("weights"))
     return parser
 
 
@@ -55,9 +55,10 @@ def _export(arguments: argparse.Namespace) -> None:
     run, config = find_asked_run(arguments)
 
     from dqn_zoo.exchange.sb3_export import export_sb3
-    from dqn_zoo.play.session import choose_weights
+    from dqn_zoo.play.session import WeightsChoice, choose_weights
 
-    weights = choose_weights(run, "default" if arguments.weights is None else arguments.weights)
+    choice: WeightsChoice = "default" if arguments.weights is None else arguments.weights
+    weights = choose_weights(run, choice, arguments.kind)
     file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)
     env_id, folder = file.stem, arguments.output
     work_is_kept()

@@ -53,20 +53,28 @@ def add_log_folder(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_weights(group: argparse._MutuallyExclusiveGroup) -> None:
+def add_weights(group: argparse._ArgumentGroup) -> None:
     """Add the flags that choose among the weights of a run."""
+    which = group.add_mutually_exclusive_group()
     for flag, weights, text in (
         ("--load-best", "best", "the model of the best evaluation (default, if there was one)"),
         ("--load-last", "last", "the last model"),
         ("--load-last-checkpoint", "last_checkpoint", "the newest checkpoint"),
     ):
-        group.add_argument(flag, dest="weights", action="store_const", const=weights, help=text)
-    group.add_argument(
+        which.add_argument(flag, dest="weights", action="store_const", const=weights, help=text)
+    which.add_argument(
         "--load-checkpoint",
         dest="weights",
         type=whole_number(0),
         metavar="N",
         help="the checkpoint of step N",
+    )
+    group.add_argument(
+        "--weights",
+        dest="kind",
+        choices=("averaged", "online"),
+        help="of a run that averages its weights: that average, or the weights that learn, of the "
+        "last model unless another is named (default: what its evaluations played, the average)",
     )
 
 
@@ -186,7 +194,7 @@ def make_session(
     num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_CORE * cores)
     return Session(
         run=run,
-        weights=weights or choose_weights(run, choice),
+        weights=weights or choose_weights(run, choice, arguments.kind),
         config=_as_played(config, arguments),
         seed=arguments.seed,
         num_games=num_games,

@@ -61,7 +61,7 @@ def _build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_whom(parser.add_argument_group("which agent to publish"))
-    add_weights(parser.add_argument_group("weights").add_mutually_exclusive_group())
+    add_weights(parser.add_argument_group("weights"))
     _add_repository(parser.add_argument_group("where"))
     games = parser.add_argument_group("games of the card")
     games.add_argument(

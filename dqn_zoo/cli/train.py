@@ -209,7 +209,8 @@ def _preview(
     from dqn_zoo.training.rates import about
 
     protocol = protocol_from_config(config)
-    fall = epsilon_schedule(config).horizon_steps
+    epsilon = epsilon_schedule(config)
+    last = f"{epsilon.finals[-1]:.2g}, each environment its own," if len(epsilon.finals) > 1 else ""
     estimated = Estimate(fitted.seconds, fitted.seconds) if fitted else estimate(config)
     seconds, alone_s = estimated
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
@@ -226,10 +227,16 @@ def _preview(
     yield f"  network      {', '.join(_pieces(config))}"
     yield (
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
-        f"{config.exploration_final_eps:g} over {fall:,} steps"
+        f"{config.exploration_final_eps:g} {last and f'... {last} '}over "
+        f"{epsilon.horizon_steps:,} steps"
     )
     for name, line in algorithm_of(config).describe(config).items():
         yield f"  {name:<12} {line}"
+    if config.averaged_weights > 0.0:
+        yield (
+            f"  average      of the weights over some {1 / (1 - config.averaged_weights):,.0f} "
+            "updates: it is what plays in evaluations and films, and what is shared"
+        )
     yield (
         f"  machine      {config.device}, {config.num_threads} thread"
         f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
@@ -295,6 +302,8 @@ def _pieces(config: "Config") -> Iterator[str]:
         yield "spectral norm"
     if config.dueling:
         yield "dueling"
+    if config.mean_expansion:
+        yield "mean expansion"
     if config.noisy_sigma is not None:
         yield f"noisy {config.noisy_sigma:g}"
 

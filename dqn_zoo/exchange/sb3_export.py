@@ -49,6 +49,7 @@ _SB3_ADAM_EPS = 1e-8
 _REQUIRED: dict[str, tuple[object, ...]] = {
     "network": ("nature",),
     "dueling": (False,),
+    "mean_expansion": (False,),
     "noisy_sigma": (None,),
     "loss": ("huber", "squared"),
     "bootstrap": ("greedy", "double"),
@@ -297,6 +298,12 @@ def _notes(config: Config) -> list[str]:
             or config.bootstrap != "greedy"
             or config.optimizer != "adam"
             or isinstance(config.learning_rate, str)
+        ),
+        "to train on, SB3 makes its updates every train_freq steps to the end": (
+            config.train_freq_later is not None
+        ),
+        "to train on, SB3 explores with exploration_final_eps in every environment": (
+            config.exploration_spread > 0.0
         ),
     }
     return [text.format(protocol=config.protocol) for text, holds in differences.items() if holds]

@@ -63,20 +63,17 @@ class Learner:
         """
         size = len(batch.action) // num_updates
         assert size * num_updates == len(batch.action), "minibatches of different sizes"
-        priorities = []
         with torch.no_grad(), self.online.autocast():
             together = self._target.for_updates.features(batch.next_observation)
-        for rows, features in zip(batch.split(size), torch.split(together, size), strict=True):
-            priorities.append(self.step(self.prepare(rows, features), learning_rate))
+        pairs = zip(batch.split(size), torch.split(together, size), strict=True)
+        priorities = [self.step(self.prepare(*pair), learning_rate) for pair in pairs]
         return priorities[0] if num_updates == 1 else torch.cat(priorities)
 
     def prepare(self, batch: Batch, next_features: Tensor | None = None) -> Minibatch:
         """Compute the targets of one minibatch; `step` learns them, now or after other steps.
 
         Args:
-            batch: the minibatch.
-            next_features: what the target network's torso made of its next observations, if
-                several minibatches shared that pass.
+            next_features: of the target network's torso, if several minibatches share a pass.
         """
         online, target = self.online, self._target.for_updates
         # Deviation: Fortunato et al. draw a third noise for the next action in Double DQN.

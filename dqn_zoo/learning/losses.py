@@ -155,12 +155,8 @@ class LossOutput(NamedTuple):
     q_mean: Tensor
 
 
-class Uniform(Protocol):
-    """A source of random numbers, on the learner's device."""
-
-    def __call__(self, rows: int, columns: int) -> Tensor:
-        """Return float32 [rows, columns], uniform in [0, 1)."""
-        ...
+Uniform = Callable[[int, int], Tensor]
+"""Gives float32 [rows, columns] on the learner's device, uniform in [0, 1)."""
 
 
 class Loss(Protocol):

@@ -57,6 +57,7 @@ class OnlineNetwork:
         weights: what is learned.
         optimizer: keeps its state in the order of the weights.
         generator: on the device; noise, and whatever else is random in an update.
+        bfloat16: as given.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class OnlineNetwork:
         modules = self._working.network.modules()
         self._norms = [module for module in modules if isinstance(module, ParametrizationList)]
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self._bfloat16 = bfloat16
+        self.bfloat16 = bfloat16
         # Of METRICS since they were last taken, and their number. They stay on the device: reading
         # them after every update would make the CPU wait for a GPU.
         self._sums = torch.zeros(
@@ -133,7 +134,7 @@ class OnlineNetwork:
 
     def autocast(self) -> torch.autocast:
         """Compute in the precision of the run."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
     def uniform(self, rows: int, columns: int) -> Tensor:
         """Return float32 [rows, columns], uniform in [0, 1)."""
@@ -144,7 +145,7 @@ class OnlineNetwork:
     def noisy_q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return values to explore with: `q_values` under new noise, if there are noisy layers."""
         self.reset_noise()
-        return self._q_values(observation)
+        return self.values_of(self._working.network, observation)
 
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return values without noise: float32 [batch, num_actions].
@@ -153,12 +154,13 @@ class OnlineNetwork:
             observation: uint8 [batch, stack, 84, 84].
         """
         self._working.network.remove_noise()
-        return self._q_values(observation)
+        return self.values_of(self._working.network, observation)
 
-    def _q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def values_of(self, network: QNetwork, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the values of a network on the same device, in the precision of the run."""
         with torch.inference_mode(), self.autocast():
             frames = channels_last(upload(observation, self.device))
-            return self._working.network.q_values(frames).cpu().numpy()
+            return network.q_values(frames).cpu().numpy()
 
     # --- The log
 

@@ -26,6 +26,7 @@ class HeadSettings:
         dueling: separate streams for the value of the state and the advantages of the actions.
         noisy_sigma: initial noise of noisy layers; None: plain layers.
         layer_norm: normalise the hidden layer before its ReLU.
+        mean_expansion: of n plain outputs z, z + n mean(z) (https://arxiv.org/abs/2606.29806).
         num_atoms: of the categorical head.
         v_min: value of its first atom.
         v_max: value of its last atom.
@@ -38,6 +39,7 @@ class HeadSettings:
     dueling: bool = False
     noisy_sigma: float | None = None
     layer_norm: bool = False
+    mean_expansion: bool = False
     num_atoms: int = 51
     v_min: float = -10.0
     v_max: float = 10.0
@@ -237,13 +239,15 @@ class PlainLayers(nn.Module):
 
     def __init__(self, settings: HeadSettings, sizes: LayerSizes) -> None:
         super().__init__()
+        self._expands = settings.mean_expansion
         self._outputs = sizes.num_actions, sizes.num_outputs
         self.stream = Stream(settings, sizes, num_outputs=sizes.num_actions * sizes.num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return float32 [..., num_actions, num_outputs] for features [..., feature_size]."""
         values: Tensor = self.stream(features)
-        return values.view(*values.shape[:-1], *self._outputs)
+        values = values.view(*values.shape[:-1], *self._outputs)
+        return values + values.sum(dim=-2, keepdim=True) if self._expands else values
 
 
 class DuelingLayers(nn.Module):

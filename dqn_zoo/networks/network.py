@@ -61,6 +61,7 @@ class NetworkSettings:
                 dueling=config.dueling,
                 noisy_sigma=config.noisy_sigma,
                 layer_norm=config.layer_norm,
+                mean_expansion=config.mean_expansion,
                 num_atoms=config.num_atoms,
                 v_min=config.v_min,
                 v_max=config.v_max,

@@ -144,5 +144,5 @@ def _given_by(run: Run, file: Path) -> Given:
 
 _NETWORK_KEYS = (
     "network", "frame_stack", "network_width", "network_pool", "layer_norm", "channel_norm",
-    "spectral_norm", "dueling", "num_atoms", "v_min", "v_max", "num_cosines",
+    "spectral_norm", "dueling", "mean_expansion", "num_atoms", "v_min", "v_max", "num_cosines",
 )  # fmt: skip

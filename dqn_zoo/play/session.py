@@ -12,7 +12,7 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
 from dqn_zoo.play.film import Film
-from dqn_zoo.play.weights import find_weights, load_weights, weights_note
+from dqn_zoo.play.weights import ONLINE, Kind, find_weights, load_weights, weights_note
 from dqn_zoo.play.window import sdl_settings
 from dqn_zoo.runs.checkpoint import DamagedError, newest_checkpoint, verify
 from dqn_zoo.runs.run import Run
@@ -97,8 +97,13 @@ class Session:
         return enjoy_seeds(self.seed, num_games)
 
 
-def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
+def choose_weights(run: Run, choice: WeightsChoice, kind: Kind | None = None) -> Weights:
     """Return the weights of a run that are asked for.
+
+    Args:
+        run: whose weights.
+        choice: of them; by default the online ones of a run that averages are the last.
+        kind: averaged or online; None: what evaluations in training played.
 
     Raises:
         UserError: if the run has none of that kind, saying what it has.
@@ -112,37 +117,49 @@ def choose_weights(run: Run, choice: WeightsChoice) -> Weights:
                 + _what_it_has(run)
             )
         return read_weights(
-            find_weights(run, checkpoint.step), f"checkpoint of step {checkpoint.step:,}"
+            find_weights(run, checkpoint.step, kind), f"checkpoint of step {checkpoint.step:,}"
         )
     if choice == "best" and not run.best_model_file.exists():
         raise UserError(
             f"{run.path} has no best model: no evaluation was made; {_what_it_has(run)}"
         )
     if isinstance(choice, int):
-        return _checkpoint_weights(run, choice)
+        return _checkpoint_weights(run, choice, kind)
     wants_best = choice != "last" and run.best_model_file.exists()
+    if wants_best and kind == ONLINE and weights_note(run.best_model_file).get("weights"):
+        if choice == "best":
+            raise UserError(
+                f"evaluations of {run.path} chose among averaged weights: --load-last and "
+                "--load-checkpoint STEP play online ones"
+            )
+        wants_best = False
     has_others = run.best_model_file.exists() or run.checkpoint_steps()
     if has_others and not wants_best and not run.model_file.exists():
         raise UserError(f"{run.path} has no finished model yet: {_what_it_has(run)}")
     name = "best model" if wants_best else "last model"
-    return read_weights(find_weights(run, "best" if wants_best else "last"), name)
+    return read_weights(find_weights(run, "best" if wants_best else "last", kind), name)
 
 
 def weights_of_file(run: Run, file: Path) -> Weights:
     """Return the weights in a file of a run, under the name that `choose_weights` gives them."""
-    names = {run.best_model_file: "best model", run.model_file: "last model"}
+    last = "last model"
+    names = {
+        run.best_model_file: "best model", run.model_file: last, run.online_model_file: last
+    }  # fmt: skip
     return read_weights(file, names.get(file, f"checkpoint {file.parent.name}"))
 
 
 def read_weights(file: Path, name: str) -> Weights:
-    """Return the weights in a file, under any name.
+    """Return the weights in a file, under any name; of a run that averages, it says the kind.
 
     Raises:
         UserError: they are damaged.
     """
     load_weights(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Weights(file, name, weights_note(file).get("steps"), digest)
+    note = weights_note(file)
+    kind = note.get("weights")
+    return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest)
 
 
 def play_session(
@@ -254,8 +271,8 @@ def _caption(film: Film, turn: Turn) -> None:
         )
 
 
-def _checkpoint_weights(run: Run, step: int) -> Weights:
-    file = find_weights(run, step)
+def _checkpoint_weights(run: Run, step: int, kind: Kind | None) -> Weights:
+    file = find_weights(run, step, kind)
     try:
         verify(file.parent)
     except DamagedError as error:

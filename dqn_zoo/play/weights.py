@@ -39,6 +39,9 @@ WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
 OWN_DIGEST = "sha256"  # of note and tensors, in the note
 BEST_OF_CHECKPOINT = "best.safetensors"
 Which = Literal["best", "last"]
+Kind = Literal["averaged", "online"]
+AVERAGED: Kind = "averaged"
+ONLINE: Kind = "online"
 
 
 @with_config(AS_WRITTEN)
@@ -49,21 +52,46 @@ class WeightsNote(TypedDict):
     algo: NotRequired[Word]
     protocol: NotRequired[Word]
     steps: NotRequired[Count]
+    weights: NotRequired[Word]  # averaged or online, of a run that has both
     sha256: NotRequired[Word]
 
 
-def find_weights(run: Run, which: Which | int) -> Path:
+def find_weights(run: Run, which: Which | int, kind: Kind | None = None) -> Path:
     """Return the weights file of a run: best, last, or that of a checkpoint's step.
+
+    Args:
+        run: whose weights.
+        which: of them; the best online weights of a run that averages are the last ones, because
+            no evaluation chose among them.
+        kind: averaged or online; None: what evaluations in training played.
 
     Raises:
         UserError: if the run has no such weights.
     """
+    played = _find_played(run, which)
+    if kind is None:
+        return played
+    is_averaged = weights_note(played).get("weights") == AVERAGED
+    if kind == AVERAGED and not is_averaged:
+        raise UserError(
+            f"{played} holds no averaged weights (averaged_weights was 0 in its training): leave "
+            "averaged out"
+        )
+    if kind == AVERAGED or not is_averaged:
+        return played
+    online = (played.parent if isinstance(which, int) else run.path) / run.online_model_file.name
+    if not online.exists():
+        raise UserError(f"{run.path} has averaged weights only: leave online out")
+    return online
+
+
+def _find_played(run: Run, which: Which | int) -> Path:
     if isinstance(which, int):
         steps = run.checkpoint_steps()
         if which not in steps:
             have = ", ".join(map(str, steps)) or "none"
             raise UserError(f"{run.path} has no checkpoint at step {which}; it has {have}")
-        return run.checkpoint(which) / "model.safetensors"
+        return run.checkpoint(which) / run.model_file.name
     if which == "best" and run.best_model_file.exists():
         return run.best_model_file
     if not run.model_file.exists() and may_be_training(run):
@@ -77,6 +105,14 @@ def find_weights(run: Run, which: Which | int) -> Path:
             f"checkpoint; train it on with {shell.command('dqn-train', '--resume', run.path)}"
         )
     return run.model_file
+
+
+def last_weights(run: Run) -> list[Path]:
+    """Return the files that the last weights of a run are in, and those of its checkpoints."""
+    folders = [run.path, *(run.checkpoint(step) for step in run.checkpoint_steps())]
+    names = (run.model_file.name, run.online_model_file.name)
+    files = [folder / name for folder in folders for name in names]
+    return [file for file in files if file.is_file()]
 
 
 def weights_bytes(weights: Mapping[str, Tensor], note: Mapping[str, str | int]) -> bytes:
@@ -216,11 +252,9 @@ def _copies(file: Path, run: Run) -> Iterator[Path]:
         known, own = _recorded(file), weights_note(file).get(OWN_DIGEST)
     except DamagedError:
         return
-    models = [run.checkpoint(step) / run.model_file.name for step in run.checkpoint_steps()]
     others = [
         run.best_model_file,
-        run.model_file,
-        *models,
+        *last_weights(run),
         *run.path.glob("hub/*/model.safetensors"),
     ]
     bests = _bests(run)

@@ -3,7 +3,7 @@
 set_aside/1/
     step_000200000/ ...     the newer checkpoints
     old_progress.csv, old_episodes.csv, old_evaluations.csv, old_results.json
-    old_model.safetensors, old_best_model.safetensors
+    old_model.safetensors, old_best_model.safetensors, old_online_model.safetensors
 """
 
 import re
@@ -64,10 +64,13 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
         run.results_file,
         run.model_file,
         run.best_model_file,
+        run.online_model_file,
     ):
         if file.exists():  # under another name: it is no run of its own
             shutil.copy2(file, folder / f"old_{file.name}")
     for path in reversed(newer):
         path.rename(folder / path.name)
-    replace_file(run.model_file, checkpoint.read(run.model_file.name))
+    for file in (run.model_file, run.online_model_file):
+        if (checkpoint.path / file.name).exists():
+            replace_file(file, checkpoint.read(file.name))
     return folder

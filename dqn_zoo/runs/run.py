@@ -4,6 +4,7 @@ logs/dqn/SpaceInvaders_1/
     config.yml            every setting, with every default
     manifest.json         versions, hardware, commands (see manifest.py)
     model.safetensors     the final weights
+    online_model.safetensors    those that learned, where the others are an average of them
     best_model.safetensors
     progress.csv, episodes.csv, evaluations.csv (see metrics.py)
     results.json, results/ (see play/measurements.py)
@@ -84,6 +85,11 @@ class Run:
     def best_model_file(self) -> Path:
         """The weights with the best evaluation."""
         return self.path / "best_model.safetensors"
+
+    @property
+    def online_model_file(self) -> Path:
+        """The final weights that learned, where `model_file` holds an average of them."""
+        return self.path / "online_model.safetensors"
 
     @property
     def initial_model_file(self) -> Path:

@@ -26,6 +26,7 @@ NEEDS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("algorithm", ("replay",)): (
         "learning_starts",
         "train_freq",
+        "train_freq_later",
         "gradient_steps",
         "target_update_interval",
         "buffer_size",
@@ -99,6 +100,13 @@ def contradictions(config: Config) -> Iterator[Finding]:
             ("algorithm", "noisy_sigma"),
             f"algorithm {config.algorithm} explores by epsilon alone: leave noisy_sigma out",
         )
+    if config.mean_expansion and (config.dueling or config.loss == "c51"):
+        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
+        yield Finding(
+            ("mean_expansion", key),
+            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
+            "leave one of the two out",
+        )
     transitions = config.rollout_steps * config.n_envs
     if "num_minibatches" not in idle and transitions % config.num_minibatches:
         yield Finding(
@@ -143,6 +151,11 @@ def _doubts(config: Config) -> Iterator[str]:
         yield (
             "nothing explores: epsilon is 0 and there are no noisy layers; raise "
             "exploration_initial_eps or set noisy_sigma to 0.5"
+        )
+    if config.exploration_spread > 0.0 and config.n_envs == 1:
+        yield (
+            f"exploration_spread {config.exploration_spread:g} has no effect with 1 environment, "
+            f"which ends at epsilon {config.exploration_final_eps:g}: raise n_envs"
         )
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)

@@ -44,6 +44,7 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margins = Annotated[tuple[Count, Count, Count, Count], BeforeValidator(_list_as_tuple)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 LinearSchedule = Annotated[str, Field(pattern=r"^lin_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")]
 
 ProtocolName = Literal["zoo", "machado", "sb3"]
@@ -89,6 +90,11 @@ class Config(BaseModel):
         default=100_000, description="steps of uniformly random play before the first update"
     )
     train_freq: PositiveInt = Field(default=4, description="steps between rounds of updates")
+    train_freq_later: PositiveInt | None = Field(
+        default=None,
+        description="steps between rounds of updates from the middle of n_timesteps on; null: "
+        "train_freq to the end",
+    )
     gradient_steps: PositiveInt = Field(default=1, description="updates in each round")
     target_update_interval: PositiveInt = Field(
         default=1_000, description="steps between copies of the online to the target network"
@@ -143,6 +149,10 @@ class Config(BaseModel):
     )
     dueling: bool = Field(
         default=False, description="dueling network: a stream for the state, one for the actions"
+    )
+    mean_expansion: bool = Field(
+        default=False,
+        description="plain head: to each action's output the sum of all actions' outputs is added",
     )
     noisy_sigma: NonNegativeFloat | None = Field(
         default=None, description="initial noise of noisy layers in the head; null: plain layers"
@@ -213,6 +223,11 @@ class Config(BaseModel):
     max_grad_norm: PositiveFloat | None = Field(
         default=10.0, description="gradients are clipped to this norm; null: not clipped"
     )
+    averaged_weights: Decay = Field(
+        default=0.0,
+        description="decay per update of an average of the weights, which evaluations, films and "
+        "shared agents play instead of the last ones; 0: none",
+    )
 
     # Exploration
     exploration_fraction: Fraction = Field(
@@ -221,6 +236,11 @@ class Config(BaseModel):
     exploration_initial_eps: Fraction = Field(default=1.0, description="epsilon at step 0")
     exploration_final_eps: Fraction = Field(
         default=0.05, description="epsilon at the end of the fall"
+    )
+    exploration_spread: NonNegativeFloat = Field(
+        default=0.0,
+        description="alpha: environment i of N (from 0) ends at exploration_final_eps ** (1 + "
+        "alpha * i / (N - 1)); 0: all at exploration_final_eps",
     )
 
     # Evaluation, logs and checkpoints
@@ -350,6 +370,8 @@ def _range_in_words(schema: dict[str, Any]) -> str:
     match schema:
         case {"exclusiveMinimum": bound}:
             return f" above {bound:g}"
+        case {"minimum": low, "exclusiveMaximum": bound}:
+            return f" from {low:g} to below {bound:g}"
         case {"minimum": low, "maximum": high}:
             return f" from {low:,g} to {high:,.10g}"
         case {"minimum": low}:

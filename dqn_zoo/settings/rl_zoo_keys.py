@@ -317,6 +317,7 @@ SB3 = Framework(
         frame_stack=1,
         clip_reward=True,
         learning_starts=100,
+        train_freq_later=None,
         gradient_steps=1,
         target_update_interval=10_000,
         buffer_size=1_000_000,
@@ -329,6 +330,7 @@ SB3 = Framework(
         channel_norm=False,
         he_init=False,
         dueling=False,
+        mean_expansion=False,
         noisy_sigma=None,
         algorithm="replay",
         bootstrap="greedy",
@@ -337,9 +339,11 @@ SB3 = Framework(
         learning_rate=1e-4,
         optimizer_eps=1e-8,
         max_grad_norm=10.0,
+        averaged_weights=0.0,
         exploration_fraction=0.1,
         exploration_initial_eps=1.0,
         exploration_final_eps=0.05,
+        exploration_spread=0.0,
     )
     | {"train_freq": Entry(4, "default", _calls_as_steps)},
 )

@@ -7,14 +7,18 @@ import torch
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, build_agent, load_run_agent
-from dqn_zoo.play.weights import Which
+from dqn_zoo.play.weights import Kind, Which
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.sharing.pretrained import GROUP, load_pretrained
 from dqn_zoo.sharing.pull import fetch
 
 
 def load_agent(
-    path: str | Path, which: Which | int = "best", device: str | torch.device = "cpu"
+    path: str | Path,
+    which: Which | int = "best",
+    device: str | torch.device = "cpu",
+    *,
+    weights: Kind | None = None,
 ) -> Agent:
     """Load an agent; only tensors and plain text are read, no code.
 
@@ -25,15 +29,19 @@ def load_agent(
         which: of a run: `best` (best evaluation; the last where none was made), `last`, or the step
             of a checkpoint. The others hold one set of weights.
         device: where to put the network.
+        weights: of a run that averages its weights: `averaged` or `online`; None: what evaluations
+            in training played, and that is the averaged ones. No evaluation chooses among the
+            online ones: there `best` is the last.
 
     Raises:
         UserError: if there is no such agent, or the weights do not fit.
     """
     named = re.fullmatch(rf"{GROUP}/([^/]+)", Path(path).as_posix())
     if Path(path).is_dir() or not (named or str(path).startswith("hf:/")):
-        return load_run_agent(path, which, device)
-    if which != "best":
-        raise UserError(f"{path} holds one set of weights: leave which={which!r} out")
+        return load_run_agent(path, which, device, weights=weights)
+    for name, value, default in (("which", which, "best"), ("weights", weights, None)):
+        if value != default:
+            raise UserError(f"{path} holds one set of weights: leave {name}={value!r} out")
     if named:
         files = load_pretrained(parse_game(named[1]).game)
     else:

@@ -9,6 +9,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.measurements import FEWEST_GAMES
 from dqn_zoo.play.results_file import read_results, sample_of
 from dqn_zoo.play.statistics import Sample, Summary, welch_interval
+from dqn_zoo.play.weights import last_weights
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
@@ -131,8 +132,7 @@ def _claimed_weights(run: Run, sha256: str | None) -> Path:
     Raises:
         UserError: the run has other weights now.
     """
-    checkpoints = [run.checkpoint(step) / run.model_file.name for step in run.checkpoint_steps()]
-    for path in (run.best_model_file, run.model_file, *checkpoints):
+    for path in (run.best_model_file, *last_weights(run)):
         if path.exists() and sha256 in (None, digest(path)):
             return path
     raise UserError(

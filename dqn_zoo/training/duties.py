@@ -282,7 +282,7 @@ class Duties:
                 self._run.checkpoints, steps, files, previous=previous
             )
             self._saved_at = steps
-            replace_file(self._run.model_file, self._trainer.weights_bytes())
+            self._trainer.write_weights(self._run)
             if self._owes_best:
                 self._write_best()
         except OSError as error:

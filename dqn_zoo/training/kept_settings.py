@@ -17,11 +17,12 @@ NAMED_BY_THE_MANIFEST = {"device", "num_threads", "precision"}
 
 MAY_CHANGE = {
     "algo", "batch_size", "bootstrap", "clip_reward", "eval_episodes", "eval_epsilon",
-    "exploration_final_eps", "exploration_fraction", "exploration_initial_eps", "gamma",
-    "huber_kappa", "learning_rate", "max_grad_norm", "munchausen_alpha", "munchausen_clip",
-    "munchausen_temperature", "n_timesteps", "num_acting_quantiles", "num_target_quantiles",
-    "optimizer_eps", "priority_exponent", "priority_floor", "priority_weight_final",
-    "priority_weight_initial", "targets_ahead", "td_lambda",
+    "exploration_final_eps", "exploration_fraction", "exploration_initial_eps",
+    "exploration_spread", "gamma", "huber_kappa", "learning_rate", "max_grad_norm",
+    "munchausen_alpha", "munchausen_clip", "munchausen_temperature", "n_timesteps",
+    "num_acting_quantiles", "num_target_quantiles", "optimizer_eps", "priority_exponent",
+    "priority_floor", "priority_weight_final", "priority_weight_initial", "targets_ahead",
+    "td_lambda",
 }  # fmt: skip
 
 
@@ -41,8 +42,10 @@ def changed_settings(before: Mapping[str, Any] | None, config: Config) -> list[s
     # A key that a later version added meant its default.
     then = Config().model_dump(mode="json") | dict(before)
     differing = [key for key in now if now[key] != then[key] and key not in WITHOUT_EFFECT]
+    # Where the middle of a run is, its updates were counted by.
+    counted = set() if config.train_freq_later is None else {"n_timesteps"}
     for key in differing:
-        if key not in MAY_CHANGE | NAMED_BY_THE_MANIFEST:
+        if key not in MAY_CHANGE - counted | NAMED_BY_THE_MANIFEST:
             raise UserError(
                 f"{key} is {now[key]} now and was {then[key]} when the checkpoint was made, which "
                 f"cannot go on with another: set {key}: {then[key]} in config.yml again, or start "

@@ -14,6 +14,7 @@ from typing import cast
 
 import torch
 
+from dqn_zoo.algorithms.replay_plan import with_mean_train_freq
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, evaluate, evaluation_seeds
@@ -62,7 +63,7 @@ def measure(config: Config, seconds: float) -> Speed:
         "buffer_size": max(min(config.buffer_size, BUFFER_SIZE), config.batch_size),
     }
     try:
-        return _measured(config.model_copy(update=small), seconds)
+        return _measured(with_mean_train_freq(config.model_copy(update=small)), seconds)
     finally:  # the run needs the memory
         gc.collect()
         if config.device == "cuda":

@@ -194,8 +194,9 @@ def network_sizes(config: Config) -> tuple[int, int]:
     pixels = config.frame_stack * 84 * 84
     # Kept for the gradient, and the gradient itself; the target network's go as they come.
     floats = 3 * (activations + _head_floats(config, features.shape[1])) + 2 * pixels
-    # Online and target network, gradient, and two moments of the optimizer.
-    return 5 * 4 * parameters, 4 * floats + 2 * pixels
+    # Online and target network, gradient, two moments of the optimizer, and the average.
+    copies = 6 if config.averaged_weights > 0.0 else 5
+    return copies * 4 * parameters, 4 * floats + 2 * pixels
 
 
 def _head_floats(config: Config, num_features: int) -> int:

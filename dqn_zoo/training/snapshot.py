@@ -3,6 +3,8 @@
 state.json           settings, counters, generators, logs' lengths, and the games: seeds and
                      actions since
 model.safetensors    the weights that play
+online_model.safetensors
+                     those that learn, where an average of them plays
 best.safetensors     those of the best evaluation, once there was one
 ...                  whatever the algorithm keeps, such as target network, optimizer and memory
 """
@@ -19,6 +21,7 @@ from safetensors import SafetensorError
 
 from dqn_zoo.algorithms.algorithm import Files
 from dqn_zoo.errors import UserError
+from dqn_zoo.learning.averaged import ONLINE_FILE
 from dqn_zoo.play.weights import parse_weights
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.system.saved import Count, Finite, Saved, require
@@ -33,6 +36,8 @@ def snapshot(trainer: Trainer, log_offsets: dict[str, int], previous: Checkpoint
     """Yield name and content of every file of a checkpoint; None: as in `previous`."""
     yield STATE, _state_bytes(trainer, log_offsets)
     yield MODEL, trainer.weights_bytes()
+    if trainer.algorithm.played.is_averaged:
+        yield ONLINE_FILE, trainer.online_bytes()
     if trainer.best.score is not None:
         yield BEST, trainer.best_bytes()
     before = None if previous is None else json.loads(previous.read(STATE))

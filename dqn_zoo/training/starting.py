@@ -273,7 +273,7 @@ def _invocation(
         else:
             trainer.algorithm.learn()  # what the last vector step called for
             duties.check_finite()
-            replace_file(run.model_file, trainer.weights_bytes())
+            trainer.write_weights(run)
         try:
             seconds = trainer.stopwatch.seconds()
             steps, updates = trainer.algorithm.steps, trainer.algorithm.updates_made

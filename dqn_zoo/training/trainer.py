@@ -12,10 +12,12 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.networks.network import weights_on_cpu
-from dqn_zoo.play.weights import weights_bytes
+from dqn_zoo.play.weights import AVERAGED, ONLINE, Kind, weights_bytes
 from dqn_zoo.runs.metrics import EpisodeStatistics
+from dqn_zoo.runs.run import Run
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.stopwatch import Stopwatch
 
 
@@ -99,14 +101,26 @@ class Trainer:
 
     def best_bytes(self) -> bytes:
         """Return the best weights as safetensors, with what they are in the header."""
-        return self._weights_bytes(self.best.weights, self.best.steps)
+        return self._weights_bytes(self.best.weights, self.best.steps, AVERAGED)
 
     def weights_bytes(self) -> bytes:
         """Return the weights of now as safetensors, with what they are in the header."""
         weights = weights_on_cpu(self.algorithm.network)
-        return self._weights_bytes(weights, self.algorithm.steps)
+        return self._weights_bytes(weights, self.algorithm.steps, AVERAGED)
 
-    def _weights_bytes(self, weights: dict[str, torch.Tensor], steps: int) -> bytes:
+    def online_bytes(self) -> bytes:
+        """Return the weights that learn, where `weights_bytes` is the average of them."""
+        weights = weights_on_cpu(self.algorithm.played.online.weights)
+        return self._weights_bytes(weights, self.algorithm.steps, ONLINE)
+
+    def write_weights(self, run: Run) -> None:
+        """Write the weights of now into the folder of a run."""
+        replace_file(run.model_file, self.weights_bytes())
+        if self.algorithm.played.is_averaged:
+            replace_file(run.online_model_file, self.online_bytes())
+
+    def _weights_bytes(self, weights: dict[str, torch.Tensor], steps: int, kind: Kind) -> bytes:
         config = self.config
         about = {"env": config.env, "algo": config.algo, "protocol": config.protocol}
-        return weights_bytes(weights, about | {"steps": steps})
+        kinds = {"weights": kind} if self.algorithm.played.is_averaged else {}
+        return weights_bytes(weights, about | {"steps": steps} | kinds)

@@ -15,9 +15,12 @@ from support.children import Child
 from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli.train import _preview, _report, main
+from dqn_zoo.errors import UserError
+from dqn_zoo.play.given import Given, check_fit
 from dqn_zoo.play.weights import weights_bytes
 from dqn_zoo.runs.run import RUN_FORMAT
-from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
 from dqn_zoo.training.preparation import Estimate, complete
 from dqn_zoo.training.starting import Outcome
@@ -165,6 +168,15 @@ def test_what_is_given_beside_weights_has_to_fit_them(call, tmp_path, arguments,
     assert list(run.path.parent.iterdir()) == [run.path]
 
 
+def test_weights_of_a_head_with_another_meaning_do_not_fit_although_their_shapes_do():
+    given = Given(Path("model.safetensors"), StartedFrom("logs/dqn/Pong_1", config=Config()))
+    check_fit(given, Config())
+    with pytest.raises(
+        UserError, match=r"^mean_expansion true does not fit .* mean_expansion fals"
+    ):
+        check_fit(given, Config(mean_expansion=True))
+
+
 def test_weights_without_a_run_know_their_game_from_their_header_or_are_told_it(call, tmp_path):
     weights = weights_of(1, 100, num_actions=6)
     (tmp_path / "nobodys.safetensors").write_bytes(weights)
@@ -200,10 +212,13 @@ def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
 
 
 def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
-    code, output, _ = call("--env", "pong", "--algo", "dqn", "--seed", "3", *SMALL)
+    extra = ["--n-envs", "2", "--set", "exploration_spread=1", "--set", "averaged_weights=0.95"]
+    code, output, _ = call("--env", "pong", "--algo", "dqn", "--seed", "3", *extra, *SMALL)
     assert code == 0
     for expected in (
         "dqn on Pong, protocol zoo",
+        "epsilon 1 to 0.01 ... 0.0001, each environment its own, over 120 steps",
+        "average      of the weights over some 20 updates",
         "120 (480 frames)",
         "15 updates of 4, from step 60",
         "will take",

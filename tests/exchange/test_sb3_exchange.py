@@ -613,6 +613,7 @@ def test_what_is_not_the_same_in_sb3_is_said(
         ("network", "small"),
         ("network", "impala"),
         ("dueling", True),
+        ("mean_expansion", True),
         ("noisy_sigma", 0.5),
         ("loss", "qrdqn"),
         ("bootstrap", "soft"),

@@ -37,6 +37,12 @@ def test_the_chain_is_solved_to_its_known_values(loss, bootstrap):
     assert distance_after_learning(build_loss(config), config, expected) < CLOSE
 
 
+@pytest.mark.parametrize(("loss", "bootstrap"), [("huber", "double"), ("qrdqn", "greedy")])
+def test_the_chain_is_solved_with_mean_expansion(loss, bootstrap):
+    config = chain_config(loss, bootstrap).model_copy(update={"mean_expansion": True})
+    assert distance_after_learning(build_loss(config), config, HARD_VALUES) < CLOSE
+
+
 def recipe_on_the_chain(algo: str) -> Config:
     """Return a recipe with its loss, bootstrap, head and replay, and the numbers of the chain."""
     tiny = chain_config("huber").model_dump()

@@ -108,6 +108,28 @@ def test_dueling_takes_the_mean_over_actions_and_not_over_outputs():
     ]
 
 
+@pytest.mark.parametrize("loss", ["huber", "iqn"])
+def test_mean_expansion_adds_three_times_the_mean_of_three_actions(loss):
+    head = tiny_head(loss, mean_expansion=True)
+    set_outputs(head.layers.stream, [1.0, 2.0, 6.0])
+    assert head.q_values(random_features(2)).tolist() == [[10.0, 11.0, 15.0]] * 2
+
+
+def test_mean_expansion_takes_the_mean_over_actions_and_not_over_quantiles():
+    head = tiny_head("qrdqn", mean_expansion=True)
+    outputs = [[1.0, 0.0, 0.0, 10.0, 5.0], [2.0, 0.0, 3.0, 20.0, 5.0], [6.0, 0.0, 0.0, 30.0, 5.0]]
+    set_outputs(head.layers.stream, outputs)
+    assert head.quantiles(random_features(1)).tolist() == [
+        [[10.0, 0.0, 3.0, 70.0, 20.0], [11.0, 0.0, 6.0, 80.0, 20.0], [15.0, 0.0, 3.0, 90.0, 20.0]]
+    ]
+
+
+def test_with_mean_expansion_one_actions_error_moves_all_and_its_own_output_twice_as_much():
+    head = tiny_head("huber", mean_expansion=True)
+    head.q_values(random_features(1))[0, 1].backward()
+    assert head.layers.stream.output.bias.grad.tolist() == [1.0, 2.0, 1.0]
+
+
 @pytest.mark.parametrize("loss", KINDS)
 def test_dueling_sends_back_a_gradient_smaller_by_the_root_of_two(loss):
     head = tiny_head(loss, dueling=True)

@@ -70,7 +70,7 @@ def test_every_network_gives_values_and_a_gradient_to_every_parameter(torso, los
     assert has_sigmas == (options.get("noisy_sigma") is not None)
 
 
-@pytest.mark.parametrize("flag", ["layer_norm", "spectral_norm", "dueling"])
+@pytest.mark.parametrize("flag", ["layer_norm", "spectral_norm", "dueling", "mean_expansion"])
 def test_settings_of_a_network_come_from_the_keys_of_their_names(flag):
     config = build_config({
         "network": "impala", "frame_stack": 3, "network_width": 2, "network_pool": 6,
@@ -83,7 +83,8 @@ def test_settings_of_a_network_come_from_the_keys_of_their_names(flag):
         layer_norm=flag == "layer_norm", spectral_norm=flag == "spectral_norm",
         head=HeadSettings(
             kind=CategoricalHead, dueling=flag == "dueling", noisy_sigma=0.4,
-            layer_norm=flag == "layer_norm", num_atoms=11, v_min=-5.0, v_max=7.0,
+            layer_norm=flag == "layer_norm", mean_expansion=flag == "mean_expansion",
+            num_atoms=11, v_min=-5.0, v_max=7.0,
             num_quantiles=12, num_acting_quantiles=14, num_cosines=15,
         ),
     )  # fmt: skip

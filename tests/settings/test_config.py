@@ -102,6 +102,8 @@ def test_the_initial_learning_rate_is_that_of_the_schedule():
             "loss c51 does not go with bootstrap soft: Munchausen's update is defined for values",
         ),
         ({"loss": "c51", "v_min": 3, "v_max": 3}, "v_min must be below v_max, got 3 and 3"),
+        ({"mean_expansion": True, "dueling": True}, "mean_expansion is for a plain head that"),
+        ({"mean_expansion": True, "loss": "c51"}, "values or quantiles, got loss c51: leave one"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
@@ -119,6 +121,7 @@ def test_settings_that_contradict_each_other_are_refused(changes, message):
         {"crop": [100, 109, 80, 79]},
         {"crop": [0, 0, 8, 8], "backend": "gymnasium"},
         {"loss": "c51", "bootstrap": "double"},
+        {"loss": "iqn", "mean_expansion": True},
         {"loss": "iqn", "bootstrap": "soft", "v_min": 3, "v_max": 3},
         {
             "network": "impala",
@@ -150,6 +153,10 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
         ({"buffer_size": 9_999}, "buffer_size 9,999 is below learning_starts 10,000"),
         ({"learning_starts": 31}, "learning_starts 31 is below batch_size 32"),
         ({"exploration_initial_eps": 0.0}, "epsilon rises from 0 to 0.05"),
+        (
+            {"exploration_spread": 7.0},
+            "exploration_spread 7 has no effect with 1 environment, which ends at epsilon 0.05",
+        ),
         ({"target_update_interval": 1_990_001}, "target_update_interval 1,990,001 leaves no copy"),
         (
             {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0},

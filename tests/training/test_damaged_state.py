@@ -222,6 +222,15 @@ def test_settings_that_may_change_are_said(dqn, tmp_path, capsys):
     assert "not bit-exact: gamma: 0.99 before, 0.5 now\n" in capsys.readouterr().out
 
 
+def test_the_middle_of_a_run_stays_where_it_was_if_updates_come_later():
+    then = Config(n_timesteps=1_000, train_freq_later=2).model_dump(mode="json")
+    longer = {"n_timesteps": 2_000}
+    with pytest.raises(UserError, match=r"^n_timesteps is 2000 now and was 1000 when "):
+        changed_settings(then, Config(**longer, train_freq_later=2))
+    plain = then | {"train_freq_later": None}
+    assert changed_settings(plain, Config(**longer)) == ["n_timesteps: 1000 before, 2000 now"]
+
+
 def test_a_checkpoint_without_settings_resumes_and_checks_what_it_has(dqn, tmp_path):
     old = with_state(dqn, tmp_path / "a" / "Breakout_1", lambda state: state.pop("config"))
     restored(old)

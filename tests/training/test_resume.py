@@ -59,7 +59,18 @@ class Case:
 
 
 DQN_1 = Case("dqn-1-env-n1")
-DOUBLE_3 = Case("double-3-envs-n3", algo="double-dqn", extra={"n_envs": 3, "n_steps": 3})
+DOUBLE_3 = Case(
+    "double-3-envs-n3",
+    algo="double-dqn",
+    extra={
+        "n_envs": 3,
+        "n_steps": 3,
+        "averaged_weights": 0.95,
+        "exploration_spread": 2.0,
+        "train_freq": 6,
+        "train_freq_later": 3,
+    },
+)
 DQN_3_STICKY = Case(
     "dqn-3-envs-n1-sticky", save_freq=68, extra={"n_envs": 3, "action_repeat_probability": 0.25}
 )
@@ -69,7 +80,9 @@ HALVES = Case("dqn-1-env-two-saves", save_freq=STEPS // 2)
 # Noise, priorities and a distribution at once.
 RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_freq": 12})
 PQN = Case(
-    "pqn-3-envs", algo="pqn-laptop", extra={"n_envs": 3, "rollout_steps": 16, "num_minibatches": 4}
+    "pqn-3-envs",
+    algo="pqn-laptop",
+    extra={"n_envs": 3, "rollout_steps": 16, "num_minibatches": 4, "averaged_weights": 0.95},
 )
 CORE = [DQN_1, DOUBLE_3, RAINBOW_3, PQN]
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
@@ -121,8 +134,8 @@ def everything(run: Path) -> dict:
     """Return what must not depend on interruptions: weights, best weights, logs without times."""
     result: dict = {name: rows(run / name) for name in
                     ("progress.csv", "episodes.csv", "evaluations.csv")}  # fmt: skip
-    for name in ("model.safetensors", "best_model.safetensors"):
-        result[name] = (run / name).read_bytes()
+    for path in run.glob("*model.safetensors"):  # last, best and, where they are averaged, online
+        result[path.name] = path.read_bytes()
     return result
 
 

@@ -20,7 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from dqn_zoo.algorithms.replay_plan import replay_shape
+from dqn_zoo.algorithms.replay_plan import (
+    describe,
+    replay_shape,
+    updates_owed,
+    with_mean_train_freq,
+)
 from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.cli.train import main
 from dqn_zoo.errors import UserError
@@ -95,10 +100,20 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("n_envs", [1, 3, 6])
-@pytest.mark.parametrize(("train_freq", "gradient_steps"), [(4, 1), (5, 2), (16, 3)])
-def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, gradient_steps):
-    changes = {"n_envs": n_envs, "train_freq": train_freq, "gradient_steps": gradient_steps}
-    trainer = Trainer(complete(config_of(**changes)))
+@pytest.mark.parametrize(
+    ("train_freq", "later", "gradient_steps", "expected"),
+    [
+        (4, None, 1, 144 // 4),
+        (5, None, 2, 144 // 5 * 2),
+        (16, None, 3, 144 // 16 * 3),
+        (5, 3, 2, (24 // 5 + 120 // 3) * 2),  # to the middle at 120, and from there
+    ],
+)
+def test_any_number_of_environments_makes_the_same_updates(
+    n_envs, train_freq, later, gradient_steps, expected
+):
+    changes = {"train_freq": train_freq, "train_freq_later": later, "n_envs": n_envs}
+    trainer = Trainer(complete(config_of(**changes, gradient_steps=gradient_steps)))
     made = []
 
     def step(minibatch, learning_rate, beside=NOTHING):
@@ -112,7 +127,34 @@ def test_any_number_of_environments_makes_the_same_updates(n_envs, train_freq, g
     advance(trainer, 240)
     trainer.algorithm.learn()
     trainer.close()
-    assert len(made) == (240 - 96) // train_freq * gradient_steps
+    assert len(made) == expected
+
+
+def test_from_the_middle_on_updates_come_as_often_as_is_said():
+    changes = {"learning_starts": 103, "n_timesteps": 1_000, "train_freq": 8, "batch_size": 2}
+    config = config_of(**changes, train_freq_later=4)
+    # 397 steps to the middle are 49 rounds, and 5 steps that are too few; then one every 4 steps.
+    owed = {103: 0, 110: 0, 111: 1, 495: 49, 500: 49, 503: 49, 504: 50, 507: 50, 1_000: 174}
+    assert {steps: updates_owed(config, steps) for steps in owed} == owed
+    assert updates_owed(config, 1_400) == 274, "a run that goes on stays with the later ones"
+    assert updates_owed(config_of(**changes, train_freq_later=8), 1_000) == 49 + 62
+    late = config_of(**changes | {"learning_starts": 600}, train_freq_later=4)
+    assert updates_owed(late, 1_000) == 100, "it begins to learn behind the middle"
+    assert describe(config)["learning"] == (
+        "174 updates of 2, from step 103, every 8 steps and every 4 from step 500, targets one ahead"
+    )
+
+
+@pytest.mark.parametrize(
+    ("early", "later", "gradient_steps", "expected"),
+    [(8, 4, 1, (16, 3)), (8, 4, 5, (16, 15)), (3, 1, 1, (3, 2)), (4, 4, 2, (4, 2))],
+)
+def test_the_speed_of_both_halves_is_measured_at_once(early, later, gradient_steps, expected):
+    changes = {"train_freq": early, "train_freq_later": later, "gradient_steps": gradient_steps}
+    mean = with_mean_train_freq(config_of(**changes))
+    assert (mean.train_freq, mean.gradient_steps, mean.train_freq_later) == (*expected, None)
+    plain = config_of(train_freq=early)
+    assert with_mean_train_freq(plain) == plain
 
 
 def test_no_update_is_lost_while_the_memory_is_still_empty():
