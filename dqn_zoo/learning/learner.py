@@ -72,8 +72,7 @@ class Learner:
     def prepare(self, batch: Batch, next_features: Tensor | None = None) -> Minibatch:
         """Compute the targets of one minibatch; `step` learns them, now or after other steps.
 
-        Args:
-            next_features: of the target network's torso, if several minibatches share a pass.
+        Features of the next observations are given where several share a pass of the torso.
         """
         online, target = self.online, self._target.for_updates
         # Deviation: Fortunato et al. draw a third noise for the next action in Double DQN.

@@ -141,7 +141,8 @@ def test_from_the_middle_on_updates_come_as_often_as_is_said():
     late = config_of(**changes | {"learning_starts": 600}, train_freq_later=4)
     assert updates_owed(late, 1_000) == 100, "it begins to learn behind the middle"
     assert describe(config)["learning"] == (
-        "174 updates of 2, from step 103, every 8 steps and every 4 from step 500, targets one ahead"
+        "174 updates of 2, from step 103, every 8 steps and every 4 from step 500"
+        ", targets one ahead"
     )
 
 
