@@ -23,6 +23,15 @@ from dqn_zoo.runs.going_back import older_checkpoint, set_aside
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.sharing.agent_files import (
+    CONFIG,
+    RESULTS,
+    WEIGHTS,
+    check_agent,
+    read_description,
+    write_description,
+)
+from dqn_zoo.sharing.pull import unpack
 from dqn_zoo.sharing.verify import _claimed_weights
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training import duties
@@ -200,6 +209,24 @@ def test_damaged_online_weights_come_back_from_the_checkpoint(run):
     with pytest.warns(UserWarning, match=rf"{ONLINE_FILE} was damaged .* again as in checkpoints"):
         load_agent(run.path, "last", weights="online")
     assert run.online_model_file.read_bytes() == intact
+
+
+def test_a_downloaded_agent_says_which_weights_it_holds(run, tmp_path):
+    (tmp_path / "hub").mkdir()
+    files = {name: tmp_path / "hub" / name for name in (WEIGHTS, RESULTS)}
+    shutil.copy(run.best_model_file, files[WEIGHTS])
+    files[RESULTS].write_text('{"mean_reward": 1.0, "std_reward": 0.0, "n_eval_episodes": 2}')
+    config = load_config(run.config_file)
+    write_description(tmp_path / "hub", config, files=files, num_actions=4, training={"steps": 140})
+    described = read_description(tmp_path / "hub" / CONFIG)
+    assert described.config.averaged_weights == DECAY
+    agent = check_agent(described, weights=files[WEIGHTS], results=files[RESULTS])
+    pulled = unpack(agent, {"repo": "a/b"}, score=None, log_folder=tmp_path, command=["dqn-pull"])
+    assert choose_weights(pulled, "default").name == "averaged last model"
+    values = [load_agent(each.path).q_values(OBSERVATION).tolist() for each in (pulled, run)]
+    assert values[0] == values[1]
+    with pytest.raises(UserError, match="averaged weights only"):
+        choose_weights(pulled, "default", "online")
 
 
 def test_a_run_that_goes_back_has_both_kinds_of_then(run):
