@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import flag_value, whole_number
+from dqn_zoo.cli.arguments import device, flag_value, parse_whole_number, whole_number
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_whom(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--exp-id",
-        type=whole_number(0),
+        type=flag_value(_run_number),
         default=0,
         metavar="N",
         help="number of the run; 0: the latest (default: 0)",
@@ -119,6 +119,7 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--device",
+        type=flag_value(device),
         choices=("auto", "cpu", "cuda", "mps"),
         default="auto",
         help="where the network lives (default: auto, a CUDA GPU where there is one)",
@@ -231,6 +232,17 @@ def play_games(
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Take the place of `warnings.showwarning`: one line, no source code."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _run_number(text: str) -> int:
+    number = parse_whole_number(text)
+    if number == -1:
+        raise UserError(
+            "-1 means an agent in no folder of its own, and every run has one: --run RUN names it"
+        )
+    if number < 0:
+        raise UserError(f"expected a whole number of at least 0, got {text}")
+    return number
 
 
 def _fraction(text: str) -> float:

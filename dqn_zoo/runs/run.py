@@ -26,7 +26,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.elsewhere import where_instead
+from dqn_zoo.runs.elsewhere import takes_foreign, where_instead
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.system import shell
@@ -289,6 +289,9 @@ def find_run(
         UserError: There are several, or the folder is no run this version reads.
     """
     _check_exp_id(exp_id)
+    takes_it = None if run is None else takes_foreign(Path(run))
+    if takes_it is not None:
+        raise UserError(f"{run} is no run, but an agent of Stable-Baselines3: {takes_it} takes it")
     if run is not None and Path(run).is_dir():
         found = _checked(Path(run))
         if not _is_of(found, algo, game, exp_id):
