@@ -32,6 +32,7 @@ from dqn_zoo.play.agent import build_agent
 from dqn_zoo.runs.run import claim_run
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.system.files import move
 
 Say = Callable[[str], None]
 
@@ -96,7 +97,9 @@ def export_sb3(
         (settings / "args.yml").write_text(_plain_yaml(_rl_zoo_args(config)), encoding="utf-8")
         unfinished = target / f"{env_id}.tmp"
         unfinished.write_bytes(content)
-        return unfinished.rename(target / f"{env_id}.zip")
+        file = target / f"{env_id}.zip"
+        move(unfinished, file)
+        return file
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):

@@ -12,7 +12,6 @@ logs/dqn/SpaceInvaders_1/
 
 import contextlib
 import difflib
-import os
 import re
 import shutil
 import tempfile
@@ -31,7 +30,7 @@ from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
-from dqn_zoo.system.files import flush_directory, flush_file
+from dqn_zoo.system.files import flush_directory, flush_file, move
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
@@ -217,9 +216,7 @@ def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run]
             flush_directory(aside)
             run = claim_run(log_folder, algo, game)
             try:
-                if os.name == "nt":  # there a rename replaces no folder, not even an empty one
-                    run.path.rmdir()
-                aside.rename(run.path)
+                move(aside, run.path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     run.path.rmdir()

@@ -156,7 +156,7 @@ def _scored_siblings(run: Run, config: Config) -> Iterator[tuple[float, str, Run
                 sample = read_measured(other.results_file)
                 yield sample.mean, f"in {sample.num_games} games", other
                 continue
-            with other.evaluations_file.open() as file:
+            with other.evaluations_file.open(encoding="utf-8") as file:
                 means = [float(row["mean"]) for row in csv.DictReader(file)]
         except (UserError, OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's, or damaged: no reason to hold up a push
@@ -339,7 +339,7 @@ def _copy_logs(run: Run, path: Path) -> None:
 def _seconds(run: Run, steps: int | None) -> float | None:
     """Return the wall-clock of the training up to `steps`, from its log."""
     try:
-        with run.progress_file.open() as file:
+        with run.progress_file.open(encoding="utf-8") as file:
             rows = [(int(row["steps"]), float(row["time_s"])) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, TypeError):
         return None
