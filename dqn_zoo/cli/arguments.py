@@ -270,14 +270,28 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def add_set(group: argparse._ArgumentGroup, what: str) -> None:
-    """Add --set, which may be repeated; `what` is its help."""
+    """Add --set, which takes several and may be repeated; `what` is its help."""
     group.add_argument(
         "--set",
         type=flag_value(parse_setting),
-        action="append",
+        nargs="+",
+        action="extend",
         default=(),
         metavar="KEY=VALUE",
         help=what,
+    )
+
+
+def add_env_kwargs(group: argparse._ArgumentGroup) -> None:
+    """Add --env-kwargs, RL-Zoo's other way of saying what some settings say."""
+    group.add_argument(
+        "--env-kwargs",
+        type=flag_value(parse_setting),
+        nargs="+",
+        action="extend",
+        default=(),
+        metavar="KEY:VALUE",
+        help="what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)",
     )
 
 
@@ -359,7 +373,6 @@ REFUSED_ENJOY: dict[str, str] = {
     "--norm-reward": "rewards are never normalized here: scores are the game's own",
     "--reward-log": "results.json holds the score of every game",
     "--gym-packages": _NO_PACKAGES,
-    "--env-kwargs": "the game is played by the protocol of the run; --protocol chooses another",
     "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
 }
 
@@ -368,7 +381,6 @@ REFUSED_PUSH: dict[str, str] = {
     "--n-timesteps": "--episodes sets how many games are played, --record-seconds how long the "
     "film is",
     "--verbose": REFUSED_ENJOY["--verbose"],
-    "--env-kwargs": REFUSED_ENJOY["--env-kwargs"],
     "--gym-packages": _NO_PACKAGES,
     "--token": "a token on the command line can be seen by others: set HF_TOKEN, or log in with "
     "`hf auth login`",

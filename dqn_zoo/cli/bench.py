@@ -78,7 +78,7 @@ def _build_parser() -> Parser:
         metavar="N",
         help="steps of every run (default: the recipe's)",
     )
-    add_set(plan, "one setting of all variants; may be repeated")
+    add_set(plan, "single settings of all variants; may be repeated")
     plan.add_argument(
         "--episodes",
         type=whole_number(1),

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import device, flag_value, parse_whole_number, whole_number
+from dqn_zoo.cli.arguments import (
+    add_env_kwargs,
+    device,
+    flag_value,
+    parse_whole_number,
+    whole_number,
+)
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,6 +98,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
         help="always the best action: epsilon 0",
     )
     epsilon.add_argument("--stochastic", action="store_true", help="the default epsilon")
+    add_env_kwargs(group)
     group.add_argument(
         "--seed",
         type=whole_number(0),
@@ -262,7 +269,30 @@ def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
         changes |= {"protocol": arguments.protocol, "backend": "auto"}  # not every one serves it
     if arguments.epsilon is not None:
         changes["eval_epsilon"] = arguments.epsilon
-    return config.model_copy(update=changes)
+    given = dict(vars(arguments).get("env_kwargs", ()))  # not every command has it
+    return _with_env_kwargs(config.model_copy(update=changes), given)
+
+
+def _with_env_kwargs(config: "Config", given: dict[str, object]) -> "Config":
+    from dqn_zoo.settings.config import build_config
+    from dqn_zoo.settings.game_modes import check_mode
+    from dqn_zoo.settings.rl_zoo_keys import translate
+    from dqn_zoo.settings.yaml_reader import Entry
+
+    if not given:
+        return config
+    flag = "--env-kwargs"
+    changes = {
+        key: entry.value
+        for key, entry in translate({"env_kwargs": Entry(given, flag)}).entries.items()
+    }
+    flags = dict.fromkeys(changes, flag)
+    played = build_config(config.model_dump() | changes | {"backend": "auto"}, flags)
+    try:
+        check_mode(played.env, played.mode, played.difficulty)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from None
+    return played
 
 
 def _progress_bar(session: "Session", *, is_shown: bool) -> "Progress":

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from dqn_zoo.cli.arguments import (
     REFUSED_TRAIN,
     Parser,
+    add_env_kwargs,
     add_refused_flags,
     add_set,
     device,
@@ -153,16 +154,8 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
         metavar="KEY:VALUE",
         help="single settings, the value in YAML (default: none)",
     )
-    group.add_argument(
-        "--env-kwargs",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY:VALUE",
-        help="RL-Zoo's arguments of the emulator, as the settings they mean (default: none)",
-    )
-    add_set(group, "one setting, the value in YAML; may be repeated (default: none)")
+    add_env_kwargs(group)
+    add_set(group, "single settings, the value in YAML; may be repeated (default: none)")
     group.add_argument(
         "--print-config",
         action="store_true",

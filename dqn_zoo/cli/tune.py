@@ -64,7 +64,7 @@ def _build_parser() -> Parser:
         metavar="N",
         help="steps of every trial (default: 100,000)",
     )
-    add_set(what, "one setting of all trials; may be repeated")
+    add_set(what, "single settings of all trials; may be repeated")
     what.add_argument(
         "--search",
         default="atari",

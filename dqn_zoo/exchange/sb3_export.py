@@ -272,12 +272,17 @@ def _wrapper_arguments(config: Config) -> dict[str, Any]:
 
 
 def _rl_zoo_args(config: Config) -> dict[str, Any]:
-    cap = config.max_frames
+    arguments = {
+        "max_num_frames_per_episode": config.max_frames,
+        "mode": config.mode,
+        "difficulty": config.difficulty,
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
     return {
         "algo": "dqn",
         "env": _env_id(config.env),
         "seed": config.seed,
-        "env_kwargs": None if cap is None else {"max_num_frames_per_episode": cap},
+        "env_kwargs": given or None,
     }
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +108,7 @@ def import_sb3(
             run,
             command=command,
             seed=config.seed,
-            protocol=asdict(protocol_from_config(config)),
+            protocol=protocol_from_config(config).as_json(),
             steps=steps,
             origin=_describe(file, model) | dict(origin or {}),
         )

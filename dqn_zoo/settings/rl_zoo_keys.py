@@ -373,6 +373,8 @@ _ATARI_WRAPPER_FIXED = {"frame_skip": 4, "screen_size": 84}
 _ENV_KWARGS_SETTINGS = {
     "repeat_action_probability": "action_repeat_probability",
     "max_num_frames_per_episode": "max_frames",
+    "mode": "mode",
+    "difficulty": "difficulty",
 }
 
 _MEANINGS: dict[str, Callable[[object], Meaning]] = {

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -187,7 +186,7 @@ def unpack(
             run,
             command=command,
             seed=config.seed,
-            protocol=asdict(protocol_from_config(config)),
+            protocol=protocol_from_config(config).as_json(),
             steps=training.get("steps"),
             origin={
                 "weights": agent.description.files[WEIGHTS]["sha256"],

@@ -20,7 +20,7 @@ from dqn_zoo.runs.learning_curve import draw_learning_curve
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.protocols import protocol_from_config, published_scores
 from dqn_zoo.settings.recipes import dump_config, load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
@@ -126,9 +126,9 @@ def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator
         mean: score of its games.
         is_named: the user has named it; otherwise it is the latest.
     """
-    random = random_score(config.env)
-    if random is not None and mean <= random:
-        yield f"this agent scores {mean:,.1f}, and random play {random:,.1f}"
+    scores = published_scores(config.env, protocol_from_config(config))
+    if scores is not None and mean <= scores.random:
+        yield f"this agent scores {mean:,.1f}, and random play {scores.random:,.1f}"
     others = [] if is_named else list(_scored_siblings(run, config))
     if not others:
         return
