@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from dqn_zoo import __version__
@@ -127,6 +128,12 @@ class Parser(argparse.ArgumentParser):
             for flag in action.option_strings
         ]
         if not flag.startswith("-"):
+            from dqn_zoo.runs.elsewhere import takes_foreign
+
+            takes_it = takes_foreign(Path(argument))
+            if takes_it is not None:
+                what = f"unexpected argument {argument!r}, an agent of Stable-Baselines3"
+                return f"{what}: {takes_it} takes it"
             takes_run = next((each for each in ("--run", "--resume") if each in visible), None)
             if takes_run and os.path.isdir(argument):
                 meant = f"{takes_run} {shell.quoted(argument)}"
@@ -233,6 +240,21 @@ def parse_duration(text: str) -> float:
     return float(seconds)
 
 
+def device(text: str) -> str:
+    """Return a device by PyTorch's name of it; of several GPUs a program sees the first.
+
+    Raises:
+        UserError: it is another GPU.
+    """
+    number = re.fullmatch(r"cuda:(\d+)", text)
+    if number is not None and int(number[1]) > 0:
+        raise UserError(
+            f"one GPU is used, the first that is visible: to use {text}, set "
+            f"CUDA_VISIBLE_DEVICES={int(number[1])} before the command and say --device cuda"
+        )
+    return text if number is None else "cuda"
+
+
 def parse_setting(text: str) -> tuple[str, Any]:
     """Read key=value or key:value; the value is YAML, so that 1e-4 is a number and true is true.
 
@@ -248,14 +270,28 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def add_set(group: argparse._ArgumentGroup, what: str) -> None:
-    """Add --set, which may be repeated; `what` is its help."""
+    """Add --set, which takes several and may be repeated; `what` is its help."""
     group.add_argument(
         "--set",
         type=flag_value(parse_setting),
-        action="append",
+        nargs="+",
+        action="extend",
         default=(),
         metavar="KEY=VALUE",
         help=what,
+    )
+
+
+def add_env_kwargs(group: argparse._ArgumentGroup) -> None:
+    """Add --env-kwargs, RL-Zoo's other way of saying what some settings say."""
+    group.add_argument(
+        "--env-kwargs",
+        type=flag_value(parse_setting),
+        nargs="+",
+        action="extend",
+        default=(),
+        metavar="KEY:VALUE",
+        help="what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)",
     )
 
 
@@ -272,13 +308,9 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 _NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters"
-_NO_WANDB = (
-    "Weights & Biases is not connected; TensorBoard is on by default, and progress.csv, "
-    "episodes.csv and evaluations.csv hold every number"
-)
-_NO_ENV_KWARGS = (
-    "the environment is set by --protocol and by keys: "
-    "--set action_repeat_probability=0.25, --set noop_max=0, --set terminal_on_life_loss=false"
+_NO_TRACKER = (
+    "there is no tracker yet; TensorBoard is on by default, and progress.csv, episodes.csv and "
+    "evaluations.csv hold every number"
 )
 _NO_PACKAGES = "all games come with ale-py, which is imported already; leave the flag out"
 
@@ -307,7 +339,6 @@ REFUSED_TRAIN: dict[str, str] = {
     "--no-optim-plots": _NO_TUNING,
     "--verbose": "the live display is on in a terminal; --no-progress prints plain lines instead",
     "--gym-packages": _NO_PACKAGES,
-    "--env-kwargs": _NO_ENV_KWARGS,
     "--eval-env-kwargs": "evaluation plays the protocol of the run; what can differ is epsilon: "
     "--set eval_epsilon=0.05",
     "--yaml-file": "it is called -c/--conf-file",
@@ -315,12 +346,26 @@ REFUSED_TRAIN: dict[str, str] = {
     "leave the flag out",
     "--uuid": "run folders are claimed one at a time, so that two starts never share one; "
     "leave the flag out",
-    "--track": _NO_WANDB,
-    "--wandb-project-name": _NO_WANDB,
-    "--wandb-entity": _NO_WANDB,
-    "--wandb-group": _NO_WANDB,
-    "-tags": _NO_WANDB,
-    "--wandb-tags": _NO_WANDB,
+    "--track": _NO_TRACKER,
+    "--wandb-project-name": _NO_TRACKER,
+    "--wandb-entity": _NO_TRACKER,
+    "--wandb-group": _NO_TRACKER,
+    "-tags": _NO_TRACKER,
+    "--wandb-tags": _NO_TRACKER,
+}
+
+REFUSED_TUNE: dict[str, str] = {
+    "-optimize": "dqn-tune does nothing else: leave the flag out",
+    "--optimize-hyperparameters": "dqn-tune does nothing else: leave the flag out",
+    "-n": "--budget-steps sets the steps of every trial",
+    "--n-timesteps": "--budget-steps sets the steps of every trial",
+    "--max-total-trials": "--n-trials counts all trials of a study, those of earlier starts, too",
+    "--n-startup-trials": "the sampler decides how many trials it draws at random first",
+    "--n-evaluations": "every trial is evaluated equally often; --top finals measure the best",
+    "--study-name": "a study is a folder: -f FOLDER",
+    "--trial-id": "best.yml in the folder of the study holds the settings of the best",
+    "--optimization-log-path": "-f FOLDER holds the runs of all trials",
+    "--no-optim-plots": "the pictures are files in the folder of the study; leave the flag out",
 }
 
 REFUSED_ENJOY: dict[str, str] = {
@@ -328,7 +373,6 @@ REFUSED_ENJOY: dict[str, str] = {
     "--norm-reward": "rewards are never normalized here: scores are the game's own",
     "--reward-log": "results.json holds the score of every game",
     "--gym-packages": _NO_PACKAGES,
-    "--env-kwargs": "the game is played by the protocol of the run; --protocol chooses another",
     "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
 }
 
@@ -337,7 +381,6 @@ REFUSED_PUSH: dict[str, str] = {
     "--n-timesteps": "--episodes sets how many games are played, --record-seconds how long the "
     "film is",
     "--verbose": REFUSED_ENJOY["--verbose"],
-    "--env-kwargs": REFUSED_ENJOY["--env-kwargs"],
     "--gym-packages": _NO_PACKAGES,
     "--token": "a token on the command line can be seen by others: set HF_TOKEN, or log in with "
     "`hf auth login`",

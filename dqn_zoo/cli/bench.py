@@ -78,7 +78,7 @@ def _build_parser() -> Parser:
         metavar="N",
         help="steps of every run (default: the recipe's)",
     )
-    add_set(plan, "one setting of all variants; may be repeated")
+    add_set(plan, "single settings of all variants; may be repeated")
     plan.add_argument(
         "--episodes",
         type=whole_number(1),
@@ -349,7 +349,8 @@ def _report(sweep: "Sweep", references: "Sequence[Reference]") -> None:
     print(table, end="")
     try:
         (sweep.folder / "results.md").write_text(table, encoding="utf-8")
-        (sweep.folder / "results.json").write_text(json.dumps(as_json(summary), indent=2))
+        results = json.dumps(as_json(summary), indent=2)
+        (sweep.folder / "results.json").write_text(results, encoding="utf-8")
         picture = sweep.folder / "aggregates.png"
         if draw_aggregates(summary, picture):
             print(f"picture: {picture}")

@@ -22,6 +22,7 @@ COMMANDS = {
     "dqn-report": "report",
     "dqn-import": "import_sb3",
     "dqn-export-sb3": "export_sb3",
+    "dqn-completion": "completion",
 }
 """The module here of every entry point."""
 

@@ -347,8 +347,11 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
     path = session.run.path / "videos" if is_unnamed else Path(arguments.record)
     if is_unnamed or path.is_dir():
         weights = session.weights.name.replace(",", "").replace(" ", "-")
-        protocol = session.protocol.name
-        path = path / f"{weights}-{session.config.env}-{protocol}-seed-{session.seed}.mp4"
+        rules = session.protocol.name
+        for key in ("mode", "difficulty"):
+            number = getattr(session.protocol, key)
+            rules += "" if number is None else f"-{key}-{number}"
+        path = path / f"{weights}-{session.config.env}-{rules}-seed-{session.seed}.mp4"
     if path.suffix != ".mp4":
         raise UserError(f"--record {path}: films are mp4; give a name that ends in .mp4")
     return Film(path, max_seconds=arguments.record_seconds)

@@ -35,7 +35,8 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a zip that DQN.save wrote, or a repository of the Hub that holds one: USER/REPO",
+        help="a zip that DQN.save wrote, the folder of a training of RL-Zoo (its last model), or a "
+        "repository of the Hub that holds one: USER/REPO",
     )
     parser.add_argument(
         "--env",
@@ -64,8 +65,10 @@ def _import(arguments: argparse.Namespace) -> None:
     elif arguments.revision is not None:
         raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")
 
-    from dqn_zoo.exchange.sb3_import import import_sb3
+    from dqn_zoo.exchange.sb3_import import import_sb3, zip_of_training
 
+    if file.is_dir():
+        file = zip_of_training(file)
     run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
     work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))

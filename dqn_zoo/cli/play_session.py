@@ -6,7 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import flag_value, whole_number
+from dqn_zoo.cli.arguments import (
+    add_env_kwargs,
+    device,
+    flag_value,
+    parse_whole_number,
+    whole_number,
+)
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ def add_whom(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--exp-id",
-        type=whole_number(0),
+        type=flag_value(_run_number),
         default=0,
         metavar="N",
         help="number of the run; 0: the latest (default: 0)",
@@ -100,6 +106,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
         help="always the best action: epsilon 0",
     )
     epsilon.add_argument("--stochastic", action="store_true", help="the default epsilon")
+    add_env_kwargs(group)
     group.add_argument(
         "--seed",
         type=whole_number(0),
@@ -127,6 +134,7 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--device",
+        type=flag_value(device),
         choices=("auto", "cpu", "cuda", "mps"),
         default="auto",
         help="where the network lives (default: auto, a CUDA GPU where there is one)",
@@ -241,6 +249,17 @@ def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
+def _run_number(text: str) -> int:
+    number = parse_whole_number(text)
+    if number == -1:
+        raise UserError(
+            "-1 means an agent in no folder of its own, and every run has one: --run RUN names it"
+        )
+    if number < 0:
+        raise UserError(f"expected a whole number of at least 0, got {text}")
+    return number
+
+
 def _fraction(text: str) -> float:
     try:
         value = float(text)
@@ -258,7 +277,30 @@ def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
         changes |= {"protocol": arguments.protocol, "backend": "auto"}  # not every one serves it
     if arguments.epsilon is not None:
         changes["eval_epsilon"] = arguments.epsilon
-    return config.model_copy(update=changes)
+    given = dict(vars(arguments).get("env_kwargs", ()))  # not every command has it
+    return _with_env_kwargs(config.model_copy(update=changes), given)
+
+
+def _with_env_kwargs(config: "Config", given: dict[str, object]) -> "Config":
+    from dqn_zoo.settings.config import build_config
+    from dqn_zoo.settings.game_modes import check_mode
+    from dqn_zoo.settings.rl_zoo_keys import translate
+    from dqn_zoo.settings.yaml_reader import Entry
+
+    if not given:
+        return config
+    flag = "--env-kwargs"
+    changes = {
+        key: entry.value
+        for key, entry in translate({"env_kwargs": Entry(given, flag)}).entries.items()
+    }
+    flags = dict.fromkeys(changes, flag)
+    played = build_config(config.model_dump() | changes | {"backend": "auto"}, flags)
+    try:
+        check_mode(played.env, played.mode, played.difficulty)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from None
+    return played
 
 
 def _progress_bar(session: "Session", *, is_shown: bool) -> "Progress":

@@ -214,8 +214,13 @@ def _preview(
     estimated = Estimate(fitted.seconds, fitted.seconds) if fitted else estimate(config)
     seconds, alone_s = estimated
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
+    chosen = [
+        f"{key} {getattr(protocol, key)}, "
+        for key in ("mode", "difficulty")
+        if getattr(protocol, key) is not None
+    ]
     yield (
-        f"{config.algo} on {config.env}, protocol {protocol.name}: sticky actions "
+        f"{config.algo} on {config.env}, {''.join(chosen)}protocol {protocol.name}: sticky actions "
         f"{protocol.action_repeat_probability:g}, up to {protocol.noop_max} no-ops, a lost life "
         f"{'ends' if protocol.terminal_on_life_loss else 'does not end'} the bootstrap"
     )

@@ -11,8 +11,10 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from dqn_zoo.cli.arguments import (
     REFUSED_TRAIN,
     Parser,
+    add_env_kwargs,
     add_refused_flags,
     add_set,
+    device,
     flag_value,
     parse_duration,
     parse_setting,
@@ -71,6 +73,8 @@ def overrides_from(arguments: argparse.Namespace) -> Overrides:
     for dest in ("hyperparams", "set"):
         for key, value in getattr(arguments, dest):
             _add(overrides, key, value, f"{_flag(dest)} {key}")
+    if arguments.env_kwargs:
+        _add(overrides, "env_kwargs", dict(arguments.env_kwargs), "--env-kwargs")
     return overrides
 
 
@@ -150,7 +154,8 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
         metavar="KEY:VALUE",
         help="single settings, the value in YAML (default: none)",
     )
-    add_set(group, "one setting, the value in YAML; may be repeated (default: none)")
+    add_env_kwargs(group)
+    add_set(group, "single settings, the value in YAML; may be repeated (default: none)")
     group.add_argument(
         "--print-config",
         action="store_true",
@@ -228,7 +233,9 @@ def _add_setting(group: argparse._ArgumentGroup, key: str, flag: "_SettingFlag")
     default = flag.default or without or f"recipe, {_in_words(field.default)}"
     if get_origin(field.annotation) is Literal:
         help = f"{meaning} (default: {default})"
-        group.add_argument(*names, choices=get_args(field.annotation), help=help)
+        choices = get_args(field.annotation)
+        read = device if key == "device" else str
+        group.add_argument(*names, type=flag_value(read), choices=choices, help=help)
         return
     accepted = accepted_values(key).removesuffix(", or null")
     group.add_argument(
@@ -249,7 +256,10 @@ class _CountAction(argparse.Action):
     """Stores a number; RL-Zoo's -1 is stored as what it means, or leaves the default."""
 
     def __call__(self, parser: object, namespace: object, values: Any, flag: object = None) -> None:
-        setattr(namespace, self.dest, self.const if values == -1 else values)
+        if values == -2 and self.dest == "log_interval":
+            raise UserError(f"{flag}: rows are always written; a larger N writes fewer of them")
+        has_meaning = self.const != -1 and values < 0
+        setattr(namespace, self.dest, self.const if has_meaning else values)
 
 
 def _add(overrides: Overrides, key: str, value: object, flag: str) -> None:
@@ -270,8 +280,8 @@ class _SettingFlag(NamedTuple):
         group: of the help.
         short: RL-Zoo's short spellings.
         default: in the help, where the field does not say it.
-        minus_one: what -1 means in RL-Zoo; None is "not given": the recipe's number, a drawn seed,
-            chosen threads.
+        minus_one: what -1 and less mean in RL-Zoo; None is "not given": the recipe's number, a
+            drawn seed, chosen threads.
     """
 
     group: str

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
+    REFUSED_TUNE,
     Parser,
+    add_refused_flags,
     add_set,
     command,
     flag_value,
@@ -62,7 +64,7 @@ def _build_parser() -> Parser:
         metavar="N",
         help="steps of every trial (default: 100,000)",
     )
-    add_set(what, "one setting of all trials; may be repeated")
+    add_set(what, "single settings of all trials; may be repeated")
     what.add_argument(
         "--search",
         default="atari",
@@ -117,6 +119,7 @@ def _build_parser() -> Parser:
         metavar="FOLDER",
         help="folder of the study; an existing one is continued (default: tuning/ALGO-GAME)",
     )
+    add_refused_flags(parser, REFUSED_TUNE)
     return parser
 
 

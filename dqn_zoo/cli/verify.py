@@ -114,7 +114,7 @@ def _find(agent: str, log_folder: Path) -> "Run":
     from dqn_zoo.sharing.pull import pull
 
     first, *more = Path(agent).parts
-    is_here = Path(agent).is_dir() or not more or (log_folder / first).is_dir()
+    is_here = Path(agent).exists() or not more or (log_folder / first).is_dir()
     if is_here and not agent.startswith("hf://"):
         return find_run(log_folder, run=agent)
     return pull(agent, log_folder=log_folder, command=sys.argv)

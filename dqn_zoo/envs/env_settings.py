@@ -1,7 +1,7 @@
 """How games are played and seen, and when environments are seeded."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ class EnvSettings:
     """How games are played and seen.
 
     Attributes:
-        protocol: no-ops, sticky actions, FIRE, frame skip and frame cap.
+        protocol: no-ops, sticky actions, FIRE, frame skip, frame cap, mode and difficulty.
         backend: "auto" takes the vector backend wherever it can serve.
         frame_stack: frames in one observation.
         crop: rows and columns cut off before the resize: top, bottom, left, right.
@@ -58,6 +58,8 @@ class EnvSettings:
             "on_frame": self.on_frame is not None,
             "render_mode": self.render_mode is not None,
             "protocol sb3": self.protocol.name == "sb3",
+            "mode": self.protocol.mode is not None,
+            "difficulty": self.protocol.difficulty is not None,
         }
         wanted = ", ".join(name for name, is_wanted in only_gymnasium.items() if is_wanted)
         if self.backend == "vector" and wanted:
@@ -72,7 +74,7 @@ class EnvSettings:
             "backend": self.choose_backend(),
             "frame_stack": self.frame_stack,
             "crop": None if self.crop is None else list(self.crop),
-            "protocol": asdict(self.protocol),
+            "protocol": self.protocol.as_json(),
         }
 
 

@@ -4,6 +4,7 @@ from dqn_zoo.envs.backend import Backend
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.system.machine import usable_cores
@@ -30,8 +31,8 @@ def make_envs(
             one per environment, up to the number of cores.
 
     Raises:
-        UserError: an unknown game, settings that do not go together, or a build of ale-py
-            without the vector environment.
+        UserError: an unknown game, a mode that it does not have, settings that do not go together,
+            or a build of ale-py without the vector environment.
     """
     name = parse_game(game)
     if settings is None:
@@ -41,6 +42,7 @@ def make_envs(
             "num_envs and frame_stack start at 1 and num_threads at 0; "
             f"got {num_envs}, {settings.frame_stack} and {num_threads}"
         )
+    check_mode(name.game, settings.protocol.mode, settings.protocol.difficulty)
     backend = _make_backend(name.rom, num_envs, settings, num_threads)
     plan = ReseedPlan.for_training(seed) if reseed is None else reseed
     return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)

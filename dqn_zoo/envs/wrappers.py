@@ -45,7 +45,8 @@ def make_game(
 
     Args:
         rom: name of the game in ale-py's snake_case.
-        protocol: frame skip, no-ops, sticky actions, frame cap; `sb3` also chooses SB3's wrappers.
+        protocol: frame skip, no-ops, sticky actions, frame cap, mode and difficulty; `sb3` also
+            chooses SB3's wrappers.
         crop: rows and columns cut off before the resize: top, bottom, left, right.
         on_frame: called with every emulator frame, RGB uint8 [210, 160, 3].
         render_mode: "human" opens a window and slows the game down to true speed.
@@ -58,6 +59,8 @@ def make_game(
         repeat_action_probability=protocol.action_repeat_probability,
         full_action_space=False,
         max_num_frames_per_episode=protocol.max_frames,
+        mode=protocol.mode,
+        difficulty=protocol.difficulty,
         render_mode=render_mode,
     )
     if render_mode is not None:

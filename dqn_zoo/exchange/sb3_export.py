@@ -32,6 +32,7 @@ from dqn_zoo.play.agent import build_agent
 from dqn_zoo.runs.run import claim_run
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.system.files import move
 
 Say = Callable[[str], None]
 
@@ -97,7 +98,9 @@ def export_sb3(
         (settings / "args.yml").write_text(_plain_yaml(_rl_zoo_args(config)), encoding="utf-8")
         unfinished = target / f"{env_id}.tmp"
         unfinished.write_bytes(content)
-        return unfinished.rename(target / f"{env_id}.zip")
+        file = target / f"{env_id}.zip"
+        move(unfinished, file)
+        return file
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
@@ -270,12 +273,17 @@ def _wrapper_arguments(config: Config) -> dict[str, Any]:
 
 
 def _rl_zoo_args(config: Config) -> dict[str, Any]:
-    cap = config.max_frames
+    arguments = {
+        "max_num_frames_per_episode": config.max_frames,
+        "mode": config.mode,
+        "difficulty": config.difficulty,
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
     return {
         "algo": "dqn",
         "env": _env_id(config.env),
         "seed": config.seed,
-        "env_kwargs": None if cap is None else {"max_num_frames_per_episode": cap},
+        "env_kwargs": given or None,
     }
 
 

@@ -1,8 +1,8 @@
 """From a zip of Stable-Baselines3 to a run folder like any other."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
 from dqn_zoo.play.weights import parse_weights, weights_bytes
 from dqn_zoo.runs.checkpoint import DamagedError
+from dqn_zoo.runs.elsewhere import foreign_agents
 from dqn_zoo.runs.manifest import write_origin_manifest
 from dqn_zoo.runs.run import Run, place_run
 from dqn_zoo.settings.checks import contradictions
@@ -44,6 +45,8 @@ _OUR_KEYS = {
 
 
 _LONGEST_VALUE = 40  # characters
+_BEST = "best_model"
+_CHECKPOINT = re.compile(r"rl_model_(\d+)_steps")
 
 
 class _Settings(NamedTuple):
@@ -105,7 +108,7 @@ def import_sb3(
             run,
             command=command,
             seed=config.seed,
-            protocol=asdict(protocol_from_config(config)),
+            protocol=protocol_from_config(config).as_json(),
             steps=steps,
             origin=_describe(file, model) | dict(origin or {}),
         )
@@ -113,6 +116,24 @@ def import_sb3(
     run = place_run(log_folder, algo, name.game, fill)
     say(f"imported into {run.path}")
     return run
+
+
+def zip_of_training(folder: Path) -> Path:
+    """Return the zip that RL-Zoo plays, of those in the folder of a training.
+
+    Raises:
+        UserError: there is none, or there are several trainings.
+    """
+    zips = list(foreign_agents(folder, None))
+    trainings = sorted({file.parent for file in zips})
+    if len(trainings) != 1:
+        found = ", ".join(map(str, trainings[:3])) or "none"
+        raise UserError(f"{folder} should hold the zips of one training, found {found}: name one")
+    named = {file.stem: file for file in zips}
+    steps = {int(match[1]): name for name in named if (match := _CHECKPOINT.fullmatch(name))}
+    best = [_BEST] if _BEST in named else []
+    last = [name for name in named if name not in (*best, *steps.values())]
+    return named[[*(steps[step] for step in sorted(steps)), *best, *last][-1]]
 
 
 def _find_game(file: Path, env: str | None) -> GameName:

@@ -291,7 +291,7 @@ def _monitored(file: Path, warn: Warn) -> _Monitored:
     Rows that are no game are told and left out, as two that were written into one; a last row
     without its end is just being written.
     """
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if len(lines) < 2:  # the first line is what the Monitor says of itself
         return _Monitored(np.nan, np.empty((0, 3)))
@@ -349,7 +349,7 @@ def _numbers(cells: Iterable[str]) -> list[float]:
 def _game_of(folder: Path, monitors: Sequence[Path], *, otherwise: str | None) -> str:
     """Return the game that a Monitor names, or the folder, as in PongNoFrameskip-v4_1, or that."""
     for file in monitors:
-        with file.open() as lines:
+        with file.open(encoding="utf-8") as lines:
             named = json.loads(next(lines, "").lstrip("#") or "{}").get("env_id")
         if named not in (None, "", "None"):  # "None": an environment that was not made by its name
             return parse_game(str(named)).game

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
+from dqn_zoo.system.processes import end_this
 from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
@@ -55,7 +55,7 @@ def end_with_parent() -> None:
         # Not sys.stdin: Python could not end while a thread waits in it.
         while os.read(0, 1):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        end_this()
 
     threading.Thread(target=wait, daemon=True).start()
 

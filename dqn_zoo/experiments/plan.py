@@ -11,7 +11,6 @@ with another working folder, trains what its neighbours trained.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from dqn_zoo.settings.games import SCORES, parse_game
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import is_portable, replace_file
 from dqn_zoo.system.locks import LOCK_NAME
 
 PLAN_FILE = "plan.yml"
@@ -349,7 +348,7 @@ def _check(plan: Plan) -> None:
             f"episodes must be a whole number of at least 1, got {short(plan.episodes)}"
         )
     for variant in plan.variants:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", variant.name):
+        if not is_portable(variant.name):
             raise UserError(
                 f"variant {short(variant.name)} becomes the name of a folder: use letters, digits, "
                 "'-', '_' and '.'"

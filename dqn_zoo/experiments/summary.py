@@ -19,6 +19,7 @@ from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.references import Reference
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.settings.games import human_normalized_score
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.documents import DocumentError
 
 PROFILE_THRESHOLDS = np.linspace(0.0, 2.0, 41)
@@ -43,10 +44,12 @@ class Cell:
     Attributes:
         runs: scores by seed, of the runs that are done.
         planned: runs of the plan.
+        has_human: the game is played as the human tester played it, in no mode of its own.
     """
 
     runs: dict[int, RunScore]
     planned: int
+    has_human: bool = True
 
     def scores(self, which: WhichWeights) -> Scores:
         """Return the raw score of every run: float64 [num_runs]."""
@@ -84,7 +87,8 @@ def summarize_sweep(sweep: Sweep) -> Summary:
     ):
         planned = list(jobs)
         runs = {job.seed: read_score(sweep, job) for job in planned if sweep.is_done(job)}
-        cells[variant][game] = Cell(runs=runs, planned=len(planned))
+        is_usual = protocol_from_config(sweep.config(planned[0])).is_usual_game
+        cells[variant][game] = Cell(runs=runs, planned=len(planned), has_human=is_usual)
     normalised, incomplete = {}, {}
     for variant, games in cells.items():
         missing = sum(cell.planned - len(cell.runs) for cell in games.values())
@@ -170,7 +174,7 @@ def _normalised(games: dict[str, Cell]) -> dict[str, Scores]:
     found = {}
     for game, cell in games.items():
         scores = [human_normalized_score(game, score) for score in cell.scores("last")]
-        if scores and None not in scores:
+        if scores and None not in scores and cell.has_human:
             found[game] = np.array(scores, np.float64)
     return found
 
@@ -228,7 +232,7 @@ def _cell_texts(game: str, cell: Cell | None) -> tuple[str, str, str]:
     runs = len(cell.runs)
     of_all = "" if runs == cell.planned else f" ({runs} of {cell.planned} runs)"
     last, best = cell.scores("last"), cell.scores("best")
-    human = human_normalized_score(game, float(last.mean()))
+    human = human_normalized_score(game, float(last.mean())) if cell.has_human else None
     return (
         f"{last.mean():,.1f} +/- {last.std():,.1f}{of_all}",
         f"{best.mean():,.1f}",

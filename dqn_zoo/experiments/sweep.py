@@ -19,6 +19,7 @@ from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.system.locks import hold
+from dqn_zoo.system.processes import apart, ask_to_end
 
 POLL_S = 0.5
 MOST_RETRIES = 3  # of a job that dies; each goes on from its last checkpoint
@@ -96,7 +97,7 @@ class JobProcess:
                 stdin=subprocess.PIPE,  # closes when this process ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the driver, which asks its jobs to stop
+                **apart(),  # Ctrl-C is for the driver, which asks its jobs to stop
             )
 
     def poll(self) -> int | None:
@@ -106,7 +107,7 @@ class JobProcess:
 
     def terminate(self) -> None:
         """Ask the process to save and stop."""
-        self._process.terminate()
+        ask_to_end(self._process)
 
     def wait(self) -> int:
         """Wait for the end of the process and return its exit code."""
@@ -144,7 +145,7 @@ def hold_sweep(sweep: Sweep) -> contextlib.AbstractContextManager[None]:
 def last_line(file: Path) -> str:
     """Return the last line of a text file; empty where there is none."""
     with contextlib.suppress(OSError):
-        lines = file.read_text(errors="replace").strip().splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
     return ""
 

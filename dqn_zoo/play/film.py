@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND
+from dqn_zoo.system.files import move
+from dqn_zoo.system.processes import apart
 from dqn_zoo.system.signals import uninterrupted
 
 SCALE_X, SCALE_Y = 5, 3
@@ -100,7 +102,7 @@ class Film:
             try:
                 with uninterrupted():
                     self._encoder.finish()
-                    self._unfinished.replace(self.path)
+                    move(self._unfinished, self.path)
                 self._complete = True
             except OSError as error:
                 self._give_up(error)
@@ -177,7 +179,7 @@ class _Encoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
-            start_new_session=True,  # Ctrl-C is for us: what was filmed so far is still completed
+            **apart(),  # Ctrl-C is for us: what was filmed so far is still completed
         )
 
     def write(self, picture: bytes) -> None:

@@ -44,7 +44,7 @@ def find_given(path: Path, log_folder: Path) -> Given:
     Raises:
         UserError: there are no such weights, or their run cannot be read.
     """
-    if path.is_file() or path.suffix == ".safetensors":
+    if path.is_file() or path.suffix in (".safetensors", ".zip"):
         return _given_file(path)
     if path.is_dir() and is_checkpoint(path):
         return _given_file(path / Run(path).model_file.name)

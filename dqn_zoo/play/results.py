@@ -10,8 +10,8 @@ import torch
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import Summary
-from dqn_zoo.settings.games import COURSE_GAME, COURSE_GAMES, COURSE_PASS_MARK, SCORES
-from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, rules_in_words
+from dqn_zoo.settings.games import COURSE_GAME, COURSE_GAMES, COURSE_PASS_MARK
+from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, published_scores, rules_in_words
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -48,7 +48,9 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
     """Return the statistics in words, what they compare with, and the rules they were made by."""
     game, protocol = session.config.env, session.protocol
     course = "the result as the Hugging Face course counts it"
-    verdict = course_verdict(game, summary.mean_minus_std, summary.num_games)
+    verdict = None
+    if protocol.is_usual_game:
+        verdict = course_verdict(game, summary.mean_minus_std, summary.num_games)
     if verdict is not None:
         course += f"; {verdict}"
     interval = "needs two games" if summary.num_games == 1 else "too few games, all with one score"
@@ -65,9 +67,10 @@ def summary_lines(session: Session, summary: Summary) -> list[str]:
         ("median", f"{summary.median:,.1f}"),
         ("highest", f"{summary.maximum:,.0f}"),
     ]
-    if game in SCORES:
-        rows.append(("random play", f"{SCORES[game].random:,.1f}"))
-        rows.append(("human", f"{SCORES[game].human:,.1f}"))
+    published = published_scores(game, protocol)
+    if published is not None:
+        rows.append(("random play", f"{published.random:,.1f}"))
+        rows.append(("human", f"{published.human:,.1f}"))
     rows.append(("protocol", rules_in_words(protocol)))
     rows.append(("epsilon", f"{protocol.eval_epsilon:g}"))
     return [f"  {name:<14} {value}" for name, value in rows]
@@ -86,7 +89,7 @@ def course_verdict(game: str, mean_minus_std: float, num_games: int) -> str | No
 def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[str, Any]:
     """Return all that results.json holds; the first five keys are RL-Zoo's."""
     config, protocol = session.config, session.protocol
-    scores = SCORES.get(config.env)
+    scores = published_scores(config.env, protocol)
     return {
         "mean_reward": summary.mean,
         "std_reward": summary.std,
@@ -109,7 +112,7 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
             "steps": session.weights.steps,
             "sha256": session.weights.sha256,
         },
-        "protocol": asdict(protocol),
+        "protocol": protocol.as_json(),
         "epsilon": protocol.eval_epsilon,
         "frame_stack": config.frame_stack,
         "crop": config.crop,

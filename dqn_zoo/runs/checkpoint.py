@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import UNFINISHED, checkpoint_folders, checkpoint_name
-from dqn_zoo.system.files import flush_directory, write_file
+from dqn_zoo.system.files import flush_directory, link_or_copy, move, write_file
 from dqn_zoo.system.saved import Count, Saved
 
 FORMAT_VERSION = 1
@@ -101,7 +101,7 @@ def write_checkpoint(
         for name, content in files:
             if content is None:
                 assert previous is not None, "an unchanged file needs a previous checkpoint"
-                _link(previous.path / name, unfinished / name)
+                link_or_copy(previous.path / name, unfinished / name)
                 entries[name] = previous.files[name]
             else:
                 write_file(unfinished / name, content)
@@ -113,7 +113,7 @@ def write_checkpoint(
         flush_directory(unfinished)
         if target.exists():  # the same step again, after a resume: the new one is as good
             shutil.rmtree(target)
-        unfinished.rename(target)
+        move(unfinished, target)
         flush_directory(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -207,13 +207,6 @@ def _verify_file(path: Path, entry: FileEntry) -> None:
         raise DamagedError(f"{path.name} has {len(content)} bytes, {entry.size} were written")
     if _digest(content) != entry.sha256:
         raise DamagedError(f"{path.name} was changed after it was written (SHA-256 differs)")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(source)
-    except OSError:  # a file system without hard links
-        write_file(target, source.read_bytes())
 
 
 def _canonical(manifest: dict[str, Any]) -> bytes:

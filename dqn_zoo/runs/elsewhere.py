@@ -36,6 +36,20 @@ def foreign_agents(folder: Path, game: str | None) -> Iterator[Path]:
                 yield file
 
 
+def takes_foreign(path: Path) -> str | None:
+    """Return the command that makes a run of what another library left; None: it left nothing.
+
+    Args:
+        path: a zip, or the folder of a training of RL-Zoo.
+    """
+    if path.is_dir():
+        is_ours = (path / "manifest.json").exists() or is_log_folder(path)
+        is_foreign = not is_ours and any(foreign_agents(path, None))
+    else:
+        is_foreign = path.suffix == ".zip" and path.is_file()
+    return shell.command("dqn-import", path) if is_foreign else None
+
+
 def instead_of_missing(path: Path) -> str | None:
     """Say which folder a path that does not exist may mean; None: it exists, or none is near."""
     if path.exists():

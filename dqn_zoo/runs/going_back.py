@@ -13,7 +13,7 @@ from pathlib import Path
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, verify
 from dqn_zoo.runs.run import CHECKPOINT_PREFIX, Run
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import move, replace_file
 
 
 def split_checkpoint(asked: str) -> tuple[str, int | None]:
@@ -69,7 +69,7 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
         if file.exists():  # under another name: it is no run of its own
             shutil.copy2(file, folder / f"old_{file.name}")
     for path in reversed(newer):
-        path.rename(folder / path.name)
+        move(path, folder / path.name)
     for file in (run.model_file, run.online_model_file):
         if (checkpoint.path / file.name).exists():
             replace_file(file, checkpoint.read(file.name))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.protocols import protocol_from_config, published_scores, rules_in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,9 +116,10 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
             capsize=3,
             label=f"evaluations: mean and deviation of {config.eval_episodes} games",
         )
-    random = random_score(config.env)
-    if random is not None:
-        axes.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
+    protocol = protocol_from_config(config)
+    scores = published_scores(config.env, protocol)
+    if scores is not None:
+        axes.axhline(scores.random, color="0.3", linestyle="--", linewidth=1, label="random play")
     axes.axvline(config.learning_starts, color="0.3", linestyle=":", linewidth=1)
     axes.annotate(
         " learning starts",
@@ -128,7 +129,8 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
     )
     axes.set_xlabel("steps (4 frames each)")
     axes.set_ylabel("raw score")
-    axes.set_title(f"{config.algo} on {config.env}, protocol {config.protocol}, seed {config.seed}")
+    rules = rules_in_words(protocol)
+    axes.set_title(f"{config.algo} on {config.env}, protocol {rules}, seed {config.seed}")
     axes.legend(fontsize=8)
     figure.savefig(picture, dpi=110)
     return True

@@ -13,7 +13,6 @@ logs/dqn/SpaceInvaders_1/
 
 import contextlib
 import difflib
-import os
 import re
 import shutil
 import tempfile
@@ -27,12 +26,12 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.elsewhere import where_instead
+from dqn_zoo.runs.elsewhere import takes_foreign, where_instead
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, read_document
-from dqn_zoo.system.files import flush_directory, flush_file
+from dqn_zoo.system.files import flush_directory, flush_file, move
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
@@ -223,9 +222,7 @@ def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run]
             flush_directory(aside)
             run = claim_run(log_folder, algo, game)
             try:
-                if os.name == "nt":  # there a rename replaces no folder, not even an empty one
-                    run.path.rmdir()
-                aside.rename(run.path)
+                move(aside, run.path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     run.path.rmdir()
@@ -295,6 +292,9 @@ def find_run(
         UserError: There are several, or the folder is no run this version reads.
     """
     _check_exp_id(exp_id)
+    takes_it = None if run is None else takes_foreign(Path(run))
+    if takes_it is not None:
+        raise UserError(f"{run} is no run, but an agent of Stable-Baselines3: {takes_it} takes it")
     if run is not None and Path(run).is_dir():
         found = _checked(Path(run))
         if not _is_of(found, algo, game, exp_id):

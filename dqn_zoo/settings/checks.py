@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, initial_learning_rate
+from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.screen import Crop, crop_window
 
 # Settings of parts that are not always there: the key that chooses a part, and the values of it
@@ -87,6 +88,7 @@ def contradictions(config: Config) -> Iterator[Finding]:
             "protocol sb3 plays with the gymnasium backend, got backend vector; "
             "set backend to auto or gymnasium",
         )
+    yield from _mode_contradictions(config)
     if config.crop is not None:
         yield from _crop_contradictions(config, config.crop)
     yield from _distribution_contradictions(config)
@@ -191,6 +193,22 @@ def _doubts_about_replay(config: Config) -> Iterator[str]:
             f"target_update_interval {config.target_update_interval:,} leaves no copy to the "
             f"target network between learning_starts {config.learning_starts:,} and the end of "
             f"the run at step {config.n_timesteps:,}"
+        )
+
+
+def _mode_contradictions(config: Config) -> Iterator[Finding]:
+    keys = [key for key in ("mode", "difficulty") if getattr(config, key) is not None]
+    if not keys:
+        return
+    try:
+        check_mode(config.env, config.mode, config.difficulty)
+    except UserError as error:
+        yield Finding((*keys,), str(error))
+    if config.backend == "vector":
+        yield Finding(
+            ("backend", *keys),
+            f"{' and '.join(keys)} can be set with the gymnasium backend, got backend vector; "
+            "set backend to auto or gymnasium",
         )
 
 

@@ -82,6 +82,14 @@ class Config(BaseModel):
     max_frames: FrameCount | None = Field(
         default=None, description="emulator frames after which a game is cut off (truncated)"
     )
+    mode: Count | None = Field(
+        default=None,
+        description="the game's mode, by its number in ALE; served by the gymnasium backend",
+    )
+    difficulty: Count | None = Field(
+        default=None,
+        description="the game's difficulty, by its number in ALE; served by the gymnasium backend",
+    )
     clip_reward: bool = Field(default=True, description="learn from the sign of the reward")
 
     # How long, and counted how

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dqn_zoo.settings.games import SCORES, GameScores
+
 if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
 
@@ -26,6 +28,8 @@ class Protocol:
         eval_epsilon: share of uniformly random actions in evaluation.
         frame_skip: frames per step.
         max_frames: a game is truncated after this many frames.
+        mode: of the game, by ALE's number; None: the one it starts with.
+        difficulty: likewise.
     """
 
     name: str
@@ -36,6 +40,19 @@ class Protocol:
     eval_epsilon: float
     frame_skip: int = FRAMES_PER_STEP
     max_frames: int = 108_000
+    mode: int | None = None
+    difficulty: int | None = None
+
+    @property
+    def is_usual_game(self) -> bool:
+        """Whether it is the game that people, random play and papers have scores of."""
+        return self.mode is None and self.difficulty is None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the rules; a mode and a difficulty only where they were chosen, as since ever."""
+        rules = asdict(self)
+        unset = [key for key in ("mode", "difficulty") if rules[key] is None]
+        return {key: value for key, value in rules.items() if key not in unset}
 
 
 def protocol_from_config(config: "Config") -> Protocol:
@@ -46,9 +63,16 @@ def protocol_from_config(config: "Config") -> Protocol:
         "terminal_on_life_loss": config.terminal_on_life_loss,
         "max_frames": config.max_frames,
         "eval_epsilon": config.eval_epsilon,
+        "mode": config.mode,
+        "difficulty": config.difficulty,
     }
     given = {name: value for name, value in departures.items() if value is not None}
     return replace(PROTOCOLS[config.protocol], **given)
+
+
+def published_scores(game: str, protocol: Protocol) -> GameScores | None:
+    """Return what random play and a human tester reach in a game; None where nobody has said."""
+    return SCORES.get(game) if protocol.is_usual_game else None
 
 
 def rules_in_words(protocol: Protocol) -> str:

@@ -1,20 +1,23 @@
 """Recipes as files: where they are, and what their blocks say about one game.
 
 A recipe is a YAML file in RL-Zoo's form: an `atari:` block, then blocks per game, keyed by any
-spelling of its name, that override single keys. A file without blocks counts as one `atari:` block.
+spelling of its name, that override single keys. A file without blocks counts as one `atari:` block;
+such are a run's config.yml and the one that RL-Zoo keeps of a training.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError, short
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import GAMES, parse_game
-from dqn_zoo.settings.rl_zoo_keys import is_from_rl_zoo, translate, with_calls_marked
+from dqn_zoo.settings.rl_zoo_keys import RL_ZOO_KEYS, is_from_rl_zoo, translate, with_calls_marked
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
+from dqn_zoo.system import shell
 
 Layer = dict[str, Entry]
 
@@ -23,6 +26,7 @@ RECIPES_OF_DEVICES = {"cpu": "laptop", "cuda": "gpu", "mps": "laptop"}
 """What a run takes that names no recipe; RL-Zoo's values are `dqn`."""
 
 LOCAL_FOLDER = Path("hyperparams")
+_ARGS = "args.yml"
 
 
 class Block(NamedTuple):
@@ -179,12 +183,13 @@ def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeF
     Raises:
         UserError: not readable, or a setting outside of a block.
     """
-    if path.suffix == ".py":
-        raise UserError(f"{name}: expected a YAML file; a Python file would have to be run")
+    _refuse_what_is_no_recipe(path, name)
     entries = read_entries(path, name=name)
-    if not any(isinstance(entry.value, dict) for entry in entries.values()):
-        flat = any(key in Config.model_fields for key in entries)
-        entries = {ATARI: Entry(entries, f"{name}, line 1")} if flat else entries
+    if _is_flat(entries):
+        plain = {key: entry._replace(value=_plain(entry.value)) for key, entry in entries.items()}
+        if may_name_run and is_from_rl_zoo(plain) and path.name == "config.yml":
+            plain = _said_at_start(path) | plain
+        entries = {ATARI: Entry(plain, f"{name}, line 1")}
     blocks, unknown = [], []
     for key, entry in entries.items():
         value, origin = entry.value, entry.origin
@@ -216,6 +221,54 @@ def refuse_run_names(layer: Layer) -> None:
     for key in ("env", "algo"):
         if key in layer:
             raise UserError(f"{layer[key].origin}: {key} cannot be set here; --{key} sets it")
+
+
+def _refuse_what_is_no_recipe(path: Path, name: str) -> None:
+    if path.suffix == ".py":
+        raise UserError(f"{name}: expected a YAML file; a Python file would have to be run")
+    if path.suffix == ".zip":
+        raise UserError(
+            f"{name} holds weights, not settings: {shell.command('dqn-import', path)} makes a run "
+            "of an agent of Stable-Baselines3, whose config.yml is such a file"
+        )
+    settings = path.with_name("config.yml")
+    if path.name == _ARGS and settings.is_file():
+        raise UserError(
+            f"{name} is what RL-Zoo was started with: -c {shell.quoted(settings)} takes the "
+            "settings that it used, and the game with them"
+        )
+    inside = sorted([*path.glob("config.yml"), *path.glob("*/config.yml")])
+    if inside:
+        raise UserError(f"{name} is a folder: its settings are in {shell.quoted(inside[0])}")
+
+
+def _is_flat(entries: Mapping[str, Entry]) -> bool:
+    """Return whether a file holds settings, and no blocks of them."""
+    mappings = {key for key, entry in entries.items() if isinstance(entry.value, dict)}
+    return mappings <= RL_ZOO_KEYS and any(key in Config.model_fields for key in entries)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without the lines of what is in it."""
+    return {key: entry.value for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _said_at_start(path: Path) -> Layer:
+    """Return what RL-Zoo keeps of its command line beside the settings of a training.
+
+    Files of RL-Zoo that lie elsewhere have other names, and folders that are called otherwise.
+    """
+    file = path.with_name(_ARGS)
+    if not file.is_file():
+        folder = path.absolute().parent.name
+        is_game = _block_about(folder) not in (ATARI, None)
+        return {"env": Entry(folder, "the name of its folder")} if is_game else {}
+    said = read_entries(file, name=str(file))
+    return {
+        key: said[key]._replace(value=_plain(said[key].value))
+        for key in ("env", "algo", "env_kwargs")
+        if key in said and said[key].value is not None
+    }
 
 
 def _block_about(key: str) -> str | None:

@@ -56,8 +56,9 @@ def _meaning(key: str, entry: Entry) -> Meaning:
 
 
 def _where(key: str, entry: Entry) -> str:
-    """Return origin and key; the origin of a flag ends with the key already."""
-    return entry.origin if entry.origin.endswith(f" {key}") else f"{entry.origin}: {key}"
+    """Return origin and key; the origin of a flag ends with the key already, or is the key."""
+    is_said = entry.origin.endswith(f" {key}") or entry.origin == f"--{key.replace('_', '-')}"
+    return entry.origin if is_said else f"{entry.origin}: {key}"
 
 
 def is_from_rl_zoo(entries: Mapping[str, Entry]) -> bool:
@@ -252,9 +253,11 @@ def _double_q(value: object) -> Meaning:
 
 def _env_kwargs(value: object) -> Meaning:
     arguments = _as_mapping(value)
-    settings = {}
-    if "repeat_action_probability" in arguments:
-        settings["action_repeat_probability"] = arguments.pop("repeat_action_probability")
+    settings = {
+        ours: arguments.pop(theirs)
+        for theirs, ours in _ENV_KWARGS_SETTINGS.items()
+        if theirs in arguments
+    }
     # The preprocessing here skips frames itself, from an emulator that does not.
     harmless = {"frameskip": 1, "full_action_space": False}
     unknown = {key: given for key, given in arguments.items() if harmless.get(key) != given}
@@ -371,6 +374,13 @@ _ATARI_WRAPPER_SETTINGS = (
 )
 _ATARI_WRAPPER_FIXED = {"frame_skip": 4, "screen_size": 84}
 
+_ENV_KWARGS_SETTINGS = {
+    "repeat_action_probability": "action_repeat_probability",
+    "max_num_frames_per_episode": "max_frames",
+    "mode": "mode",
+    "difficulty": "difficulty",
+}
+
 _MEANINGS: dict[str, Callable[[object], Meaning]] = {
     "policy": _policy,
     "policy_kwargs": _policy_kwargs,
@@ -391,3 +401,6 @@ _MEANINGS: dict[str, Callable[[object], Meaning]] = {
     "replay_buffer_class": _absent("there is one replay memory"),
     "tensorboard_log": _absent("the folder is given with -tb/--tensorboard-log"),
 }
+
+RL_ZOO_KEYS = frozenset(_MEANINGS)
+"""Keys that are RL-Zoo's, some of them ours as well."""

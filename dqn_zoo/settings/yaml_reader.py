@@ -2,8 +2,9 @@
 
 PyYAML reads YAML 1.1, where 1e-4 is text, `no` is false and 010 is 8, and where the second of two
 equal keys silently wins. The loader here reads the scalars of YAML 1.2, refuses duplicate keys, and
-knows no tag that could run code. What a file may be is limited: its size, its depth, and what it
-would come to with every alias written out.
+knows no tag that could run code: the ordered mapping and the tuple that RL-Zoo saves are read as
+what they hold. What a file may be is limited: its size, its depth, and what it would come to with
+every alias written out.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.events import AliasEvent
-from yaml.nodes import MappingNode, Node, ScalarNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from dqn_zoo.errors import UserError, short
 
@@ -173,6 +174,8 @@ class _Loader(yaml.SafeLoader):
             raise ConstructorError(problem="nested too deeply", problem_mark=place)
         node = super().compose_node(parent, index)
         assert node is not None, "there is an event, so there is a node"
+        if node.tag == _ORDERED:
+            node = _ordered_as_mapping(node)
         self._depth -= 1
         if not is_alias:
             self._values += 1
@@ -196,22 +199,7 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         """Refuse a key given twice, before merge keys (`<<`) may bring the same key legally."""
         node: MappingNode = super().compose_mapping_node(anchor)
-        lines: dict[str, int] = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, ScalarNode):
-                continue
-            if len(key_node.value) > LONGEST_KEY:
-                raise ConstructorError(
-                    problem=f"a key of more than {LONGEST_KEY} characters",
-                    problem_mark=key_node.start_mark,
-                )
-            if key_node.value in lines:
-                raise ConstructorError(
-                    problem=f"{key_node.value} is given twice, first in line "
-                    f"{lines[key_node.value]}; keep one",
-                    problem_mark=key_node.start_mark,
-                )
-            lines[key_node.value] = _line(key_node)
+        _check_keys(node)
         return node
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
@@ -226,6 +214,43 @@ class _Loader(yaml.SafeLoader):
 
 
 _CORE = "tag:yaml.org,2002:"
+_ORDERED = f"{_CORE}python/object/apply:collections.OrderedDict"
+
+
+def _check_keys(node: MappingNode) -> None:
+    """Refuse a key that is too long or given twice."""
+    lines: dict[str, int] = {}
+    for key_node, _ in node.value:
+        if not isinstance(key_node, ScalarNode):
+            continue
+        if len(key_node.value) > LONGEST_KEY:
+            raise ConstructorError(
+                problem=f"a key of more than {LONGEST_KEY} characters",
+                problem_mark=key_node.start_mark,
+            )
+        if key_node.value in lines:
+            raise ConstructorError(
+                problem=f"{key_node.value} is given twice, first in line "
+                f"{lines[key_node.value]}; keep one",
+                problem_mark=key_node.start_mark,
+            )
+        lines[key_node.value] = _line(key_node)
+
+
+def _ordered_as_mapping(node: Node) -> MappingNode:
+    """Return the mapping that PyYAML writes as a call of OrderedDict on one list of pairs."""
+    match node:
+        case SequenceNode(value=[SequenceNode(value=pairs)]) if all(
+            isinstance(pair, SequenceNode) and len(pair.value) == 2 for pair in pairs
+        ):
+            entries = [(pair.value[0], pair.value[1]) for pair in pairs]
+            mapping = MappingNode(_CORE + "map", entries, node.start_mark, node.end_mark)
+            _check_keys(mapping)
+            return mapping
+    raise ConstructorError(
+        problem="expected an OrderedDict as RL-Zoo saves it, a list of keys with their values",
+        problem_mark=node.start_mark,
+    )
 
 
 def _construct_int(loader: _Loader, node: ScalarNode) -> int:
@@ -248,6 +273,7 @@ _Loader.yaml_constructors = {
     **{_CORE + kind: _SAFE[_CORE + kind] for kind in ("null", "float", "str", "seq", "map")},
     _CORE + "int": _construct_int,
     _CORE + "bool": _construct_bool,
+    _CORE + "python/tuple": _SAFE[_CORE + "seq"],
     None: _refuse_tag,
 }
 _Loader.yaml_implicit_resolvers = {}

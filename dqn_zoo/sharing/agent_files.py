@@ -9,7 +9,6 @@ These three are all that is ever read. The others are for people and for the pag
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
+from dqn_zoo.system.files import is_portable
 
 FORMAT = 1
 """Version of the layout above; a program refuses files of a newer one."""
@@ -106,7 +106,7 @@ class Description:
 
 def is_recipe_name(name: str) -> bool:
     """Return whether a name of a recipe can be a part of a path on any computer."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    return name.isascii() and is_portable(name)
 
 
 def write_description(

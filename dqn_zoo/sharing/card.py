@@ -153,6 +153,8 @@ def _metadata(config: Config, results: Mapping[str, Any], score: str) -> str:
 def _course(config: Config, results: Mapping[str, Any]) -> str:
     from dqn_zoo.play.results import course_verdict  # with PyTorch, which no reader of cards needs
 
+    if not Protocol(**results["protocol"]).is_usual_game:
+        return ""
     verdict = course_verdict(config.env, results["mean_minus_std"], results["n_eval_episodes"])
     return "" if verdict is None else f" (unit 3: {verdict})"
 

@@ -2,12 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import read_results
+from dqn_zoo.runs.elsewhere import takes_foreign
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, place_run
 from dqn_zoo.settings.games import GAMES, parse_game
@@ -28,6 +28,7 @@ from dqn_zoo.sharing.agent_files import (
     read_description,
 )
 from dqn_zoo.sharing.card import read_score
+from dqn_zoo.system import shell
 
 Say = Callable[[str], None]
 
@@ -98,6 +99,9 @@ def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
     Raises:
         UserError: as `pull`; what was refused is removed from the cache.
     """
+    takes_it = takes_foreign(Path(repo))
+    if takes_it is not None:
+        raise UserError(f"{repo} is here, and no repository of the Hub: {takes_it} takes it")
     name = hub.parse_repo(repo)
     try:
         remote = hub.look_up(*name)
@@ -108,6 +112,9 @@ def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
             f"the Hub has no repository {name.repo_id} that you may see: check the name, or log in "
             "with `hf auth login` if it is private"
         )
+    if WEIGHTS not in remote.files and _zips(remote):
+        takes_it = shell.command("dqn-import", repo)
+        raise UserError(f"{name.repo_id} holds an agent of Stable-Baselines3: {takes_it} takes it")
     check_listing(remote.files, where=name.repo_id)
     say(f"{remote.repo_id} at commit {remote.commit}")
     fetched = _checked(remote.repo_id, remote.commit, remote, from_cache=False)
@@ -125,7 +132,7 @@ def fetch_sb3(repo: str) -> FetchedZip:
     remote = hub.look_up(*name)
     if remote is None:
         raise UserError(f"the Hub has no repository {name.repo_id} that you may see")
-    zips = [path for path in remote.files if path.endswith(".zip") and path != _ZIP_NOT_A_MODEL]
+    zips = _zips(remote)
     if len(zips) != 1:
         found = ", ".join(zips) or "none"
         raise UserError(
@@ -179,7 +186,7 @@ def unpack(
             run,
             command=command,
             seed=config.seed,
-            protocol=asdict(protocol_from_config(config)),
+            protocol=protocol_from_config(config).as_json(),
             steps=training.get("steps"),
             origin={
                 "weights": agent.description.files[WEIGHTS]["sha256"],
@@ -213,6 +220,11 @@ def unpacked_before(
             check_file(agent.description, WEIGHTS, run.model_file)
             return run
     return None
+
+
+def _zips(remote: hub.Remote) -> list[str]:
+    """Return the files that may be models of Stable-Baselines3."""
+    return [path for path in remote.files if path.endswith(".zip") and path != _ZIP_NOT_A_MODEL]
 
 
 def _fetch_cached(name: hub.RepoName, reason: hub.UnreachableError, say: Say) -> Fetched:

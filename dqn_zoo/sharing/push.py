@@ -20,7 +20,7 @@ from dqn_zoo.runs.learning_curve import draw_learning_curve
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.protocols import protocol_from_config, published_scores
 from dqn_zoo.settings.recipes import dump_config, load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import (
@@ -126,9 +126,9 @@ def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator
         mean: score of its games.
         is_named: the user has named it; otherwise it is the latest.
     """
-    random = random_score(config.env)
-    if random is not None and mean <= random:
-        yield f"this agent scores {mean:,.1f}, and random play {random:,.1f}"
+    scores = published_scores(config.env, protocol_from_config(config))
+    if scores is not None and mean <= scores.random:
+        yield f"this agent scores {mean:,.1f}, and random play {scores.random:,.1f}"
     others = [] if is_named else list(_scored_siblings(run, config))
     if not others:
         return
@@ -156,7 +156,7 @@ def _scored_siblings(run: Run, config: Config) -> Iterator[tuple[float, str, Run
                 sample = read_measured(other.results_file)
                 yield sample.mean, f"in {sample.num_games} games", other
                 continue
-            with other.evaluations_file.open() as file:
+            with other.evaluations_file.open(encoding="utf-8") as file:
                 means = [float(row["mean"]) for row in csv.DictReader(file)]
         except (UserError, OSError, ValueError, KeyError, TypeError):
             continue  # somebody else's, or damaged: no reason to hold up a push
@@ -339,7 +339,7 @@ def _copy_logs(run: Run, path: Path) -> None:
 def _seconds(run: Run, steps: int | None) -> float | None:
     """Return the wall-clock of the training up to `steps`, from its log."""
     try:
-        with run.progress_file.open() as file:
+        with run.progress_file.open(encoding="utf-8") as file:
             rows = [(int(row["steps"]), float(row["time_s"])) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, TypeError):
         return None

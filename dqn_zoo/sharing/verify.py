@@ -1,7 +1,6 @@
 """Does the score of a card hold? The same games by the same rules, with fresh seeds."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from dqn_zoo.play.weights import last_weights
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.sharing.agent_files import digest
 from dqn_zoo.system import shell
@@ -152,8 +152,10 @@ def _as_claimed(config: Config, results: Mapping[str, Any], where: Path) -> Conf
         return config
     try:
         changes = {"protocol": rules["name"]} | {key: rules[key] for key in RULES_OF_THE_CONFIG}
+        changes |= {key: rules.get(key) for key in ("mode", "difficulty")}
         claimed = Config.model_validate(config.model_dump() | changes)
-        same = asdict(protocol_from_config(claimed)) == rules
+        same = protocol_from_config(claimed).as_json() == rules
+        check_mode(claimed.env, claimed.mode, claimed.difficulty)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where} names no rules that can be played: {error}") from error
     if not same:

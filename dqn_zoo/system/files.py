@@ -2,7 +2,15 @@
 
 import errno
 import os
+import re
+import time
 from pathlib import Path
+
+IS_WINDOWS = os.name == "nt"
+PATIENCE_S = 2.0
+"""How long Windows may refuse a move because another program, a virus scanner say, looks at it."""
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -17,11 +25,55 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         write_file(temporary, content)
-        temporary.replace(path)
+        move(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     flush_directory(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or a folder in one step; a file or an empty folder at the target goes.
+
+    Raises:
+        OSError: it cannot be; both are as they were, but for the empty folder on Windows.
+    """
+    if not IS_WINDOWS:
+        source.replace(target)
+        return
+    if target.is_dir():  # there a rename replaces no folder, not even an empty one
+        target.rmdir()
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            source.replace(target)
+        except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that does not change a second name, or a copy where there are no such links.
+
+    Raises:
+        OSError: neither can be made.
+    """
+    try:
+        target.hardlink_to(source)
+    except (OSError, NotImplementedError):
+        write_file(target, source.read_bytes())
+
+
+def is_portable(name: str) -> bool:
+    """Return whether a file or a folder can have this name on any system."""
+    return (
+        re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None
+        and not name.endswith(".")
+        and _RESERVED.fullmatch(name) is None
+    )
 
 
 def check_writable(path: Path) -> None:
@@ -57,7 +109,7 @@ def flush_file(path: Path) -> None:
 
 def flush_directory(path: Path) -> None:
     """Make a rename or a new name durable; Windows can neither open nor flush a directory."""
-    if os.name == "nt":
+    if IS_WINDOWS:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -48,7 +48,8 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
     """
     path = folder / LOCK_NAME
     try:
-        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        binary = getattr(os, "O_BINARY", 0)  # Windows would translate ends of lines
+        file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | binary, 0o666), "r+")
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}): make it writable, or name another "

@@ -252,11 +252,12 @@ def _cgroup_folders(controller: str, proc: Path, cgroups: Path) -> Iterator[Path
 
 
 def _address_space_left() -> Iterator[int]:
-    if sys.platform == "linux":
-        process = psutil.Process()
-        limit, _ = process.rlimit(psutil.RLIMIT_AS)
-        if limit != psutil.RLIM_INFINITY:
-            yield limit - process.memory_info().vms
+    if sys.platform != "linux":
+        return
+    process = psutil.Process()
+    limit, _ = process.rlimit(psutil.RLIMIT_AS)
+    if limit != psutil.RLIM_INFINITY:
+        yield limit - process.memory_info().vms
 
 
 def _cpu_model() -> str:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,12 +18,17 @@ def command(program: str, *words: object) -> str:
         program: its entry point, such as `dqn-train`.
         words: its arguments; a path that begins with a hyphen is not taken for a flag.
     """
-    return shlex.join([*_reachable(program), *map(_word, words)])
+    return _joined([*_reachable(program), *map(_word, words)])
 
 
 def quoted(word: object) -> str:
     """Return one argument as a shell takes it."""
-    return shlex.quote(_word(word))
+    return _joined([_word(word)])
+
+
+def _joined(words: list[str], system: str = os.name) -> str:
+    """Return words as the shell of a system reads them; Windows knows no single quotes."""
+    return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)
 
 
 def _word(word: object) -> str:

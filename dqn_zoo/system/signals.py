@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Literal, get_args
 
-SignalName = Literal["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"]
+SignalName = Literal["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK"]
 """Ctrl-C; the system; a closed terminal or a dropped connection; what batch systems send before the
-limit of a job; the limit of CPU time."""
+limit of a job; the limit of CPU time; on Windows what asks a program to end, and a closed window.
+"""
 
 StopReason = Literal["time_limit"] | SignalName
 ENDING: dict[SignalName, int] = {

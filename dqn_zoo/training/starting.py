@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,7 @@ from dqn_zoo.runs.manifest import (
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run, claim_run, discard_run, lock, resume_command
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import random_score
-from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config, published_scores
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
@@ -130,7 +129,7 @@ def train(
                     _setup(config),
                     command=options.command,
                     seed=config.seed,
-                    protocol=asdict(protocol_from_config(config)),
+                    protocol=protocol_from_config(config).as_json(),
                     until_steps=config.n_timesteps,
                     tensorboard=_tensorboard_folder(run, options),
                     begins_with=parent,
@@ -242,12 +241,13 @@ def _invocation(
     goes_back: bool = False,
 ) -> Iterator["_Invocation"]:
     """Set a run up, started or from a checkpoint, and save it when the loop is left."""
+    scores = published_scores(trainer.config.env, protocol_from_config(trainer.config))
     display = make_display(
         options.progress,
         Heading(
             name=run.name,
             n_timesteps=until_steps,
-            random_score=random_score(trainer.config.env),
+            random_score=None if scores is None else scores.random,
         ),
     )
     tensorboard_folder = Path(read_manifest(run)["tensorboard"] or run.tensorboard)

@@ -3,14 +3,17 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from support.offers import parser_of
 
 from dqn_zoo.cli import enjoy
 from dqn_zoo.cli.arguments import (
     REFUSED_ENJOY,
     REFUSED_TRAIN,
+    REFUSED_TUNE,
     command,
     parse_duration,
     parse_setting,
@@ -79,6 +82,56 @@ def test_every_flag_of_rl_zoo_is_honoured_or_refused_with_its_substitute(build, 
             for given in ([flag], [flag, "1"], [flag, "a:1", "b:2"]):
                 assert error_of(parser.parse_args, given) == f"{flag}: {refused[flag]}"
     assert refused.keys() - flags.split() <= {"--optimize", "--yaml-file"}
+
+
+@pytest.mark.parametrize(("command", "flags"), [("train", RL_ZOO_TRAIN), ("enjoy", RL_ZOO_ENJOY)])
+def test_the_page_for_users_of_rl_zoo_lists_every_flag(command, flags):
+    page = (Path(__file__).parents[2] / "docs" / "from-rl-zoo.md").read_text()
+    [section] = re.findall(rf"^## `{command}`$(.*?)^## ", page, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|$", section, re.MULTILINE)
+    listed = {flag for row, _ in rows for flag in re.findall(r"`(--?[\w-]+)`", row)}
+    assert listed - {"-c", "--yaml-file"} == set(flags.split())
+    assert all(answer.strip() for _, answer in rows)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "expected"),
+    [
+        (build_parser, ["--log-interval", "-2"], "--log-interval: rows are always written"),
+        (build_parser, ["--device", "cuda:1"], "--device: one GPU is used.*CUDA_VISIBLE_DEVICES=1"),
+        (enjoy.build_parser, ["--device", "cuda:1"], "--device: .*and say --device cuda"),
+        (enjoy.build_parser, ["--exp-id", "-1"], "--exp-id: .*--run RUN names it"),
+        (build_parser, ["--track"], "--track: there is no tracker yet"),
+        (build_parser, ["-tags", "a", "b"], "-tags: there is no tracker yet"),
+    ],
+)
+def test_values_of_rl_zoo_that_are_not_ours_are_answered(build, arguments, expected):
+    assert re.match(expected, error_of(build().parse_args, arguments))
+
+
+def test_the_first_gpu_may_be_called_by_its_number():
+    assert parse("--device", "cuda:0").device == "cuda"
+    assert enjoy.build_parser().parse_args(["--device", "cuda:0"]).device == "cuda"
+
+
+def test_arguments_of_the_emulator_are_the_settings_they_mean():
+    overrides = overrides_from(
+        parse("--env-kwargs", "repeat_action_probability:0.1", "frameskip=1")
+    )
+    config = resolve(overrides=overrides.values, flags=overrides.flags).config
+    assert config.action_repeat_probability == 0.1
+    overrides = overrides_from(parse("--env-kwargs", "frameskip:2"))
+    message = error_of(partial(resolve, overrides=overrides.values, flags=overrides.flags))
+    assert message.startswith("--env-kwargs: frameskip cannot be set: a step is 4 frames")
+
+
+def test_what_dqn_train_sends_to_dqn_tune_is_answered_there():
+    parser = parser_of("dqn-tune")
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    sent = {flag for flag, text in REFUSED_TRAIN.items() if "dqn-tune" in text} - {"--optimize"}
+    assert sent <= known
+    for flag, text in REFUSED_TUNE.items():
+        assert error_of(parser.parse_args, [flag, "1"]) == f"{flag}: {text}"
 
 
 def test_what_is_refused_stays_out_of_the_help():

@@ -148,7 +148,7 @@ def test_a_run_from_given_weights_has_the_settings_of_theirs(call, tmp_path, wei
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--algo", "dqn"], "network nature (packaged dqn.yml, line 42) does not fit the weights"),
+        (["--algo", "dqn"], "network nature (packaged dqn.yml, line 44) does not fit the weights"),
         (["--set", "frame_stack=2"], "frame_stack 2 (--set frame_stack) does not fit the weights"),
         (["--set", "num_atoms=21"], "whose network has num_atoms 51: leave that and --algo out"),
         (["--set", "v_max=10"], "whose network has v_max 5.0"),

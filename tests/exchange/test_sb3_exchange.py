@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -21,6 +22,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dqn_zoo import load_agent
+from dqn_zoo.cli.commands import main as commands
 from dqn_zoo.cli.enjoy import main as enjoy
 from dqn_zoo.cli.export_sb3 import main as export_command
 from dqn_zoo.cli.import_sb3 import main as import_command
@@ -28,7 +30,7 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_export import export_sb3
-from dqn_zoo.exchange.sb3_import import import_sb3
+from dqn_zoo.exchange.sb3_import import import_sb3, zip_of_training
 from dqn_zoo.exchange.sb3_zip import read_sb3_zip
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
@@ -457,6 +459,64 @@ def test_a_setting_that_has_no_meaning_here_is_left_out_with_a_note(
     assert any(line.startswith(f"note: {note}") for line in said), said
     if attribute in Config.model_fields:
         assert getattr(config, attribute) == Config.model_fields[attribute].default
+
+
+def test_every_door_names_the_command_that_takes_a_zip_or_a_folder_of_rl_zoo(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo = Path("zoo", "dqn", f"{ENV_ID}_1")
+    zoo.mkdir(parents=True)
+    file = zoo / f"{ENV_ID}.zip"
+    file.write_bytes(exported.read_bytes())
+    for program, *flags in (
+        ("train", "-i"),
+        ("train", "--resume"),
+        ("train", "-c"),
+        ("enjoy", "--run"),
+        ("enjoy", "--hub"),
+        ("enjoy",),
+        ("push", "--run"),
+        ("pull",),
+        ("verify",),
+    ):
+        for agent in [file] if flags == ["-c"] else [file, zoo]:
+            assert commands([program, *flags, str(agent)]) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert re.search(r"dqn-import|-m dqn_zoo import", line), line
+            assert f" {agent} " in f"{line} ", line
+    for folder in (zoo, zoo.parent, zoo.parents[1]):
+        assert commands(["enjoy", "-f", str(folder)]) == 2
+        assert "an agent of Stable-Baselines3 is there" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is no run, but an agent of Stable-Baselines3"):
+        load_agent(file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["zoo"]
+
+
+def test_the_folder_of_a_training_is_imported_as_rl_zoo_plays_it(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zoo = Path("zoo", "dqn", f"{ENV_ID}_1")
+    zoo.mkdir(parents=True)
+    content = exported.read_bytes()
+    for name, taken in (
+        ("rl_model_9000_steps", "rl_model_9000_steps"),
+        ("rl_model_10000_steps", "rl_model_10000_steps"),
+        ("best_model", "best_model"),
+        (ENV_ID, ENV_ID),
+    ):
+        (zoo / f"{name}.zip").write_bytes(content)
+        assert zip_of_training(zoo.parents[1]) == zoo / f"{taken}.zip"
+    assert import_command([str(zoo)]) == 0
+    assert capsys.readouterr().out.startswith(f"{zoo / ENV_ID}.zip: DQN of Stable-Baselines3")
+    second = Path("zoo", "dqn", f"{ENV_ID}_2")
+    second.mkdir()
+    (second / "best_model.zip").write_bytes(content)
+    assert import_command(["zoo"]) == 2
+    assert f"zips of one training, found {zoo}, {second}" in capsys.readouterr().err
+    assert import_command(["logs"]) == 2
+    assert "found none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 import re
 import shutil
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings import recipe_files
@@ -525,6 +527,36 @@ def test_rl_zoos_own_dqn_file_works_unchanged_and_gives_our_dqn():
     assert note.endswith("CartPole-v1, MountainCar-v0, LunarLander-v3, Acrobot-v1, default")
 
 
+def test_what_rl_zoo_keeps_of_a_training_gives_its_settings_and_its_game(tmp_path):
+    folder = tmp_path / "logs" / "qrdqn" / "PongNoFrameskip-v4_1" / "PongNoFrameskip-v4"
+    folder.mkdir(parents=True)
+    wrapper = ["stable_baselines3.common.atari_wrappers.AtariWrapper"]
+    settings = {"policy": "CnnPolicy", "env_wrapper": wrapper, "frame_stack": 4, "n_timesteps": 1e7}
+    settings |= {"normalize": False, "policy_kwargs": {"n_quantiles": 50}}
+    (folder / "config.yml").write_text(yaml.dump(OrderedDict(settings)))
+    by_folder = resolve(conf_file=folder / "config.yml").config
+    assert (by_folder.env, by_folder.algo, by_folder.protocol) == ("Pong", "dqn", "zoo")
+    said = {"algo": "qrdqn", "env": "BreakoutNoFrameskip-v4", "seed": 3, "wandb_tags": []}
+    said["env_kwargs"] = OrderedDict(repeat_action_probability=0.1)
+    (folder / "args.yml").write_text(yaml.dump(OrderedDict(said)))
+    config = resolve(conf_file=folder / "config.yml").config
+    assert (config.env, config.algo, config.loss) == ("Breakout", "qrdqn", "qrdqn")
+    assert (config.num_quantiles, config.action_repeat_probability) == (50, 0.1)
+    assert resolve(env="Pong", conf_file=folder / "config.yml").config.env == "Pong"
+    message = error_of(resolve, conf_file=folder / "args.yml")
+    assert message.endswith(
+        f"-c {folder}/config.yml takes the settings that it used, and the game with them"
+    )
+    message = error_of(resolve, conf_file=folder.parent)
+    assert message.endswith(f"is a folder: its settings are in {folder}/config.yml")
+
+
+def test_a_file_beside_somebody_elses_args_does_not_read_them():
+    Path("args.yml").write_text("env: [not, for, us]")
+    conf = written("policy: CnnPolicy\ngamma: 0.9\n", "mine.yml")
+    assert resolve(conf_file=conf).config.gamma == 0.9
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -536,6 +568,7 @@ def test_rl_zoos_own_dqn_file_works_unchanged_and_gives_our_dqn():
         ("replay_buffer_kwargs: dict(handle_timeout_termination=False)", {}),
         ("policy_kwargs: dict(optimizer_kwargs=dict(eps=1.5e-4))", {"optimizer_eps": 1.5e-4}),
         ("env_kwargs: {repeat_action_probability: 0.2}", {"action_repeat_probability": 0.2}),
+        ("env_kwargs: {max_num_frames_per_episode: 500}", {"max_frames": 500}),
         ("env_kwargs: dict(frameskip=1, full_action_space=False)", {}),
         ("callback: null", {}),
         (

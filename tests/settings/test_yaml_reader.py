@@ -1,10 +1,13 @@
 """YAML that others wrote: any text gives entries of limited size, or one line, and soon."""
 
 import itertools
+import re
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import outcome
@@ -14,7 +17,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import read_plan
 from dqn_zoo.experiments.search import read_space
 from dqn_zoo.settings.recipes import load_config, resolve
-from dqn_zoo.settings.yaml_reader import MOST_BYTES, parse_value, read_entries
+from dqn_zoo.settings.yaml_reader import MOST_BYTES, Entry, parse_value, read_entries
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -28,6 +31,8 @@ def bomb(last: str) -> str:
         lines.append(f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]")
     return "\n".join([*lines, f"{last}: *l", ""])
 
+
+ORDERED = "!!python/object/apply:collections.OrderedDict"
 
 BOMBS = {
     "lists": bomb("gamma"),
@@ -44,6 +49,12 @@ BOMBS = {
     "a long text as a key": f"? '{'x' * 100_000}'\n: 1\n",
     "itself": "a: &a [*a]\n",
     "itself in a mapping": "a: &a {b: *a}\n",
+    "an ordered mapping of itself": f"a: &a {ORDERED}\n- - - k\n    - *a\n",
+    "ordered mappings": f"a: &a {ORDERED}\n- - [x, 1]\n  - [y, 1]\n"
+    + "".join(
+        f"{b}: &{b} {ORDERED}\n- - [x, [{f'*{a},' * 9}]]\n"
+        for a, b in itertools.pairwise("abcdefghijklm")
+    ),
     "deep": "[" * 60_000,
     "deep blocks": "- " * 60_000,
     "deep keys": "? " * 60_000,
@@ -101,11 +112,41 @@ def test_aliases_and_merged_keys_are_read_as_before(tmp_path):
     assert read_entries(file, name="x.yml")["c"].value == [[1, 2], [1, 2]]
 
 
+def test_what_rl_zoo_saves_is_read_as_what_it_holds_and_nothing_is_called(tmp_path):
+    saved = OrderedDict(batch_size=32, env_kwargs=OrderedDict(mode=1), train_freq=(4, "step"))
+    file = tmp_path / "config.yml"
+    file.write_text(yaml.dump(saved))
+    assert ORDERED in file.read_text()
+    entries = read_entries(file, name="config.yml")
+    assert entries["batch_size"] == Entry(32, "config.yml, line 2")
+    assert entries["env_kwargs"].value["mode"].value == 1
+    assert entries["train_freq"].value == [4, "step"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{ORDERED}\n- - - a\n    - 1\n  - - a\n    - 2\n", "line 4: a is given twice"),
+        (f"a: {ORDERED}\n- - - a\n", "line 1: expected an OrderedDict as RL-Zoo saves it"),
+        (f"a: {ORDERED} {{x: 1}}\n", "line 1: expected an OrderedDict as RL-Zoo saves it"),
+        ("a: !!python/object/apply:os.mkdir [it-ran]\n", "the tag !!python/object/apply:os.mkdir"),
+        ("a: !!python/object/apply:collections.Counter [[x]]\n", "collections.Counter is not read"),
+    ],
+)
+def test_what_only_looks_like_it_is_refused(text, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read_entries(Path("x.yml"), name="x.yml")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yml"]
+
+
 YAML_LIKE = st.lists(
     st.sampled_from(
         ["a", "b: ", "- ", "&x ", "*x", "[", "]", "{", "}", ", ", "\n", "  ", "<<: ", "? ",
-         "!!int ", "'", '"', "|\n", ">", "#", "1e-4", "null", "atari:\n", "gamma: ", "%YAML 1.2\n",
-         "---\n",          "\t", "\x00", "\ufeff", "\ud7ff", "!", "0x", "1_0", ".inf", "~", "="]
+         "!!int ", ORDERED, "'", '"', "|\n", ">", "#", "1e-4", "null", "atari:\n", "gamma: ",
+         "%YAML 1.2\n", "---\n", "\t", "\x00", "\ufeff", "\ud7ff", "!", "0x", "1_0",
+         ".inf", "~", "="]
     ),
     max_size=25,
 ).map("".join)  # fmt: skip

@@ -363,6 +363,12 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
     computer, hub, sb3_files
 ):
     commit = hub.add("sb3/dqn", sb3_files)
+    for flags in (["pull", "sb3/dqn"], ["enjoy", "--hub", "sb3/dqn"], ["verify", "sb3/dqn"]):
+        ended = computer.run(*flags)
+        assert ended.code == 2
+        assert (
+            "sb3/dqn holds an agent of Stable-Baselines3: dqn-import sb3/dqn takes" in ended.output
+        )
     ended = computer.run("import_sb3", "sb3/dqn")
     assert ended.code == 0, ended.output
     run = pulled(computer)

@@ -1,0 +1,30 @@
+"""Programs that this one starts: apart from its Ctrl-C, and asked to end so that they can save."""
+
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+
+def apart() -> dict[str, Any]:
+    """Return arguments for `Popen` that keep the terminal's Ctrl-C from the new process."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def ask_to_end(process: "subprocess.Popen[bytes]") -> None:
+    """Let a process that was started `apart` save and end; one that has ended is left alone."""
+    if sys.platform == "win32":  # SIGTERM would end it where it stands
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.terminate()
+
+
+def end_this() -> None:
+    """Ask this process to save and end, from any of its threads."""
+    if sys.platform == "win32":  # kill would end it where it stands
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
