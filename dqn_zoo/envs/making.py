@@ -1,5 +1,7 @@
 """Environments from a name and settings: which backend serves them, and how it is built."""
 
+from functools import partial
+
 from dqn_zoo.envs.backend import Backend
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments
@@ -41,7 +43,8 @@ def make_envs(
             "num_envs and frame_stack start at 1 and num_threads at 0; "
             f"got {num_envs}, {settings.frame_stack} and {num_threads}"
         )
-    backend = _make_backend(name.rom, num_envs, settings, num_threads)
+    build = partial(_make_backend, name.rom, num_envs, settings, num_threads)
+    backend = build() if settings.kept is None else settings.kept.lend(build.args, build)
     plan = ReseedPlan.for_training(seed) if reseed is None else reseed
     return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dqn_zoo.envs.backend import KEEP_GENERATOR, Counts, Mask, Observations, Seeds
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.kept import KeptEmulators
 from dqn_zoo.envs.making import make_envs
+from dqn_zoo.envs.vector_backend import VectorBackend
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import (
     Game,
@@ -124,6 +128,31 @@ def test_observations_of_finished_environments_are_not_valued() -> None:
     assert sum(batch_sizes) == sum(game.length_steps for game in games)
     assert batch_sizes[0] == 3
     assert batch_sizes[-1] == 1
+
+
+def test_kept_emulators_play_the_same_games_and_each_is_loaded_once_per_game(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeded: list[int] = []
+    reset = VectorBackend.reset
+
+    def watched(backend: VectorBackend, rows: Mask, seeds: Seeds) -> tuple[Observations, Counts]:
+        seeded.extend(seed for seed in seeds[rows].tolist() if seed != KEEP_GENERATOR)
+        return reset(backend, rows, seeds)
+
+    monkeypatch.setattr(VectorBackend, "reset", watched)
+    short = settings(0.5, max_frames=200)
+    keeping = replace(short, kept=KeptEmulators())
+    assert keeping.kept is not None
+    evaluations = [enjoy_seeds(number, 3) for number in range(2)]
+    with closing(keeping.kept):
+        kept = [
+            evaluate(seeing, game=GAME, settings=keeping, seeds=seeds, num_envs=2, num_threads=1)
+            for seeds in evaluations
+        ]
+    assert sorted(seeded) == sorted(seed for seeds in evaluations for seed in seeds)
+    new = [evaluate(seeing, game=GAME, settings=short, seeds=seeds) for seeds in evaluations]
+    assert kept == new
 
 
 def test_epsilon_zero_always_takes_the_best_action() -> None:
