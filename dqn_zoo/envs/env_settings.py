@@ -1,7 +1,7 @@
 """How games are played and seen, and when environments are seeded."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,7 +30,8 @@ class EnvSettings:
             for no-ops; a few games have more rows.
         render_mode: "human" shows environment 0 in a window, at true speed.
         kept: where the emulators come from and, when the environments are closed, return to; these
-            are to be reset with seeds. Default: new ones, which nobody has later.
+            are to be reset with seeds. Default, and where somebody watches: new ones, which nobody
+            has later.
     """
 
     protocol: Protocol = PROTOCOLS["zoo"]
@@ -39,7 +40,7 @@ class EnvSettings:
     crop: Crop | None = None
     on_frame: Callable[[int, npt.NDArray[np.uint8]], None] | None = None
     render_mode: Literal["human"] | None = None
-    kept: "KeptEmulators | None" = None
+    kept: "KeptEmulators | None" = field(default=None, compare=False)
 
     @classmethod
     def from_config(cls, config: "Config") -> "EnvSettings":

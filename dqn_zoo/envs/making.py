@@ -44,7 +44,9 @@ def make_envs(
             f"got {num_envs}, {settings.frame_stack} and {num_threads}"
         )
     build = partial(_make_backend, name.rom, num_envs, settings, num_threads)
-    backend = build() if settings.kept is None else settings.kept.lend(build.args, build)
+    is_watched = settings.on_frame is not None or settings.render_mode is not None
+    kept = None if is_watched else settings.kept  # a window is closed, a film comes to its end
+    backend = build() if kept is None else kept.lend(build.args, build)
     plan = ReseedPlan.for_training(seed) if reseed is None else reseed
     return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
 

@@ -87,17 +87,25 @@ def test_emulators_with_a_step_on_its_way_are_not_kept(built: list[int]) -> None
     assert built == [1, 1]
 
 
-def test_emulators_of_a_call_that_failed_are_not_kept(built: list[int]) -> None:
-    def fail(row: int, frame: np.ndarray) -> None:
-        raise OSError("the disk is full")
+def test_emulators_of_a_call_that_failed_are_not_kept(
+    built: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no memory")
 
-    settings = replace(settings_that_keep(), on_frame=fail)
-    with (
-        pytest.raises(OSError, match="full"),
-        make_envs("Pong", settings=settings) as environments,
-    ):
-        environments.reset()
+    settings = settings_that_keep()
+    with make_envs("Pong", settings=settings) as environments, monkeypatch.context() as patch:
+        patch.setattr("dqn_zoo.envs.vector_backend.VectorBackend.reset", fail)
+        with pytest.raises(OSError, match="memory"):
+            environments.reset()
     make_envs("Pong", settings=settings).close()
+    assert built == [1, 1]
+
+
+def test_emulators_that_somebody_watches_are_not_kept(built: list[int]) -> None:
+    settings = replace(settings_that_keep(), on_frame=lambda row, frame: None)
+    for _ in range(2):
+        make_envs("Pong", settings=settings).close()
     assert built == [1, 1]
 
 

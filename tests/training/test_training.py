@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load
+from support.emulators import KEPT
 
 from dqn_zoo.algorithms.replay_plan import replay_shape
 from dqn_zoo.algorithms.replay_q import ReplayQ
@@ -138,6 +139,7 @@ def test_the_weights_do_not_move_before_learning_starts(tmp_path):
 def test_evaluations_share_their_emulators_and_change_nothing_in_the_training(
     tmp_path, monkeypatch
 ):
+    KEPT.close()
     built, make_backend = [], making._make_backend
     monkeypatch.setattr(
         making, "_make_backend", lambda *how: built.append(how) or make_backend(*how)
