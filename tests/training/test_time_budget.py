@@ -174,7 +174,8 @@ def test_the_real_parts_are_measured(algo, tmp_path, monkeypatch):
             del changes[key]
     else:
         del changes["rollout_steps"]
-    speed = measure(complete(resolve(env="Breakout", algo=algo, overrides=changes).config), 5.0)
+    monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.005)  # of time enough for a busy machine
+    speed = measure(complete(resolve(env="Breakout", algo=algo, overrides=changes).config), 40.0)
     assert all(math.isfinite(value) and value >= 0 for value in speed)
     assert 0 < speed.learning_step < 0.1
     assert speed.game_steps <= measuring.LATER_GAMES * 100  # max_frames ends them
@@ -202,12 +203,12 @@ def test_a_run_for_some_seconds_is_the_run_of_its_config(call, monkeypatch):
     monkeypatch.setattr(time_budget, "LEAST_STEPS_SHARE", 0.0)
     monkeypatch.setattr(time_budget, "MOST_EVALUATION", 0.01)
     monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.01)
-    code, output, error = call("--env", "Pong", "--algo", "dqn", "--for", "12s", *TINY)
+    code, output, error = call("--env", "Pong", "--algo", "dqn", "--for", "30s", *TINY)
     assert code == 0, error
     assert error.startswith("measuring the speed for 1 s or a little more")
     run = Path("logs/dqn/Pong_1")
     config = load_config(run / "config.yml")
-    assert f"12 s are about {config.n_timesteps:,} steps here: " in output
+    assert f"30 s are about {config.n_timesteps:,} steps here: " in output
     assert f"finished {run} at step {config.n_timesteps:,}" in output
     assert config.n_timesteps % config.eval_freq == 0
     code, _, error = call("-c", str(run / "config.yml"), "-f", "again", "--no-progress")
