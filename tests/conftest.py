@@ -26,8 +26,15 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def emulators_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start an emulator once in a process, not once in a test."""
+    """Start an emulator once in a file of tests, not once in a test."""
     emulators.hand_on(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulators_end_with_their_file() -> Iterator[None]:
+    """Free what no test of the next file takes: each has a megabyte."""
+    yield
+    emulators.KEPT.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Emulators that the tests of a process hand on: to start one takes longer than most tests play.
+"""Emulators that the tests of a file hand on: to start one takes longer than most tests play.
 
 A kept emulator plays what a new one plays (`tests/envs/test_kept.py`).
 """
