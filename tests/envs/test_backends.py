@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from ale_py.env import AtariEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from support.emulators import KEPT
 
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments
@@ -28,7 +27,7 @@ SEED = 11
 
 def build(game: str, num_envs: int = 1, **settings: Any) -> Environments:
     plan = ReseedPlan(lambda row, count: SEED + row, every_steps=10**9)
-    return make_envs(game, num_envs, settings=EnvSettings(kept=KEPT, **settings), reseed=plan)
+    return make_envs(game, num_envs, settings=EnvSettings(**settings), reseed=plan)
 
 
 def peer(game: str, max_frames: int = 108_000) -> gymnasium.Env[Any, Any]:
