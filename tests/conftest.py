@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from support import offers
+from support import emulators, offers
 
 os.environ["OMP_NUM_THREADS"] = "1"
 # As in an activated environment: messages then call the commands by their names.
@@ -22,6 +22,19 @@ def one_thread() -> Iterator[None]:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def emulators_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start an emulator once in a file of tests, not once in a test."""
+    emulators.hand_on(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulators_end_with_their_file() -> Iterator[None]:
+    """Free what no test of the next file takes: each has a megabyte."""
+    yield
+    emulators.KEPT.close()
 
 
 @pytest.fixture(autouse=True)

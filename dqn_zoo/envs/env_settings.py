@@ -1,7 +1,7 @@
 """How games are played and seen, and when environments are seeded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from dqn_zoo.settings.protocols import PROTOCOLS, Protocol, protocol_from_config
 from dqn_zoo.settings.screen import Crop
 
 if TYPE_CHECKING:
+    from dqn_zoo.envs.kept import KeptEmulators
     from dqn_zoo.settings.config import Config
 
 
@@ -28,6 +29,9 @@ class EnvSettings:
         on_frame: called with (environment, RGB uint8 [210, 160, 3]) for every emulator frame, also
             for no-ops; a few games have more rows.
         render_mode: "human" shows environment 0 in a window, at true speed.
+        kept: where the emulators come from and, when the environments are closed, return to; these
+            are to be reset with seeds. Default, and where somebody watches: new ones, which nobody
+            has later.
     """
 
     protocol: Protocol = PROTOCOLS["zoo"]
@@ -36,6 +40,7 @@ class EnvSettings:
     crop: Crop | None = None
     on_frame: Callable[[int, npt.NDArray[np.uint8]], None] | None = None
     render_mode: Literal["human"] | None = None
+    kept: "KeptEmulators | None" = field(default=None, compare=False)
 
     @classmethod
     def from_config(cls, config: "Config") -> "EnvSettings":
@@ -86,12 +91,13 @@ class ReseedPlan:
     to come often enough for the replay of those actions to be short.
 
     Attributes:
-        seed_of: (environment, how often it was seeded before) -> seed, 0 <= seed < 2**31.
+        seed_of: (environment, how often it was seeded before) -> seed, 0 <= seed < 2**31; None: no
+            seed, its own generator goes on.
         every_steps: an environment is seeded at its first game end after so many of its own steps
             since it was last seeded; 0: at every game end.
     """
 
-    seed_of: Callable[[int, int], int]
+    seed_of: Callable[[int, int], int | None]
     every_steps: int
 
     @classmethod

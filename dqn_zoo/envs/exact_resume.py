@@ -83,9 +83,9 @@ class History:
         """Return the seeds of environments that were seeded so often before."""
         counts = enumerate(seeded_times.tolist())
         seeds = [self._plan.seed_of(row, count) for row, count in counts]
-        if not all(0 <= seed < 2**31 for seed in seeds):
+        if not all(seed is None or 0 <= seed < 2**31 for seed in seeds):
             raise ValueError(f"seed_of has to return 0 <= seed < 2**31; it returned {seeds}")
-        return np.array(seeds, dtype=np.int64)
+        return np.array([KEEP_GENERATOR if seed is None else seed for seed in seeds], np.int64)
 
     def note(self, actions: Actions, ended: Mask) -> Seeds:
         """Note one action per environment.

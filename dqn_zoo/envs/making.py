@@ -1,5 +1,7 @@
 """Environments from a name and settings: which backend serves them, and how it is built."""
 
+from functools import partial
+
 from dqn_zoo.envs.backend import Backend
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments
@@ -43,7 +45,10 @@ def make_envs(
             f"got {num_envs}, {settings.frame_stack} and {num_threads}"
         )
     check_mode(name.game, settings.protocol.mode, settings.protocol.difficulty)
-    backend = _make_backend(name.rom, num_envs, settings, num_threads)
+    build = partial(_make_backend, name.rom, num_envs, settings, num_threads)
+    is_watched = settings.on_frame is not None or settings.render_mode is not None
+    kept = None if is_watched else settings.kept  # a window is closed, a film comes to its end
+    backend = build() if kept is None else kept.lend(build.args, build)
     plan = ReseedPlan.for_training(seed) if reseed is None else reseed
     return Environments(backend, name, num_envs=num_envs, settings=settings, reseed=plan)
 

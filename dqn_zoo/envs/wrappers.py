@@ -170,6 +170,8 @@ class SkipAndResize(GameWrapper):
     ) -> tuple[Screen, dict[str, Any]]:
         """Reset; the first frame of a game is a single screen."""
         screen, info = self.env.reset(seed=seed, options=options)
+        if seed is not None:
+            self._last_two[:] = 0  # nothing from before a seed may show
         if not self._sb3_order:  # SB3 keeps the old ones
             self._last_two[0] = screen
             self._last_two[1] = 0

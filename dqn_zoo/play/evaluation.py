@@ -193,9 +193,9 @@ def play(
     """
     num_envs = min(num_envs, len(seeds))
 
-    def seed_of(environment: int, count: int) -> int:
+    def seed_of(environment: int, count: int) -> int | None:
         index = environment + count * num_envs
-        return seeds[min(index, len(seeds) - 1)]  # beyond the quota nobody looks
+        return seeds[index] if index < len(seeds) else None  # beyond the quota nobody looks
 
     environments = make_envs(
         game,

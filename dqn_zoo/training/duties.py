@@ -7,7 +7,6 @@ So a run that was stopped in the middle of its duties does the rest of them when
 import math
 import time
 
-from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
 from dqn_zoo.play.statistics import summarize
@@ -196,7 +195,7 @@ class Duties:
         config, algorithm = trainer.config, trainer.algorithm
         assert config.seed is not None
         self.check_finite()
-        settings = EnvSettings.from_config(config)
+        settings = trainer.evaluation_settings
         played: list[Game] = []
         began = time.monotonic()
 

@@ -15,7 +15,6 @@ from typing import cast
 import torch
 
 from dqn_zoo.algorithms.replay_plan import with_mean_train_freq
-from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, evaluate, evaluation_seeds
 from dqn_zoo.runs.metrics import FinishedEpisode
@@ -182,7 +181,7 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
         evaluate(
             trainer.algorithm.q_values,
             game=config.env,
-            settings=EnvSettings.from_config(config),
+            settings=trainer.evaluation_settings,
             seeds=evaluation_seeds(config.seed, 0, config.eval_episodes),
             num_envs=ENVS_PER_CORE * machine.usable_cores(),
             num_threads=machine.default_num_threads(config.device, machine.usable_cores()),

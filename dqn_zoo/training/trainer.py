@@ -1,7 +1,7 @@
 """Everything a run is made of, in memory."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dqn_zoo.algorithms.choice import algorithm_of
 from dqn_zoo.envs.env_settings import EnvSettings
+from dqn_zoo.envs.kept import KeptEmulators
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.networks.network import weights_on_cpu
@@ -42,6 +43,7 @@ class Trainer:
         log_rows: rows of progress.csv so far.
         evaluations: evaluations so far; what is due follows from the number of steps alone, and is
             compared with these.
+        evaluation_settings: of their environments, whose emulators wait from one to the next.
         elapsed_before_s: seconds of the run before `began`.
         began: when this process began it or went on with it, as `time.monotonic` tells.
     """
@@ -57,10 +59,13 @@ class Trainer:
         self.stopwatch = stopwatch or Stopwatch()
         self.elapsed_before_s = 0.0
         self.began = time.monotonic()
+        self._kept = KeptEmulators()
+        settings = EnvSettings.from_config(config)
+        self.evaluation_settings = replace(settings, kept=self._kept)
         self.envs = make_envs(
             config.env,
             config.n_envs,
-            settings=EnvSettings.from_config(config),
+            settings=settings,
             seed=stream_seed(config.seed, "environments"),
         )
         self.algorithm = algorithm_of(config).from_config(
@@ -76,6 +81,7 @@ class Trainer:
     def close(self) -> None:
         """Close the emulators."""
         self.envs.close()
+        self._kept.close()
 
     def take_weights(self, weights: dict[str, torch.Tensor], num_actions: int) -> None:
         """Start from given weights, of a network like the run's; counters and schedules stay at 0.

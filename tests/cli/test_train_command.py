@@ -88,7 +88,7 @@ NAN = "atari:\n  gamma: .nan\n"
         (["-i", "nothing.safetensors"], "does not exist"),
         (["-i", "agent.zip"], "dqn-import agent.zip makes a run of an agent of Stable-Baselines3"),
         (["-i", "SpaceInvaders_1"], "no run 'SpaceInvaders_1' in logs"),
-        (["-f", "file-not-folder"], "-f FOLDER"),
+        (["-f", "file-not-folder", "--set", "n_envs=1"], "-f FOLDER"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -204,7 +204,7 @@ def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
     code, _, error = call("--resume", str(run.path))
     assert code == 2
     advice = shlex.split(error[error.index("dqn-train -i") :])
-    code, output, error = call(*advice[1:], *SMALL)
+    code, output, error = call(*advice[1:], *SMALL, "--set=n_envs=1")
     assert code == 0, error
     assert "laptop on Pong" in output
     assert "network      small, layer norm" in output

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from support.emulators import KEPT
 
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.environments import Environments, EnvStep
@@ -39,6 +40,7 @@ def build(request: pytest.FixtureRequest) -> Any:
             protocol=replace(PROTOCOLS[protocol], **changes),
             backend=request.param,
             frame_stack=frame_stack,
+            kept=KEPT,
         )
         opened.append(make_envs(game, num_envs, settings=settings, seed=seed, reseed=reseed))
         return opened[-1]

@@ -83,7 +83,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.timeout(300)
 def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_path):
     smaller = {
-        "games": ["Pong"], "num_seeds": 3, "variants": VARIANTS[:1],
+        "games": ["Pong"], "num_seeds": 2, "variants": VARIANTS[:1],
         "n_timesteps": 200, "eval_freq": 120, "save_freq": 50, "max_frames": 100,
     }  # fmt: skip
     undisturbed = sweep_in(tmp_path / "undisturbed", **smaller)
@@ -91,7 +91,7 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
         assert run_job(undisturbed, job) == 0
     sweep = sweep_in(tmp_path / "killed", **smaller)
     flags = ["-f", str(sweep.folder), "--jobs", "2"]
-    first = sweep.plan.jobs()[0]
+    first, second = sweep.plan.jobs()
     has_checkpoint = lambda job: bool(sweep.run(job).checkpoint_steps())  # noqa: E731
 
     driver = Child("dqn_zoo.cli.bench", flags)
@@ -99,8 +99,7 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     killed = locked_by(sweep, first)
     os.kill(killed, signal.SIGKILL)  # a job dies: the driver starts it again
     wait_for(lambda: locked_by(sweep, first) not in (None, killed), driver)
-    third = sweep.plan.jobs()[2]
-    wait_for(lambda: has_checkpoint(third), driver)
+    wait_for(lambda: has_checkpoint(second), driver)
     running = [
         locked_by(sweep, job)
         for job in sweep.plan.jobs()
@@ -119,7 +118,7 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     again = Child("dqn_zoo.cli.bench", flags)
     said = again.wait(200)
     assert again.returncode == 0, said
-    assert f"3 jobs in {sweep.folder}, {len(done)} of them done" in said
+    assert f"2 jobs in {sweep.folder}, {len(done)} of them done" in said
     assert all(sweep.run(job).model_file.stat().st_mtime_ns == at for job, at in written.items())
     assert scores(sweep) == scores(undisturbed)
     assert as_markdown(summarize_sweep(sweep)) == as_markdown(summarize_sweep(undisturbed))

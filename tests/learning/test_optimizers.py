@@ -101,6 +101,7 @@ def test_training_does_not_import_the_compiler(tmp_path):
     arguments = [
         *("--env", "Pong", "-n", "14", "-f", str(tmp_path), "--no-progress", "--num-threads", "1"),
         *("--set=learning_starts=10", "--set=buffer_size=100", "--set=batch_size=2"),
+        *("--set=n_envs=1", "--set=max_frames=100", "--eval-freq=7", "--eval-episodes=1"),
     ]
     program = (
         "import sys\n"

@@ -20,7 +20,7 @@ import pytest
 import torch
 from support.children import Child
 from support.network_makers import file_bytes
-from support.run_makers import make_run, weights_of
+from support.run_makers import BREAKOUT_ACTIONS, make_run, weights_of
 
 from dqn_zoo import load_agent
 from dqn_zoo.cli.arguments import REFUSED_ENJOY
@@ -77,11 +77,19 @@ def play(*flags: str) -> int:
     return main([*flags, "--num-threads", "1"])
 
 
+def small_run(logs: Path, **rules: Any) -> Run:
+    return make_run(logs, network="small", **rules)
+
+
+def small_weights(seed: int, steps: int, num_actions: int = BREAKOUT_ACTIONS) -> bytes:
+    return weights_of(seed, steps, Config(network="small"), num_actions)
+
+
 def finish(run: Run) -> None:
-    run.model_file.write_bytes(weights_of(seed=1, steps=3_000))
-    run.best_model_file.write_bytes(weights_of(seed=2, steps=2_000))
+    run.model_file.write_bytes(small_weights(seed=1, steps=3_000))
+    run.best_model_file.write_bytes(small_weights(seed=2, steps=2_000))
     for step in (1_000, 2_500):
-        write_checkpoint(run.checkpoints, step, [("model.safetensors", weights_of(step, step))])
+        write_checkpoint(run.checkpoints, step, [("model.safetensors", small_weights(step, step))])
 
 
 @pytest.fixture
@@ -111,7 +119,7 @@ def session_of(run: Run, *, has_window: bool = False) -> Session:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = make_run(tmp_path_factory.mktemp("master"))
+    run = small_run(tmp_path_factory.mktemp("master"), max_frames=200)
     finish(run)
     return run
 
@@ -144,8 +152,8 @@ def test_it_plays_prints_and_writes_everything_in_a_process_of_its_own(run: Run)
     assert (ended.returncode, ended.stderr) == (0, "")
     said, headless, *games = ended.stdout.splitlines()
     assert said == (
-        "logs/dqn/Breakout_1: best model (2,000 steps of training), protocol zoo, epsilon 0.5, "
-        "3 games of Breakout from seed 0, 3 at a time, on cpu"
+        "logs/dqn/Breakout_1: best model (2,000 steps of training), protocol zoo with "
+        "max_frames 200, epsilon 0.5, 3 games of Breakout from seed 0, 3 at a time, on cpu"
     )
     assert "headless" in headless
     assert sorted(line.split("score")[0].split() for line in games[:3]) == [
@@ -248,8 +256,8 @@ def test_without_a_best_model_the_final_one_is_played(
 def test_the_latest_run_is_played_unless_another_is_named(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, run in enumerate((make_run(logs), make_run(logs))):
-        run.best_model_file.write_bytes(weights_of(seed=2, steps=2_000))
+    for number, run in enumerate((small_run(logs), small_run(logs))):
+        run.best_model_file.write_bytes(small_weights(seed=2, steps=2_000))
         os.utime(run.manifest_file, (1_000 + number, 1_000 + number))
     for flags, name in (
         (["--algo", "dqn", "-f", "logs"], "Breakout_2"),
@@ -263,8 +271,8 @@ def test_the_latest_run_is_played_unless_another_is_named(
 def test_the_protocol_is_the_command_lines_else_the_runs_own(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(logs, protocol="zoo", noop_max=7)
-    run.model_file.write_bytes(weights_of(seed=1, steps=3_000))
+    run = small_run(logs, protocol="zoo", noop_max=7)
+    run.model_file.write_bytes(small_weights(seed=1, steps=3_000))
     # The name of the environment implies machado, but the run comes first.
     assert play("--env", "ALE/Breakout-v5", "--episodes", "1") == 0
     assert "protocol zoo with noop_max 7, epsilon 0.01" in capsys.readouterr().out
@@ -290,8 +298,8 @@ def test_the_protocol_is_the_command_lines_else_the_runs_own(
 def test_epsilon_is_the_command_lines_else_the_runs_own(
     logs: Path, flags: list[str], epsilon: float
 ) -> None:
-    run = make_run(logs, eval_epsilon=0.05)
-    run.model_file.write_bytes(weights_of(seed=1, steps=3_000))
+    run = small_run(logs, eval_epsilon=0.05, max_frames=200)
+    run.model_file.write_bytes(small_weights(seed=1, steps=3_000))
     assert play("--episodes", "1", *flags) == 0
     written = results_of(run)
     assert written["epsilon"] == written["protocol"]["eval_epsilon"] == epsilon
@@ -299,13 +307,14 @@ def test_epsilon_is_the_command_lines_else_the_runs_own(
 
 
 def test_after_n_steps_no_game_begins_and_none_is_cut(run: Run) -> None:
-    assert play("-n", "250", "--epsilon", "1") == 0
+    assert play("-n", "80", "--epsilon", "1") == 0
     written = results_of(run)
     lengths = [game["length_steps"] for game in written["games"]]
-    assert sum(lengths[:-1]) < 250 <= sum(lengths)
-    assert (written["n_timesteps"], written["n_envs"]) == (250, 1)
-    assert play("-n", "250", "--epsilon", "1", "--episodes", "1") == 0
-    assert results_of(run)["n_eval_episodes"] == 1
+    assert sum(lengths[:-1]) < 80 <= sum(lengths)
+    assert (written["n_timesteps"], written["n_envs"]) == (80, 1)
+    assert len(lengths) == 2
+    assert play("-n", "80", "--epsilon", "1", "--episodes", "1", "--output", "one.json") == 0
+    assert json.loads(Path("one.json").read_text())["n_eval_episodes"] == 1
 
 
 def test_a_film_is_recorded_into_the_run_folder_and_needs_no_window(
@@ -356,10 +365,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 def test_follow_waits_for_weights_and_takes_newer_ones_until_the_run_has_ended(
     logs: Path, world: list[Callable[[], object]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(logs)
+    run = small_run(logs, max_frames=200)
 
     def write(steps: int) -> None:
-        replace_file(run.model_file, weights_of(steps, steps))
+        replace_file(run.model_file, small_weights(steps, steps))
 
     def end() -> None:
         write(3_000)
@@ -453,8 +462,6 @@ def test_fewer_games_do_not_replace_more_of_the_same_weights_by_the_same_rules(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = ["--epsilon", "1", "--no-render", "--n-envs", "1"]
-    settings = run.config_file.read_text()
-    run.config_file.write_text(settings.replace("max_frames: null", "max_frames: 200"))
 
     def number_kept(*flags: str) -> int:
         assert play(*flags) == 0
@@ -487,7 +494,7 @@ def other_network(run: Run) -> None:
 
 
 def other_game(run: Run) -> None:
-    run.best_model_file.write_bytes(weights_of(1, 1, num_actions=6))
+    run.best_model_file.write_bytes(small_weights(1, 1, num_actions=6))
 
 
 def flip_a_bit(run: Run) -> None:
@@ -537,7 +544,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA he
         (["--deterministic", "--epsilon", "0.1"], nothing, r"not allowed with argument"),
         ([], break_weights, r"best_model\.safetensors is damaged \(no readable safetensors file"),
         ([], other_network, r"does not fit the network of its run"),
-        ([], other_game, r"Breakout has 4 actions"),
+        (["--n-envs", "1"], other_game, r"Breakout has 4 actions"),
         (
             [],
             only_checkpoints,

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.emulators import KEPT
 
+from dqn_zoo.envs.backend import KEEP_GENERATOR, Counts, Mask, Observations, Seeds
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
 from dqn_zoo.envs.making import make_envs
+from dqn_zoo.envs.vector_backend import VectorBackend
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import (
     Game,
@@ -32,7 +35,7 @@ NUM_ACTIONS = 6
 def settings(epsilon: float, **departures: Any) -> EnvSettings:
     backend = departures.pop("backend", "auto")
     protocol = replace(PROTOCOLS["zoo"], eval_epsilon=epsilon, **departures)
-    return EnvSettings(protocol=protocol, backend=backend)
+    return EnvSettings(protocol=protocol, backend=backend, kept=KEPT)
 
 
 WEIGHTS = np.random.default_rng(7).integers(-50, 50, size=(4 * 21 * 21, NUM_ACTIONS))
@@ -59,7 +62,7 @@ def without_place(game: Game) -> Game:
 
 def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
     short = settings(0.5, max_frames=400)
-    seeds = enjoy_seeds(3, 4)
+    seeds = enjoy_seeds(3, 3)
     alone = evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=1)
     for num_envs, num_threads in ((2, 1), (9, 0), (3, 2), (2, 9)):
         together = evaluate(
@@ -71,7 +74,7 @@ def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
             num_threads=num_threads,
         )
         assert together == alone
-    assert [game.index for game in alone] == [0, 1, 2, 3]
+    assert [game.index for game in alone] == [0, 1, 2]
     assert [game.seed for game in alone] == seeds
     assert len({(game.score, game.length_steps) for game in alone}) > 1
 
@@ -124,6 +127,29 @@ def test_observations_of_finished_environments_are_not_valued() -> None:
     assert sum(batch_sizes) == sum(game.length_steps for game in games)
     assert batch_sizes[0] == 3
     assert batch_sizes[-1] == 1
+
+
+def test_kept_emulators_play_the_same_games_and_each_is_loaded_once_per_game(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeded: list[int] = []
+    reset = VectorBackend.reset
+
+    def watched(backend: VectorBackend, rows: Mask, seeds: Seeds) -> tuple[Observations, Counts]:
+        seeded.extend(seed for seed in seeds[rows].tolist() if seed != KEEP_GENERATOR)
+        return reset(backend, rows, seeds)
+
+    monkeypatch.setattr(VectorBackend, "reset", watched)
+    short = settings(0.5, max_frames=200)
+    evaluations = [enjoy_seeds(number, 3) for number in range(2)]
+    kept = [
+        evaluate(seeing, game=GAME, settings=short, seeds=seeds, num_envs=2, num_threads=1)
+        for seeds in evaluations
+    ]
+    assert sorted(seeded) == sorted(seed for seeds in evaluations for seed in seeds)
+    fresh = replace(short, kept=None)
+    new = [evaluate(seeing, game=GAME, settings=fresh, seeds=seeds) for seeds in evaluations]
+    assert kept == new
 
 
 def test_epsilon_zero_always_takes_the_best_action() -> None:

@@ -13,8 +13,8 @@ from dqn_zoo.cli.arguments import parse_setting
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import resolve
 
-TINY = ("n_timesteps=400", "num_threads=1", "network=small", "learning_starts=100", "eval_freq=200",
-        "eval_episodes=1", "max_frames=200", "buffer_size=500", "log_interval=100")  # fmt: skip
+TINY = ("n_timesteps=200", "num_threads=1", "network=small", "learning_starts=100", "eval_freq=100",
+        "eval_episodes=1", "max_frames=100", "buffer_size=500", "log_interval=50")  # fmt: skip
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_suite_is_trained_measured_and_drawn_once(job, tmp_path, monkeypatch, 
     folder = tmp_path / "laptop"
     results = json.loads((folder / job.name / "best.json").read_text())
     row = (folder / "results.md").read_text().splitlines()[2]
-    assert row.startswith(f"| Breakout | `dqn, {', '.join(TINY)}` | 3 | 400 |")
+    assert row.startswith(f"| Breakout | `dqn, {', '.join(TINY)}` | 3 | 200 |")
     assert f"| {results['mean_reward']:.1f} +/- {results['std_reward']:.1f} |" in row
     assert (folder / "Breakout.png").stat().st_size > 5_000
     run = run_of(job, folder)

@@ -176,18 +176,38 @@ def resumed_at(output: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """Return a function that gives the result of a case without any interruption, computed once."""
-    known: dict[str, dict] = {}
+def trained(tmp_path_factory):
+    """Return a function that gives the run of a case without any interruption, trained once."""
+    known: dict[str, Path] = {}
 
-    def result(case: Case) -> dict:
+    def run(case: Case) -> Path:
         if case.name not in known:
             folder = tmp_path_factory.mktemp(case.name)
             finish(case.arguments(folder))
-            known[case.name] = everything(run_of(folder))
+            known[case.name] = run_of(folder)
         return known[case.name]
 
-    return result
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained):
+    """Return a function that gives what must come out of a case, whatever interrupts it."""
+    return lambda case: everything(trained(case))
+
+
+@pytest.fixture(scope="module")
+def hung_up(tmp_path_factory):
+    """The run of `DQN_1`, saved because its terminal was closed."""
+    folder = tmp_path_factory.mktemp("hung-up")
+    process = start(DQN_1.arguments(folder))
+    kill_at(process, folder, 220, signal.SIGHUP, 0.0)
+    assert process.returncode == 129
+    return run_of(folder)
+
+
+def copied(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder / "dqn" / run.name))
 
 
 def check_kills(case: Case, folder: Path, expected: dict, seed: int) -> None:
@@ -212,7 +232,7 @@ def test_killed_twice_and_resumed_equals_undisturbed(case, tmp_path, undisturbed
     check_kills(case, tmp_path, undisturbed(case), seed=1)
 
 
-def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undisturbed):
+def test_stopped_by_two_signals_then_killed_equals_undisturbed(tmp_path, undisturbed):
     case = DOUBLE_3
     process = start(case.arguments(tmp_path))
     output = kill_at(process, tmp_path, 100, signal.SIGTERM, 0.02)
@@ -220,7 +240,7 @@ def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undis
     run = run_of(tmp_path)
     assert f"dqn-train --resume {run}" in output
     stopped_at = Run(run).checkpoint_steps()[-1]
-    for target, number in ((180, signal.SIGTERM), (240, signal.SIGKILL)):
+    for target, number in ((180, signal.SIGUSR1), (240, signal.SIGKILL)):
         process = start(["--resume", str(run), "--no-progress"])
         output = kill_at(process, tmp_path, target, number, 0.02)
         assert resumed_at(output) == stopped_at
@@ -230,11 +250,8 @@ def test_stopped_by_sigterm_twice_then_killed_equals_undisturbed(tmp_path, undis
     assert everything(run) == undisturbed(case)
 
 
-def test_changing_one_weight_in_the_checkpoint_changes_the_end(tmp_path, undisturbed):
-    process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 180, signal.SIGHUP, 0.0)
-    assert process.returncode == 129
-    run = run_of(tmp_path)
+def test_changing_one_weight_in_the_checkpoint_changes_the_end(tmp_path, hung_up, undisturbed):
+    run = copied(hung_up, tmp_path)
     newest = run / "checkpoints" / f"step_{Run(run).checkpoint_steps()[-1]:09d}"
     weights = load_file(newest / "model.safetensors")
     weights["torso.layers.0.weight"][0, 0, 0, 0] += 1e-3
@@ -292,10 +309,8 @@ def test_how_often_is_saved_changes_nothing(tmp_path, undisturbed):
     assert everything(run) == undisturbed(DQN_1)
 
 
-def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, undisturbed):
-    process = start(DQN_1.arguments(tmp_path))
-    kill_at(process, tmp_path, 220, signal.SIGUSR1, 0.0)
-    run = run_of(tmp_path)
+def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, hung_up, undisturbed):
+    run = copied(hung_up, tmp_path)
     older, newer = Run(run).checkpoint_steps()
     damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.pt"
     content = bytearray(damaged.read_bytes())
@@ -341,14 +356,13 @@ def test_going_back_to_an_older_checkpoint_equals_undisturbed_and_loses_nothing(
     assert not (run / "set_aside" / "2").exists()
 
 
-def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(tmp_path, undisturbed):
-    finish(DQN_1.arguments(tmp_path / "short"))
-    run = run_of(tmp_path / "short")
+def test_a_finished_run_trains_on_to_a_larger_n_as_if_it_had_never_ended(
+    tmp_path, trained, undisturbed
+):
+    run = copied(trained(DQN_1), tmp_path)
     refused = finish(["--resume", str(run)], expect=2)
     assert "larger -n" in refused
     finish(["--resume", str(run), "-n", "400", "--no-progress"])
-    again = tmp_path / "again"
-    shutil.copytree(run, again / "dqn" / f"{GAME}_1")
     assert (
         rows(run / "progress.csv")[: len(undisturbed(DQN_1)["progress.csv"])]
         == (undisturbed(DQN_1)["progress.csv"])

@@ -59,8 +59,9 @@ def test_beside_a_busy_program_one_thread_learns_and_alone_two_do(two_cores, mon
 
 def test_the_command_takes_what_was_tried_and_says_so(two_cores, monkeypatch, tmp_path, capsys):
     work_that_takes(monkeypatch, {1: 10.0, 2: 30.0})
-    flags = ["--env", "Pong", "-n", "8", "-f", str(tmp_path), "--set", "buffer_size=100"]
-    assert main([*flags, "--device", "cpu"]) == 0
+    flags = ["--env", "Pong", "-n", "8", "-f", str(tmp_path), "--device", "cpu"]
+    small = ["--set=buffer_size=100", "--set=n_envs=1", "--eval-freq=0"]
+    assert main([*flags, *small]) == 0
     said = capsys.readouterr().out
     assert "note         1 thread, as tried just now: 2 make it 0.33 times as fast" in said
     assert "machine      cpu, 1 thread," in said

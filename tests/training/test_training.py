@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load
+from support.emulators import KEPT
 
 from dqn_zoo.algorithms.replay_plan import (
     describe,
@@ -28,6 +29,7 @@ from dqn_zoo.algorithms.replay_plan import (
 )
 from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.cli.train import main
+from dqn_zoo.envs import making
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.online_network import NOTHING
 from dqn_zoo.learning.optimizers import OPTIMIZERS
@@ -179,10 +181,18 @@ def test_the_weights_do_not_move_before_learning_starts(tmp_path):
     assert trained == fresh.weights_bytes()
 
 
-def test_evaluations_change_nothing_in_the_training(tmp_path):
+def test_evaluations_share_their_emulators_and_change_nothing_in_the_training(
+    tmp_path, monkeypatch
+):
+    KEPT.close()
+    built, make_backend = [], making._make_backend
+    monkeypatch.setattr(
+        making, "_make_backend", lambda *how: built.append(how) or make_backend(*how)
+    )
     short = config_of(n_timesteps=140, max_frames=200)
     evaluated = short.model_copy(update={"eval_freq": 70, "eval_episodes": 1})
     frequent = train(evaluated, log_folder=tmp_path, options=QUIET)
+    assert len(built) == 2, "the emulators that train, and those that play both evaluations"
     never = train(short, log_folder=tmp_path, options=QUIET)
     assert len(rows(frequent.run.evaluations_file)) == 2
     assert rows(never.run.evaluations_file) == []
