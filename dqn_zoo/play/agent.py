@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
-from dqn_zoo.networks.heads import count_actions
+from dqn_zoo.networks.heads import (
+    CategoricalHead,
+    ImplicitQuantileHead,
+    QuantileHead,
+    count_actions,
+)
 from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.networks.shapes import network_of_shapes
 from dqn_zoo.play.weights import Which, find_weights, load_weights, weights_note
@@ -18,6 +24,20 @@ from dqn_zoo.runs.run import find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
+
+
+class Outlook(NamedTuple):
+    """What an agent expects of one observation.
+
+    Attributes:
+        q_values: float32 [num_actions].
+        probabilities: float32 [num_actions, num_atoms], of the atoms of C51; None of others.
+        quantiles: float32 [num_actions, n], rising fractions of QR-DQN and IQN; None of others.
+    """
+
+    q_values: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
+    quantiles: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +71,26 @@ class Agent:
         with torch.inference_mode(), self._autocast():
             values = self.network.q_values(torch.from_numpy(batch).to(self.device)).cpu().numpy()
         return values[0] if observation.ndim == 3 else values
+
+    def outlook(self, observation: NDArray[np.uint8]) -> Outlook:
+        """Return the values of one observation, uint8 [stack, 84, 84], and what they are means of.
+
+        They are those of `q_values`, to the bit.
+        """
+        head = self.network.head
+        with torch.inference_mode(), self._autocast():
+            features = self.network.features(torch.from_numpy(observation[None]).to(self.device))
+            q_values = head.q_values(features)[0].cpu().numpy()
+            match head:
+                case CategoricalHead():
+                    atoms = head.log_probabilities(features)[0].exp().cpu().numpy()
+                    return Outlook(q_values, probabilities=atoms)
+                case QuantileHead():
+                    return Outlook(q_values, quantiles=head.quantiles(features)[0].cpu().numpy())
+                case ImplicitQuantileHead():
+                    quantiles = head.quantiles(features, head.acting_fractions)
+                    return Outlook(q_values, quantiles=quantiles[0].cpu().numpy())
+        return Outlook(q_values)
 
     def act(
         self,

@@ -1,0 +1,240 @@
+"""The server of dqn-watch: who gets in, what is refused, and what a slow page gets."""
+
+import json
+
+import pytest
+from support.watched import TOKEN, Page, get, served, untrained_run, wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from dqn_zoo.cli.watch import main
+from dqn_zoo.watching import server
+from dqn_zoo.watching.agents import of_run
+from dqn_zoo.watching.outlet import MOST_UNDRAWN
+
+NASTY = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A served page with one run, and the packaged agents."""
+    folder = tmp_path_factory.mktemp("watch")
+    run = untrained_run(folder)
+    with served(folder, of_run(run)) as place:
+        place.run, place.key, place.folder = run, "dqn/Breakout_1", folder
+        yield place
+
+
+def test_only_who_knows_the_token_gets_in(place):
+    assert get(place.port, f"/?token={TOKEN}").status == 200
+    for path in ("/", "/?token=", "/?token=the-tokem", "/agents", "/agents?token=x"):
+        answer = get(place.port, path)
+        assert answer.status == 403
+        assert b"Breakout" not in answer.content
+    with pytest.raises(InvalidStatus, match="403"), Page(place.port, token="the-tokem"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "stranger.example:{port}"},
+        {"Host": "[::1"},
+        {"Host": "127.0.0.1:{port}", "Origin": "http://stranger.example"},
+        {"Host": "127.0.0.1:{port}", "Origin": "http://127.0.0.1:1"},
+        {"Host": "127.0.0.1:{port}", "Origin": "null"},
+    ],
+)
+def test_another_page_of_the_same_browser_is_refused_even_with_the_token(place, headers):
+    filled = {name: value.format(port=place.port) for name, value in headers.items()}
+    for path in (f"/?token={TOKEN}", f"/agents?token={TOKEN}", "/page/watch.css"):
+        assert get(place.port, path, **filled).status == 403
+    if "Origin" in headers:
+        asked = Page(place.port, origin=filled["Origin"])
+        with pytest.raises(InvalidStatus, match="403"), asked:
+            pass
+
+
+def test_this_machine_by_other_names_is_let_in(place):
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        name = f"{host}:{place.port}"
+        assert get(place.port, f"/?token={TOKEN}", Host=name, Origin=f"http://{name}").status == 200
+
+
+def test_a_page_may_load_what_is_served_here_and_nothing_else(place):
+    for path in (f"/?token={TOKEN}", "/page/play.js", f"/agents?token={TOKEN}"):
+        answer = get(place.port, path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+    for path in ("/page/../server.py", "/page/%2e%2e/server.py", "/page//etc/passwd", "/page/"):
+        assert get(place.port, path).status in (400, 404)
+
+
+def test_the_list_has_the_runs_and_what_comes_with_the_package(place):
+    listed = json.loads(get(place.port, f"/agents?token={TOKEN}").content)
+    keys = [agent["key"] for agent in listed["agents"]]
+    assert keys[0] == listed["first"] == place.key
+    assert "pretrained/Pong" in keys
+    assert len(keys) == len(set(keys))
+
+
+def test_only_what_is_listed_is_opened(place):
+    with Page(place.port) as page:
+        for agent in (str(place.run.path), "../dqn/Breakout_1", "", NASTY):
+            page.tell("open", agent=agent)
+            assert "is not on the list" in page.notice("error")["error"]
+        opened = page.open(place.key, seed=7)
+        assert opened["actions"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+        assert (opened["game"], opened["steps"], opened["seed"]) == ("Breakout", 10, 7)
+        assert page.picture()["step"] >= 1
+
+
+def test_it_pauses_makes_one_step_and_goes_on(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("pause")
+        page.tell("step")
+        step = page.last_picture()["step"]
+        for number in (1, 2):
+            page.tell("step")
+            assert page.last_picture()["step"] == step + number
+        page.tell("play")
+        assert [page.picture()["step"] for _ in range(4)][-1] > step + 3
+
+
+def test_a_picture_holds_the_screens_and_what_the_network_gets(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.picture()
+        picture = page.picture()
+        assert picture["screens"] == 4
+        assert len(picture["pixels"]) == 4 * 84 * 84 + 4 * picture["height"] * 160 * 3
+        assert picture["ms"] == pytest.approx(1_000 * 4 / 60, abs=0.01)
+        assert len(picture["q"]) == 4
+        page.tell("speed", times=16)
+        while page.picture()["screens"] > 1:
+            continue
+
+
+def test_a_page_that_does_not_draw_gets_the_newest_picture_when_it_does(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("speed", times=16)
+        first = [page.picture(is_drawn=False) for _ in range(MOST_UNDRAWN)]
+        with pytest.raises(TimeoutError):
+            page.socket.recv(timeout=0.5)
+        page.tell("drawn")
+        newest = page.picture()
+        assert newest["step"] > first[-1]["step"] + 10 or newest["game"] > first[-1]["game"]
+        missed = [step for _, step, _, _ in newest["trail"]]
+        assert missed[0] == first[-1]["step"] + 1  # their values and rewards are told
+        assert len(missed) > 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '{"do": "fly"}', '{"do": "play", "more": 1}', '{"do": ["play"]}',
+        '{"do": "speed", "times": 1e9}', '{"do": "speed", "times": "1"}',
+        '{"do": "epsilon", "chance": NaN}', '{"do": "open", "agent": 1}',
+        '{"do": "open", "agent": "a", "seed": -1}', '{"do": "press", "action": 18, "press": 0}',
+    ],
+)  # fmt: skip
+def test_malformed_messages_are_answered_and_the_game_goes_on(place, text):
+    with Page(place.port) as page:
+        page.socket.send(text)
+        assert "not a message of this page" in page.notice("error")["error"]
+        page.open(place.key)
+        page.tell("press", action=17, press=0)
+        assert page.notice("error")["error"] == "this game has no action 17"
+
+
+@pytest.mark.parametrize("content", ["x" * 2_000, b"\0\1"])
+def test_what_is_too_long_or_binary_ends_that_page_alone(place, content):
+    with Page(place.port) as other, Page(place.port) as page:
+        other.open(place.key)
+        page.socket.send(content)
+        with pytest.raises(ConnectionClosed):
+            page.notice("opened")
+        assert other.picture()["step"] >= 1
+
+
+def test_too_many_messages_end_a_page(place, monkeypatch):
+    monkeypatch.setattr(server, "MOST_MESSAGES_S", 40)
+    with Page(place.port) as page:
+        with pytest.raises(ConnectionClosed) as closed:
+            flood(page)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
+
+
+def flood(page: Page) -> None:
+    for _ in range(500):
+        page.tell("drawn")
+    page.notice("never")
+
+
+def test_pages_are_bounded_and_what_leaves_makes_room_and_stops_computing(place, monkeypatch):
+    monkeypatch.setattr(server, "MOST_PAGES", 2)
+    wait_until(lambda: place.watch.num_pages == 0)
+    with Page(place.port) as one, Page(place.port) as two:
+        one.open(place.key)
+        [first, *_] = list(place.watch._players)
+        two.tell("pause")
+        with Page(place.port) as third, pytest.raises(ConnectionClosed) as closed:
+            third.notice("opened")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == server.CLOSED_FULL
+        players = list(place.watch._players)
+        one.socket.socket.close()  # it vanishes without a word
+        two.socket.socket.close()
+    wait_until(lambda: place.watch.num_pages == 0)
+    for player in [first, *players]:
+        player.join(10)
+        assert not player.is_alive()
+
+
+def test_keys_act_as_soon_as_a_person_has_the_joystick(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("press", action=2, press=1)  # the agent still has it
+        assert not any(page.picture()["by_hand"] for _ in range(3))
+        page.tell("hand", to="you")
+        page.tell("press", action=2, press=2)
+        page.tell("press", action=0, press=3)  # let go at once: it counts all the same
+        pictures = [page.picture() for _ in range(8)]
+        mine = [picture for picture in pictures if picture["by_hand"]]
+        assert 2 in [picture["action"] for picture in mine]
+        assert mine[-1]["action"] == 0
+        assert max(picture.get("press", 0) for picture in mine) == 3
+        page.tell("hand", to="agent")
+        while page.picture()["by_hand"]:
+            continue
+
+
+def test_a_run_that_cannot_be_loaded_is_said_and_another_plays(place):
+    broken = untrained_run(place.folder, seed=2)
+    broken.model_file.write_bytes(b"no weights")
+    with Page(place.port) as page:
+        page.tell("open", agent="dqn/Breakout_2")
+        assert "is damaged" in page.notice("error")["error"]
+        page.open("pretrained/Breakout")
+        assert len(page.picture()["quantiles"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run", "Nowhere_1"], "no run 'Nowhere_1' in"),
+        (["--agents", "pretrained/Tennis"], "no agent for Tennis comes with dqn_zoo"),
+        (["--agents", "Breakout_1", "--env", "Pong"], "--agents names the agent: leave out --env"),
+        (["--hub", "a/b", "--run", "x"], "--hub names the agent: leave out --run"),
+        (["--host", "203.0.113.1"], "cannot be served"),
+        (["--port", "0"], "--port: expected a whole number of at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(place, flags, message, capsys):
+    assert main(["--no-browser", "-f", str(place.folder), *flags]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
