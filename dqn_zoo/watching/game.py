@@ -202,6 +202,7 @@ class WatchedGame:
         seed: of its games.
 
     Attributes:
+        config: the settings of its run.
         epsilon: chance of a random action.
         records: of the games so far, the latest last.
 
@@ -211,6 +212,7 @@ class WatchedGame:
 
     def __init__(self, agent: Agent, *, seed: int) -> None:
         self._agent = agent
+        self.config = agent.config
         self.seed = seed
         self.epsilon = EnvSettings.from_config(agent.config).protocol.eval_epsilon
         self._screens: list[Screen] = []

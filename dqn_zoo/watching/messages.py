@@ -78,13 +78,34 @@ class Press(_Message):
     press: Annotated[int, Field(ge=0, lt=2**31)]
 
 
+class Look(_Message):
+    """Stand still, and show the moment so many steps ago."""
+
+    do: Literal["look"]
+    back: Annotated[int, Field(ge=0, lt=100_000)]
+
+
+class Branch(_Message):
+    """Play on from the moment that was shown last."""
+
+    do: Literal["branch"]
+
+
+class Film(_Message):
+    """Make a film of a game, or of its last seconds."""
+
+    do: Literal["film"]
+    game: Annotated[int, Field(ge=0, lt=2**31)]
+    seconds: Annotated[int, Field(ge=1, le=3_600)] | None = None
+
+
 class Drawn(_Message):
     """A picture was drawn: another may come."""
 
     do: Literal["drawn"]
 
 
-Message = Open | Go | Speed | Epsilon | Hand | Press | Drawn
+Message = Open | Go | Speed | Epsilon | Hand | Press | Look | Branch | Film | Drawn
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="do")])
 
 

@@ -19,11 +19,14 @@ MOST_UNDRAWN = 2
 """Pictures on their way; a page that is slower gets fewer, never later ones."""
 
 
+_Trail = tuple[tuple[int, int, float, float], ...]  # game, step, value, reward
+
+
 class _Waiting(NamedTuple):
     moment: Moment
     speed: float
     more: dict[str, Any]
-    trail: tuple[tuple[int, int, float, float], ...]
+    trail: _Trail
 
 
 class Outlet:
@@ -38,7 +41,7 @@ class Outlet:
         self._changed = asyncio.Event()
         self._lock = threading.Lock()
         self._notices: deque[dict[str, Any]] = deque(maxlen=MOST_NOTICES)
-        self._waiting: _Waiting | None = None
+        self._waiting: _Waiting | bytes | None = None
         self._undrawn = 0
 
     def put_notice(self, notice: dict[str, Any]) -> None:
@@ -55,9 +58,16 @@ class Outlet:
         point = (moment.game, moment.step, round(value, 3), moment.reward)
         with self._lock:
             before = self._waiting
-            trail = () if before is None else before.trail
-            more = more if before is None else before.more | more  # its key was pressed earlier
+            trail: _Trail = ()
+            if isinstance(before, _Waiting):
+                trail, more = before.trail, before.more | more  # its key was pressed earlier
             self._waiting = _Waiting(moment, speed, more, (*trail[-MOST_TRAIL:], point))
+        self._wake()
+
+    def put_past(self, shown: bytes) -> None:
+        """Let a picture of the past be sent in the place of one that still waits."""
+        with self._lock:
+            self._waiting = shown
         self._wake()
 
     def drawn(self) -> None:
@@ -76,7 +86,7 @@ class Outlet:
                 if waiting is not None and self._undrawn < MOST_UNDRAWN:
                     self._waiting = None
                     self._undrawn += 1
-                    return _picture(waiting)
+                    return waiting if isinstance(waiting, bytes) else _picture(waiting)
             await self._changed.wait()
 
     def _wake(self) -> None:

@@ -6,14 +6,28 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from dqn_zoo.envs.backend import NOOP
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
 from dqn_zoo.watching.agents import Gallery
+from dqn_zoo.watching.filming import Filming
 from dqn_zoo.watching.game import Moment, WatchedGame
-from dqn_zoo.watching.messages import Epsilon, Go, Hand, Message, Open, Press, Speed
+from dqn_zoo.watching.messages import (
+    Branch,
+    Epsilon,
+    Film,
+    Go,
+    Hand,
+    Look,
+    Message,
+    Open,
+    Press,
+    Speed,
+)
+from dqn_zoo.watching.past import Past
 
 LATE_S = 0.25
 """Lost time up to this is made up for; more is forgotten, as when a laptop slept."""
@@ -28,15 +42,29 @@ class Player(threading.Thread):
 
     Args:
         gallery: what may be opened.
-        notify: takes a notice for the page, in this thread.
+        notify: takes a notice for the page, in this thread or that of a film.
         show: takes every moment, in this thread.
+        show_past: takes a picture of the past, in this thread.
+        film_folder: where films for the page are put.
     """
 
-    def __init__(self, gallery: Gallery, *, notify: Notify, show: Show) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        *,
+        notify: Notify,
+        show: Show,
+        show_past: Callable[[bytes], None],
+        film_folder: Path,
+    ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
         self._notify = notify
         self._show = show
+        self._show_past = show_past
+        self._film_folder = film_folder
+        self._filming: Filming | None = None
+        self._past = Past()
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._game: WatchedGame | None = None
@@ -62,8 +90,16 @@ class Player(threading.Thread):
             while not self._closing.is_set():
                 self._turn()
         finally:
+            if self._filming is not None:
+                self._filming.end()
             if self._game is not None:
                 self._game.close()
+
+    def has_film(self, name: str) -> Path | None:
+        """Return the film of this page that has a name."""
+        filming = self._filming
+        is_here = filming is not None and filming.file.name == name and filming.is_done
+        return filming.file if filming is not None and is_here else None
 
     def _turn(self) -> None:
         """Do what the page asks next, or make the step that is due."""
@@ -103,7 +139,7 @@ class Player(threading.Thread):
         game = WatchedGame(opened.agent, seed=message.seed)
         if self._game is not None:
             self._game.close()
-        self._game = game
+        self._game, self._past = game, Past()
         config = opened.agent.config
         self._held = self._pressed = NOOP
         self._plays = True
@@ -153,6 +189,46 @@ class Player(threading.Thread):
         if self._plays and self._by_hand and self._is_next():
             self._step(game)  # at once; the one behind it comes when it is due
 
+    def _look(self, message: Look) -> None:
+        self._plays = False
+        shown = self._past.look(message.back)
+        if shown is not None:
+            self._show_past(shown)
+
+    def _branch(self, _: Branch) -> None:
+        game, place = self._going(), self._past.place()
+        if place is None:
+            return
+        if game.go_back(place, self._going_back):
+            self._past.forget_later()
+            self._notify({"branched": [place.game, place.step]})
+            self._plays = True
+            self._due = time.monotonic()
+
+    def _going_back(self, done: int, in_all: int) -> bool:
+        self._notify({"going_back": done / max(in_all, 1)})
+        return not self._closing.is_set()
+
+    def _film(self, message: Film) -> None:
+        game = self._going()
+        if self._filming is not None:
+            if not self._filming.is_done:
+                raise UserError("a film is being made: wait for it")
+            self._filming.end()
+        record = game.record(message.game)
+        last_steps = len(record.actions)
+        if message.seconds is not None:
+            last_steps = message.seconds * FRAMES_PER_SECOND // FRAMES_PER_STEP
+        self._filming = Filming(
+            record,
+            game.config,
+            seed=game.seed,
+            first_step=max(0, len(record.actions) - last_steps),
+            folder=self._film_folder,
+            notify=self._notify,
+        )
+        self._filming.start()
+
     def _step(self, game: WatchedGame) -> None:
         by_hand = None
         if self._by_hand:
@@ -160,6 +236,7 @@ class Player(threading.Thread):
         more = {} if self._press is None else {"press": self._press}
         self._press, self._pressed = None, NOOP
         moment = game.step(by_hand)
+        self._past.add(moment)
         self._show(moment, self._speed, more)
         now = time.monotonic()
         if self._due < now - LATE_S:
@@ -181,4 +258,7 @@ _ANSWERS: dict[type[Message], Callable[[Player, Any], None]] = {
     Epsilon: Player._set_epsilon,
     Hand: Player._take_over,
     Press: Player._hold,
+    Look: Player._look,
+    Branch: Player._branch,
+    Film: Player._film,
 }

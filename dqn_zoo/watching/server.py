@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import secrets
 import socket
+import tempfile
 import time
 from importlib import resources
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,6 +63,7 @@ class Watch:
         self._first = first
         self._token = token
         self._players: set[Player] = set()
+        self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-")
 
     @property
     def num_pages(self) -> int:
@@ -73,6 +75,7 @@ class Watch:
         routes = [
             Route("/", self._page),
             Route("/agents", self._agents),
+            Route("/films/{name}", self._film),
             WebSocketRoute("/play", self._play),
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan)
@@ -84,6 +87,7 @@ class Watch:
         yield
         for player in list(self._players):
             player.close()
+        self._films.cleanup()
 
     def _knows(self, connection: HTTPConnection) -> bool:
         return secrets.compare_digest(connection.query_params.get("token", ""), self._token)
@@ -100,6 +104,15 @@ class Watch:
         agents = [{"key": choice.key, "game": choice.game} for choice in choices]
         return JSONResponse({"agents": agents, "first": self._first})
 
+    async def _film(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        name = request.path_params["name"]
+        for player in self._players:
+            if (file := player.has_film(name)) is not None:
+                return FileResponse(file, media_type="video/mp4")
+        return PlainTextResponse("there is no such film\n", status_code=404)
+
     async def _play(self, websocket: WebSocket) -> None:
         """Serve one page until it goes away."""
         if not self._knows(websocket):
@@ -110,7 +123,13 @@ class Watch:
             await websocket.close(CLOSED_FULL)
             return
         outlet = Outlet(asyncio.get_running_loop())
-        player = Player(self._gallery, notify=outlet.put_notice, show=outlet.put_moment)
+        player = Player(
+            self._gallery,
+            notify=outlet.put_notice,
+            show=outlet.put_moment,
+            show_past=outlet.put_past,
+            film_folder=Path(self._films.name),
+        )
         self._players.add(player)
         player.start()
         sending = asyncio.create_task(_send_all(websocket, outlet))

@@ -111,9 +111,9 @@ def test_a_branch_has_the_same_past_and_another_future(game):
     past = bytes(game.records[-1].actions)
     future = played(game, 20)
     assert game.go_back(place, go_on)
-    branch = [game.step(2) for _ in range(20)]
+    branch = [game.step(3) for _ in range(20)]
     assert game.records[-1].actions[:21] == past
-    assert game.records[-1].actions.count(2) >= 18  # FIRE is pressed after a lost life
+    assert game.records[-1].actions.count(3) >= 18  # FIRE is pressed after a lost life
     assert game.records[-1].by_hand == 20
     assert [each.action for each in branch] != [action for _, _, action, _, _ in future]
 

@@ -4,6 +4,7 @@ import pytest
 from support.browser import opened_page, screenshots
 from support.watched import served, untrained_run, wait_until
 
+from dqn_zoo.play.film import check_film
 from dqn_zoo.watching.agents import of_package, of_run
 
 pytestmark = pytest.mark.browser
@@ -111,6 +112,35 @@ def test_a_game_ends_and_the_next_begins(tab):
     tab.fill("#seed", "7")
     tab.press("#seed", "Enter")
     tab.wait_for_selector("#results", state="hidden")
+    assert tab.said == []
+
+
+def test_the_past_is_looked_at_and_another_future_is_played(tab):
+    wait_for_steps(tab, 40)
+    tab.focus("#rewind")
+    tab.keyboard.press("ArrowLeft")  # which pauses
+    for _ in range(9):
+        tab.keyboard.press("ArrowLeft")
+    until(tab, "document.getElementById('state').textContent === '0.7 s ago'")
+    assert tab.get_attribute("#rewind", "aria-valuetext") == "0.7 seconds ago"
+    tab.wait_for_timeout(300)
+    step = steps_of(tab)
+    tab.keyboard.press("j")
+    tab.click("#branch")
+    until(tab, f"Number(document.getElementById('steps').textContent) < {step + 9}")
+    until(tab, "document.querySelector('.chosen').textContent.startsWith('NOOPyou')")
+    assert tab.is_disabled("#branch")
+    assert tab.said == []
+
+
+def test_a_film_is_saved(tab, tmp_path):
+    wait_for_steps(tab, 30)
+    with tab.expect_download() as download:
+        tab.click("#film-game")
+    assert download.value.suggested_filename == "SpaceInvaders-seed-0-game-1.mp4"
+    download.value.save_as(tmp_path / "film.mp4")
+    check_film(tmp_path / "film.mp4")
+    until(tab, "document.getElementById('filming').textContent.endsWith('is saved')")
     assert tab.said == []
 
 

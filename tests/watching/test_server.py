@@ -1,12 +1,14 @@
 """The server of dqn-watch: who gets in, what is refused, and what a slow page gets."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.watched import TOKEN, Page, get, served, untrained_run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dqn_zoo.cli.watch import main
+from dqn_zoo.play.film import check_film
 from dqn_zoo.watching import server
 from dqn_zoo.watching.agents import of_run
 from dqn_zoo.watching.outlet import MOST_UNDRAWN
@@ -211,6 +213,59 @@ def test_keys_act_as_soon_as_a_person_has_the_joystick(place):
         page.tell("hand", to="agent")
         while page.picture()["by_hand"]:
             continue
+
+
+def test_the_past_is_looked_at_and_played_on_from(place):
+    with Page(place.port) as page:
+        page.tell("look", back=3)  # there is none yet
+        page.open(place.key, seed=5)
+        seen = [page.picture() for _ in range(12)]
+        page.tell("step")  # which pauses
+        seen.append(page.last_picture())
+        page.tell("look", back=6)
+        past = page.picture()
+        assert past["is_past"]
+        assert past["step"] == seen[-1]["step"] - 6
+        assert past["screens"] == 1
+        same = next(each for each in seen if each["step"] == past["step"])
+        assert (past["q"], past["action"]) == (same["q"], same["action"])
+        assert past["pixels"] == same["pixels"][: 4 * 84 * 84] + same["pixels"][-210 * 160 * 3 :]
+        page.tell("look", back=900)
+        assert page.picture()["step"] == 1
+        page.tell("look", back=6)
+        page.picture()
+        page.tell("branch")
+        assert page.notice("branched")["branched"] == [0, past["step"]]
+        again = page.picture()
+        assert again["step"] == past["step"] + 1
+        after = next(each for each in seen if each["step"] == again["step"])
+        assert again["action"] == after["action"]  # the same past, and again the agent
+        assert again["pixels"][: 4 * 84 * 84] == after["pixels"][: 4 * 84 * 84]
+
+
+def test_a_film_is_made_fetched_by_its_page_alone_and_gone_with_it(place, tmp_path):
+    with Page(place.port) as page:
+        page.open(place.key)
+        for _ in range(10):
+            page.picture()
+        page.tell("film", game=5)
+        assert "game 6 is not kept" in page.notice("error")["error"]
+        page.tell("film", game=0, seconds=1)
+        page.tell("film", game=0)
+        assert "a film is being made" in page.notice("error")["error"]
+        made = page.notice("film")
+        assert made["name"] == "Breakout-seed-0-game-1.mp4"
+        path = f"/films/{made['film']}"
+        assert get(place.port, path).status == 403
+        assert get(place.port, f"/films/other.mp4?token={TOKEN}").status == 404
+        answer = get(place.port, f"{path}?token={TOKEN}")
+        assert answer.headers["Content-Type"] == "video/mp4"
+        file = tmp_path / "film.mp4"
+        file.write_bytes(answer.content)
+        check_film(file)
+    wait_until(lambda: place.watch.num_pages == 0)
+    assert get(place.port, f"{path}?token={TOKEN}").status == 404
+    wait_until(lambda: not list(Path(place.watch._films.name).iterdir()))
 
 
 def test_a_run_that_cannot_be_loaded_is_said_and_another_plays(place):

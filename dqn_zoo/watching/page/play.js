@@ -1,4 +1,4 @@
-import {Connection, ask} from "./connection.js";
+import {Connection, ask, token} from "./connection.js";
 import {Joystick} from "./joystick.js";
 import {Frames, Screen} from "./screen.js";
 import {Story} from "./story.js";
@@ -17,6 +17,8 @@ const joystick = new Joystick(by("pad"), (action, at) => {
   connection.tell({do: "press", action, press: presses.length - 1});
 });
 let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
+let now = null, looking = 0;  // the game that is shown, and how many steps ago
+const mostGames = 10;  // as many as the server can go back to
 let plays = true, opened = null, results = [];
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
@@ -70,23 +72,45 @@ function hear(notice) {
     by("epsilon").value = notice.epsilon;
     by("seed").value = notice.seed;
     by("results").hidden = true;
+    rewound(0);
     const steps = notice.steps === null ? "" : ` after ${whole.format(notice.steps)} steps of training`;
     by("about").textContent = `${notice.game}: ${notice.recipe}, ${notice.weights}${steps}; rules of ${notice.protocol}`;
     document.title = `${notice.game}, dqn-watch`;
     setPlays(true);
   }
+  if (notice.branched) {
+    story.forgetAfter(...notice.branched);
+    const [game] = notice.branched;
+    results = results.filter(each => each.game < game);
+    listResults();
+    rewound(0);
+    setPlays(true);
+  }
+  if ("going_back" in notice) setState(`going back, ${Math.round(notice.going_back * 100)} %`);
+  if ("filming" in notice) by("filming").textContent = `filming, ${Math.round(notice.filming * 100)} %`;
+  if ("film" in notice) save(notice);
+}
+
+function save({film, name}) {
+  by("filming").textContent = film ? `${name} is saved` : "";
+  if (!film) return;
+  const link = document.createElement("a");
+  link.href = `films/${film}?token=${encodeURIComponent(token)}`;
+  link.download = name;
+  link.click();
 }
 
 function receive(picture) {
-  screen.show(picture, joystick.isTaken);
+  screen.show(picture, joystick.isTaken || picture.is_past);
 }
 
 // Called when a picture comes to the canvas, and for those that were too late for it.
 function show(picture) {
   connection.tell({do: "drawn"});
+  if (picture.is_past && !looking) return;  // what was asked for before the game went on
   frames.show(picture.frames);
   values.show(picture);
-  story.add(picture.trail);
+  if (!picture.is_past) story.add(picture.trail);
   by("score").textContent = whole.format(picture.score);
   by("lives").textContent = picture.lives;
   by("steps").textContent = whole.format(picture.step);
@@ -97,7 +121,8 @@ function show(picture) {
     ? "The distribution of the return of each action; the stroke is its mean, by which the agent chooses."
     : "The value of each action, by which the agent chooses.";
   if ("press" in picture) newestAnswer = picture.press;
-  if (picture.result !== null) end(picture);
+  now = picture.game;
+  if (picture.result !== null && !picture.is_past) end(picture);
 }
 
 // How long it took from a key to the picture in which it counts.
@@ -107,11 +132,20 @@ function answer() {
 }
 
 function end({game, step, result}) {
-  results = [{game, step, result}, ...results].slice(0, 10);
-  by("results").hidden = false;
+  results = [{game, step, result}, ...results].slice(0, mostGames);
+  listResults();
+}
+
+function listResults() {
+  by("results").hidden = !results.length;
   by("results").tBodies[0].replaceChildren(...results.map(each => {
-    const row = document.createElement("tr");
+    const row = document.createElement("tr"), button = document.createElement("button");
     for (const text of [each.game + 1, whole.format(each.result), whole.format(each.step)]) row.insertCell().textContent = text;
+    button.type = "button";
+    button.textContent = "Save";
+    button.setAttribute("aria-label", `save a film of game ${each.game + 1}`);
+    button.addEventListener("click", () => film(each.game));
+    row.insertCell().append(button);
     return row;
   }));
 }
@@ -135,14 +169,41 @@ function tellSpeed() {
   connection.tell({do: "speed", times: Number(by("speed").value)});
 }
 
+// The last minute: what is looked at stands still; "Play" goes on in the present.
+function rewound(back) {
+  looking = back;
+  by("rewind").min = -Math.max(0, story.length - 1);
+  by("rewind").value = -back;
+  by("rewind").setAttribute("aria-valuetext", back ? `${(back / 15).toFixed(1)} seconds ago` : "now");
+  by("branch").disabled = !back;
+  story.look(back);
+}
+
+function rewind() {
+  const back = -Number(by("rewind").value);
+  if (!opened) return;
+  if (plays) setPlays(false);
+  rewound(back);
+  connection.tell({do: "look", back});
+  setState(back ? `${(back / 15).toFixed(1)} s ago` : "paused");
+}
+
+function film(game, seconds = null) {
+  if (!opened || game === null) return;
+  by("filming").textContent = "filming ...";
+  connection.tell({do: "film", game, seconds});
+}
+
 function toggle() {
   if (!opened) return;
   setPlays(!plays);
+  rewound(0);
   connection.tell({do: plays ? "play" : "pause"});
 }
 
 function oneStep() {
   if (!opened) return;
+  rewound(0);
   setPlays(false);
   connection.tell({do: "step"});
 }
@@ -154,11 +215,15 @@ function takeOver() {
   connection.tell({do: "hand", to: joystick.isTaken ? "you" : "agent"});
   by("hand").setAttribute("aria-pressed", String(joystick.isTaken));
   by("hand").textContent = joystick.isTaken ? "Hand back" : "Take over";
-  if (joystick.isTaken && !plays) toggle();
+  if (joystick.isTaken && !plays && !looking) toggle();
 }
 
 by("play").addEventListener("click", toggle);
 by("hand").addEventListener("click", takeOver);
+by("rewind").addEventListener("input", rewind);
+by("branch").addEventListener("click", () => connection.tell({do: "branch"}));
+by("film-end").addEventListener("click", () => film(now, 30));
+by("film-game").addEventListener("click", () => film(now));
 by("step").addEventListener("click", oneStep);
 by("speed").addEventListener("change", tellSpeed);
 by("agent").addEventListener("change", open);
@@ -169,7 +234,7 @@ by("epsilon").addEventListener("change", () => {
   connection.tell({do: "epsilon", chance});
 });
 document.addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select")) return;
   if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "n" || event.key === "N") oneStep();
   else if (event.key === "j" || event.key === "J") takeOver();
@@ -185,6 +250,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  if (!looking) rewound(0);
   by("rate").textContent = opened && plays ? screen.rate : "-";
   const sorted = [...delays].sort((first, second) => first - second);
   by("delay").textContent = sorted.length ? `${Math.round(sorted[Math.floor(sorted.length / 2)])} ms` : "-";

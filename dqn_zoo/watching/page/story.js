@@ -13,26 +13,51 @@ export class Story {
 
   clear() {
     this.points = [[], [], []];  // running number, value, reward
+    this.moments = [];  // game and step of each
     this.count = 0;
     this.game = null;
+    this.at = null;  // the moment that is looked at
     this.isDirty = true;
   }
 
   add(trail) {
-    for (const [game, , value, reward] of trail) {
-      if (this.game !== null && game !== this.game) this.push(null, null);  // a gap between games
-      this.game = game;
-      this.push(value, reward || null);
+    for (const [game, step, value, reward] of trail) {
+      this.points[0].push(this.count);
+      this.points[1].push(value);
+      this.points[2].push(reward || null);
+      this.moments.push([game, step]);
+      this.count += 1;
     }
-    for (const series of this.points) series.splice(0, series.length - most);
+    for (const series of [...this.points, this.moments]) series.splice(0, series.length - most);
     this.isDirty = true;
   }
 
-  push(value, reward) {
-    this.points[0].push(this.count);
-    this.points[1].push(value);
-    this.points[2].push(reward);
-    this.count += 1;
+  // Mark the moment so many steps ago; 0 is the present.
+  look(back) {
+    const at = back ? this.count - 1 - back : null;
+    this.isDirty ||= at !== this.at;
+    this.at = at;
+  }
+
+  // Drop what came after a step of a game.
+  forgetAfter(game, step) {
+    let kept = this.moments.length;
+    while (kept && (this.moments[kept - 1][0] > game || (this.moments[kept - 1][0] === game && this.moments[kept - 1][1] > step))) kept -= 1;
+    this.count -= this.moments.length - kept;
+    for (const series of [...this.points, this.moments]) series.splice(kept);
+    this.at = null;
+    this.isDirty = true;
+  }
+
+  get length() {
+    return this.moments.length;
+  }
+
+  mark(plot) {
+    if (this.at === null) return;
+    const {ctx, bbox} = plot, x = plot.valToPos(this.at, "x", true);
+    ctx.fillStyle = this.soft;
+    ctx.fillRect(x, bbox.top, 2, bbox.height);
   }
 
   draw() {
@@ -47,11 +72,13 @@ export class Story {
 
   colour({accent, random, soft, line}) {
     this.plot?.destroy();
+    this.soft = soft;
     const axis = {stroke: soft, grid: {stroke: line, width: 1}, ticks: {stroke: line, width: 1}};
     this.plot = new uPlot({
       ...this.size(),
       cursor: {show: false},
       legend: {live: false},
+      hooks: {draw: [plot => this.mark(plot)]},
       scales: {
         x: {time: false, range: () => [this.count - most, this.count]},
         reward: {range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, high ?? 1) * 1.1]},
