@@ -12,7 +12,7 @@ from typing import Any
 from dqn_zoo.envs.backend import NOOP
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
-from dqn_zoo.watching.agents import Gallery
+from dqn_zoo.watching.agents import Gallery, Opened
 from dqn_zoo.watching.filming import Filming
 from dqn_zoo.watching.game import Moment, WatchedGame
 from dqn_zoo.watching.messages import (
@@ -65,6 +65,7 @@ class Player(threading.Thread):
         self._film_folder = film_folder
         self._filming: Filming | None = None
         self._past = Past()
+        self._newer: Callable[[], Opened | None] = lambda: None
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._game: WatchedGame | None = None
@@ -139,7 +140,7 @@ class Player(threading.Thread):
         game = WatchedGame(opened.agent, seed=message.seed)
         if self._game is not None:
             self._game.close()
-        self._game, self._past = game, Past()
+        self._game, self._past, self._newer = game, Past(), opened.newer
         config = opened.agent.config
         self._held = self._pressed = NOOP
         self._plays = True
@@ -233,6 +234,9 @@ class Player(threading.Thread):
         by_hand = None
         if self._by_hand:
             by_hand = self._pressed if self._held == NOOP else self._held
+        if (newer := self._newer()) is not None:
+            game.use(newer.agent)
+            self._notify({"newer": newer.weights, "steps": newer.steps})
         more = {} if self._press is None else {"press": self._press}
         self._press, self._pressed = None, NOOP
         moment = game.step(by_hand)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -25,6 +26,7 @@ from dqn_zoo.watching.agents import Gallery
 from dqn_zoo.watching.messages import Drawn, read_message
 from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
+from dqn_zoo.watching.runs import describe_run, read_curves
 
 MOST_PAGES = 16
 """Open at once, each with a game."""
@@ -74,7 +76,10 @@ class Watch:
         """Return the application that a server runs."""
         routes = [
             Route("/", self._page),
+            Route("/train", self._train),
             Route("/agents", self._agents),
+            Route("/runs", self._runs),
+            Route("/curves", self._curves),
             Route("/films/{name}", self._film),
             WebSocketRoute("/play", self._play),
         ]
@@ -93,9 +98,15 @@ class Watch:
         return secrets.compare_digest(connection.query_params.get("token", ""), self._token)
 
     async def _page(self, request: Request) -> Response:
+        return self._html(request, "index.html")
+
+    async def _train(self, request: Request) -> Response:
+        return self._html(request, "train.html")
+
+    def _html(self, request: Request, name: str) -> Response:
         if not self._knows(request):
             return _refuse("open the address that dqn-watch printed, with the token in it")
-        return Response((PAGE_FOLDER / "index.html").read_bytes(), media_type="text/html")
+        return Response((PAGE_FOLDER / name).read_bytes(), media_type="text/html")
 
     async def _agents(self, request: Request) -> Response:
         if not self._knows(request):
@@ -103,6 +114,25 @@ class Watch:
         choices = await asyncio.to_thread(self._gallery.choices)
         agents = [{"key": choice.key, "game": choice.game} for choice in choices]
         return JSONResponse({"agents": agents, "first": self._first})
+
+    async def _runs(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+
+        def describe() -> list[dict[str, Any]]:
+            return [describe_run(key, run) for key, run in self._gallery.runs().items()]
+
+        return JSONResponse({"runs": await asyncio.to_thread(describe)})
+
+    async def _curves(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        runs = await asyncio.to_thread(self._gallery.runs)
+        run = runs.get(request.query_params.get("run", ""))
+        if run is None:
+            return PlainTextResponse("there is no such run\n", status_code=404)
+        since = request.query_params.get("since", "")
+        return JSONResponse(await asyncio.to_thread(read_curves, run, since))
 
     async def _film(self, request: Request) -> Response:
         if not self._knows(request):

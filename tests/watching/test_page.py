@@ -2,10 +2,16 @@
 
 import pytest
 from support.browser import opened_page, screenshots
+from support.run_makers import weights_of
 from support.watched import served, untrained_run, wait_until
 
 from dqn_zoo.play.film import check_film
+from dqn_zoo.runs.manifest import end_invocation
+from dqn_zoo.runs.run import lock
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.watching.agents import of_package, of_run
+from dqn_zoo.watching.runs import PROGRESS
 
 pytestmark = pytest.mark.browser
 NASTY = "<img src=x onerror=alert(1)>"
@@ -142,6 +148,49 @@ def test_a_film_is_saved(tab, tmp_path):
     check_film(tmp_path / "film.mp4")
     until(tab, "document.getElementById('filming').textContent.endsWith('is saved')")
     assert tab.said == []
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A run that trains, and one that has ended."""
+    run, ended = untrained_run(tmp_path), untrained_run(tmp_path)
+    end_invocation(ended, "finished", step=1, seconds={}, updates="eager")
+    for each in (run, ended):
+        grow(each, 100)
+        each.evaluations_file.write_text("steps,mean\n100,2.5\n200,4\n300,3\n")
+    with served(tmp_path, of_run(run)) as place, lock(run):
+        yield place, run
+
+
+def grow(run, num_rows: int) -> None:
+    with run.progress_file.open("a") as file:
+        if not file.tell():
+            file.write(f"{','.join(PROGRESS)}\n")
+        begin = file.tell()
+        for row in range(begin, begin + num_rows):
+            file.write(f"{10 * row},{row},{row % 37},{1 / (row + 1)},{row / 50},0.1,250,512\n")
+
+
+def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
+    place, run = training
+    with opened_page(place.url.replace("/?", "/train?")) as tab:
+        tab.wait_for_selector("#runs tbody tr")
+        assert tab.locator("#runs tbody tr").count() == 2
+        tab.wait_for_selector("#curves canvas")
+        assert tab.locator("#curves canvas").count() == 6
+        tab.get_by_label("draw dqn/Breakout_2").check()
+        until(tab, "document.querySelectorAll('#curves .u-legend .u-series').length === 18")
+        screenshots(tab, "train")
+        before = tab.locator("#runs tbody tr").first.inner_text()
+        grow(run, 50)
+        until(tab, f"document.querySelector('#runs tbody tr').innerText !== {before!r}")
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        tab.get_by_label("play the newest weights of dqn/Breakout_1").click()
+        until(tab, "document.getElementById('about').textContent.includes('after 10 steps')")
+        replace_file(run.model_file, weights_of(9, 350_000, load_config(run.config_file)))
+        until(tab, "document.getElementById('about').textContent.includes('350,000 steps')")
+        assert tab.said == []
 
 
 def test_a_phone_shows_all_of_it_and_its_buttons_play(place):

@@ -4,14 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+from support.run_makers import weights_of
 from support.watched import TOKEN, Page, get, served, untrained_run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dqn_zoo.cli.watch import main
 from dqn_zoo.play.film import check_film
+from dqn_zoo.runs.manifest import end_invocation
+from dqn_zoo.runs.run import lock
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.files import replace_file
 from dqn_zoo.watching import server
 from dqn_zoo.watching.agents import of_run
 from dqn_zoo.watching.outlet import MOST_UNDRAWN
+from dqn_zoo.watching.runs import read_curves
 
 NASTY = "<img src=x onerror=alert(1)>"
 
@@ -266,6 +272,74 @@ def test_a_film_is_made_fetched_by_its_page_alone_and_gone_with_it(place, tmp_pa
     wait_until(lambda: place.watch.num_pages == 0)
     assert get(place.port, f"{path}?token={TOKEN}").status == 404
     wait_until(lambda: not list(Path(place.watch._films.name).iterdir()))
+
+
+ROW = "{steps},{time},{score},0.5,1.25,0.1,100.0,512\n"
+HEADER = "steps,time_s,return_mean,loss,q_mean,epsilon,steps_per_second,memory_mb\n"
+
+
+def test_a_run_that_grows_is_shown_as_it_grows(tmp_path):
+    run = untrained_run(tmp_path)
+    end_invocation(untrained_run(tmp_path), "finished", step=1, seconds={}, updates="eager")
+    run.progress_file.write_text(HEADER + ROW.format(steps=100, time=2, score=""))
+    with served(tmp_path, of_run(run)) as place, lock(run):
+
+        def ask(path: str) -> dict:
+            return json.loads(get(place.port, f"{path}token={TOKEN}").content)
+
+        rows = {row["key"]: row for row in ask("/runs?")["runs"]}
+        assert rows["dqn/Breakout_1"]["training"]
+        assert not rows["dqn/Breakout_2"]["training"]
+        assert (rows["dqn/Breakout_1"]["steps"], rows["dqn/Breakout_1"]["return"]) == (100, None)
+        first = ask("/curves?run=dqn/Breakout_1&")
+        assert first["progress"]["return_mean"] == [None]
+        assert ask(f"/curves?run=dqn/Breakout_1&since={first['stamp']}&") == {
+            "stamp": first["stamp"]
+        }
+        with run.progress_file.open("a") as file:
+            file.write(ROW.format(steps=200, time=4, score=7.5))
+            file.write("300,6,")  # half a row
+        run.evaluations_file.write_text("steps,mean\n150,3.5\n")
+        with pytest.warns(UserWarning, match="damaged rows"):
+            grown = ask(f"/curves?run=dqn/Breakout_1&since={first['stamp']}&")
+        assert grown["progress"]["steps"] == [100, 200]
+        assert grown["progress"]["return_mean"] == [None, 7.5]
+        assert grown["evaluations"] == {"steps": [150], "mean": [3.5]}
+        [row] = [row for row in ask("/runs?")["runs"] if row["training"]]
+        assert (row["steps"], row["return"], row["evaluation"]) == (200, 7.5, 3.5)
+
+
+def test_long_curves_are_thinned_to_what_a_screen_shows(tmp_path):
+    run = untrained_run(tmp_path)
+    rows = [ROW.format(steps=step, time=step, score=step) for step in range(1, 2_501)]
+    run.progress_file.write_text(HEADER + "".join(rows))
+    progress = read_curves(run, "")["progress"]
+    assert progress["steps"][-1] == 2_500
+    assert len(progress["steps"]) == 834
+    assert progress["return_mean"] == progress["steps"]
+
+
+@pytest.mark.parametrize("path", ["/train", "/runs", "/curves?run=dqn/Breakout_1"])
+def test_runs_are_shown_to_who_knows_the_token_and_only_those_of_the_folder(place, path):
+    assert get(place.port, path).status == 403
+    for run in (str(place.run.path), "../dqn/Breakout_1", ""):
+        assert get(place.port, f"/curves?run={run}&token={TOKEN}").status == 404
+
+
+def test_the_newest_weights_of_a_run_play_and_newer_ones_as_they_come(tmp_path):
+    run = untrained_run(tmp_path)
+    with served(tmp_path, of_run(run)) as place, lock(run), Page(place.port) as page:
+        listed = json.loads(get(place.port, f"/agents?token={TOKEN}").content)["agents"]
+        key = "dqn/Breakout_1, newest weights"
+        assert key in [agent["key"] for agent in listed]
+        assert page.open(key)["steps"] == 10
+        before = page.picture()["q"]
+        replace_file(run.model_file, weights_of(9, 350_000, load_config(run.config_file)))
+        assert page.notice("newer") == {"newer": "newest weights", "steps": 350_000}
+        assert page.picture()["q"] != before
+        run.model_file.unlink()
+        page.tell("step")
+        assert page.last_picture()["step"] > 1  # and what was loaded plays on
 
 
 def test_a_run_that_cannot_be_loaded_is_said_and_another_plays(place):

@@ -5,17 +5,23 @@ const words = {
   4008: "this page sent too much, and was closed: load it again",
 };
 
-export const token = new URLSearchParams(location.search).get("token") ?? "";
+const token = new URLSearchParams(location.search).get("token") ?? "";
 
-export async function ask(path) {
-  const answer = await fetch(`${path}?token=${encodeURIComponent(token)}`);
+// An address here, with the token; without a path the links between the pages get theirs.
+export function link(path, more = {}) {
+  if (path !== undefined) return `${path || "."}?${new URLSearchParams({token, ...more})}`;
+  for (const each of document.querySelectorAll("a[data-page]")) each.href = link(each.dataset.page);
+}
+
+export async function ask(path, more = {}) {
+  const answer = await fetch(link(path, more));
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
 
 export class Connection {
   constructor({opened, notice, picture, closed}) {
-    const address = new URL(`play?token=${encodeURIComponent(token)}`, location.href);
+    const address = new URL(link("play"), location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";

@@ -1,4 +1,4 @@
-import {Connection, ask, token} from "./connection.js";
+import {Connection, ask, link} from "./connection.js";
 import {Joystick} from "./joystick.js";
 import {Frames, Screen} from "./screen.js";
 import {Story} from "./story.js";
@@ -24,6 +24,7 @@ let plays = true, opened = null, results = [];
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
 by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
 
+link();
 const connection = new Connection({
   opened: begin,
   notice: hear,
@@ -38,7 +39,9 @@ const connection = new Connection({
 async function begin() {
   try {
     const {agents, first} = await ask("agents");
-    by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === first, each.key === first)));
+    const asked = new URLSearchParams(location.search).get("agent");
+    const chosen = agents.some(each => each.key === asked) ? asked : first;
+    by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
     open();
   } catch (error) {
     say(error.message);
@@ -73,10 +76,13 @@ function hear(notice) {
     by("seed").value = notice.seed;
     by("results").hidden = true;
     rewound(0);
-    const steps = notice.steps === null ? "" : ` after ${whole.format(notice.steps)} steps of training`;
-    by("about").textContent = `${notice.game}: ${notice.recipe}, ${notice.weights}${steps}; rules of ${notice.protocol}`;
+    describe();
     document.title = `${notice.game}, dqn-watch`;
     setPlays(true);
+  }
+  if (notice.newer) {
+    opened = {...opened, weights: notice.newer, steps: notice.steps};
+    describe();
   }
   if (notice.branched) {
     story.forgetAfter(...notice.branched);
@@ -91,13 +97,19 @@ function hear(notice) {
   if ("film" in notice) save(notice);
 }
 
+function describe() {
+  const {game, recipe, weights, steps, protocol} = opened;
+  const after = steps === null ? "" : ` after ${whole.format(steps)} steps of training`;
+  by("about").textContent = `${game}: ${recipe}, ${weights}${after}; rules of ${protocol}`;
+}
+
 function save({film, name}) {
   by("filming").textContent = film ? `${name} is saved` : "";
   if (!film) return;
-  const link = document.createElement("a");
-  link.href = `films/${film}?token=${encodeURIComponent(token)}`;
-  link.download = name;
-  link.click();
+  const file = document.createElement("a");
+  file.href = link(`films/${film}`);
+  file.download = name;
+  file.click();
 }
 
 function receive(picture) {
