@@ -89,7 +89,8 @@ def _watch(arguments: argparse.Namespace) -> None:
     token = secrets.token_urlsafe(24)
     port = socket.getsockname()[1]
     watch = Watch(gallery, first=first.key, token=token)
-    if not is_loopback(arguments.host):
+    is_open = not is_loopback(arguments.host)
+    if is_open:
         print_warning(
             f"--host {arguments.host}: whoever reaches this machine and knows the token may watch, "
             "and what is sent is not encrypted"
@@ -99,7 +100,7 @@ def _watch(arguments: argparse.Namespace) -> None:
     if arguments.browser and has_display():
         webbrowser.open(address)  # which waits for the server: its socket listens already
     with socket:
-        make_server(watch.app()).run(sockets=[socket])
+        make_server(watch.app(), compresses=is_open).run(sockets=[socket])
 
 
 def _choose(arguments: argparse.Namespace) -> "tuple[Choice, Gallery]":

@@ -80,17 +80,20 @@ class Agent:
         head = self.network.head
         with torch.inference_mode(), self._autocast():
             features = self.network.features(torch.from_numpy(observation[None]).to(self.device))
-            q_values = head.q_values(features)[0].cpu().numpy()
             match head:
                 case CategoricalHead():
-                    atoms = head.log_probabilities(features)[0].exp().cpu().numpy()
-                    return Outlook(q_values, probabilities=atoms)
+                    log_probabilities = head.log_probabilities(features)
+                    q_values = head.mean(log_probabilities)
+                    atoms = log_probabilities.exp()[0].cpu().numpy()
+                    return Outlook(q_values[0].cpu().numpy(), probabilities=atoms)
                 case QuantileHead():
-                    return Outlook(q_values, quantiles=head.quantiles(features)[0].cpu().numpy())
+                    quantiles = head.quantiles(features)
                 case ImplicitQuantileHead():
                     quantiles = head.quantiles(features, head.acting_fractions)
-                    return Outlook(q_values, quantiles=quantiles[0].cpu().numpy())
-        return Outlook(q_values)
+                case _:
+                    return Outlook(head.q_values(features)[0].cpu().numpy())
+            q_values = quantiles.mean(dim=-1)
+            return Outlook(q_values[0].cpu().numpy(), quantiles=quantiles[0].cpu().numpy())
 
     def act(
         self,

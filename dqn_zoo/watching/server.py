@@ -7,6 +7,7 @@ import secrets
 import socket
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class Watch:
         return _Guarded(app)
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _: Starlette):  # type: ignore[no-untyped-def]
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
         for player in list(self._players):
             player.close()

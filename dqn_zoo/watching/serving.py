@@ -11,9 +11,6 @@ from dqn_zoo.watching.messages import LARGEST_BYTES
 
 USUAL_PORT = 8600
 
-MOST_CONNECTIONS = 200
-"""At once; further ones are turned away."""
-
 
 def bind(host: str, port: int | None) -> socket.socket:
     """Return a socket that listens.
@@ -38,14 +35,20 @@ def bind(host: str, port: int | None) -> socket.socket:
     )
 
 
-def make_server(app: ASGIApp) -> uvicorn.Server:
-    """Return a server that logs nothing and takes neither long messages nor endless connections."""
+def make_server(app: ASGIApp, *, compresses: bool) -> uvicorn.Server:
+    """Return a server that logs nothing and takes no long messages.
+
+    Args:
+        app: what it serves.
+        compresses: whether pictures are sent compressed, to a hundredth: that pays in a network,
+            and costs as much time as the game on one machine.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
-        limit_concurrency=MOST_CONNECTIONS,
         ws_max_size=LARGEST_BYTES,
+        ws_per_message_deflate=compresses,
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

@@ -1,6 +1,8 @@
 """The server of dqn-watch: who gets in, what is refused, and what a slow page gets."""
 
+import contextlib
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,15 @@ def test_a_picture_holds_the_screens_and_what_the_network_gets(place):
             continue
 
 
+def test_pictures_are_compressed_where_they_go_through_a_network(tmp_path):
+    first = of_run(untrained_run(tmp_path))
+    with served(tmp_path, first, compresses=True) as place, Page(place.port) as page:
+        page.open(first.key)
+        assert page.picture()["height"] == 210
+        [extension] = page.socket.protocol.extensions
+        assert extension.name == "permessage-deflate"
+
+
 def test_a_page_that_does_not_draw_gets_the_newest_picture_when_it_does(place):
     with Page(place.port) as page:
         page.open(place.key)
@@ -201,6 +212,16 @@ def test_pages_are_bounded_and_what_leaves_makes_room_and_stops_computing(place,
     for player in [first, *players]:
         player.join(10)
         assert not player.is_alive()
+
+
+def test_hundreds_of_connections_that_ask_nothing_stop_nobody(place):
+    with Page(place.port) as page, contextlib.ExitStack() as idle:
+        page.open(place.key)
+        for _ in range(300):
+            idle.enter_context(socket.create_connection(("127.0.0.1", place.port)))
+        step = page.picture()["step"]
+        assert get(place.port, f"/?token={TOKEN}").status == 200
+        assert [page.picture() for _ in range(5)][-1]["step"] > step
 
 
 def test_keys_act_as_soon_as_a_person_has_the_joystick(place):
