@@ -21,7 +21,7 @@ from dqn_zoo.watching.server import Watch
 from dqn_zoo.watching.serving import bind, make_server
 
 TOKEN = "the-token"
-DEADLINE_S = 60.0
+DEADLINE_S = 30.0
 
 
 def untrained_run(folder: Path, algo: str = "dqn", seed: int = 1, **overrides: Any) -> Run:
@@ -92,8 +92,9 @@ class Page:
 
     def notice(self, key: str) -> dict[str, Any]:
         """Return the next notice that has a key; pictures before it are drawn."""
+        deadline = time.monotonic() + DEADLINE_S
         while True:
-            content = self.socket.recv(timeout=DEADLINE_S)
+            content = self.socket.recv(timeout=deadline - time.monotonic())
             if isinstance(content, str):
                 notice: dict[str, Any] = json.loads(content)
                 assert key in notice or "error" not in notice, notice
