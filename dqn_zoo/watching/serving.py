@@ -5,6 +5,7 @@ import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.watching.messages import LARGEST_BYTES
@@ -47,6 +48,7 @@ def make_server(app: ASGIApp, *, compresses: bool) -> uvicorn.Server:
         app,
         log_config=None,
         access_log=False,
+        ws=WebSocketsSansIOProtocol,
         ws_max_size=LARGEST_BYTES,
         ws_per_message_deflate=compresses,
         timeout_graceful_shutdown=1,

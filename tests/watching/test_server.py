@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -392,3 +393,18 @@ def test_a_mistake_is_one_line(place, flags, message, capsys):
     assert main(["--no-browser", "-f", str(place.folder), *flags]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "websockets"])
+def test_without_the_extra_it_says_what_to_install(missing, monkeypatch, capsys):
+    ours = [name for name in sys.modules if name.startswith("dqn_zoo.watching.serv")]
+    theirs = [name for name in sys.modules if name.startswith("uvicorn.protocols.websockets")]
+    for name in (*ours, *theirs):
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["--no-browser"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: dqn-watch needs {missing}")
+    assert "pip install '.[watch]'" in line
