@@ -36,7 +36,7 @@ test: install
 	$(BIN)/python -m pytest $(ARGS)
 
 extras: install
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune]'
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch]'
 	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune) and not slow' $(ARGS)
 
 cluster: install

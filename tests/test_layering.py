@@ -25,6 +25,7 @@ ROOMS = (
     "sharing",
     "exchange",
     "experiments",
+    "watching",
     "cli",
 )
 # These stand side by side: each could be left out without the next.

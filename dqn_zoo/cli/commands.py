@@ -20,6 +20,7 @@ COMMANDS = {
     "dqn-tune": "tune",
     "dqn-plot": "plot",
     "dqn-report": "report",
+    "dqn-watch": "watch",
     "dqn-import": "import_sb3",
     "dqn-export-sb3": "export_sb3",
     "dqn-completion": "completion",

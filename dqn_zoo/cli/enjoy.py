@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from dqn_zoo.cli.play_session import (
     make_session,
     play_games,
     print_warning,
+    refuse_beside,
 )
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import NoRunError
@@ -191,7 +191,9 @@ def _follow(arguments: argparse.Namespace, has_window: bool) -> int:
 
     Nothing is written: games of changing weights are no sample of any.
     """
-    _refuse(arguments, "--follow", _NOT_FOLLOWED, because="plays the newest weights of a run here")
+    refuse_beside(
+        arguments, "--follow", _NOT_FOLLOWED, because="plays the newest weights of a run here"
+    )
     run, config = find_asked_run(arguments)
 
     from dqn_zoo.play.following import Follower
@@ -254,7 +256,7 @@ def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
 
 
 def _pulled(arguments: argparse.Namespace) -> "Run":
-    _refuse(arguments, "--hub", {"env", "algo", "run", "exp_id", "pretrained"})
+    refuse_beside(arguments, "--hub", {"env", "algo", "run", "exp_id", "pretrained"})
     from dqn_zoo.sharing.pull import pull
 
     return pull(arguments.hub, log_folder=arguments.folder, command=sys.argv)
@@ -263,7 +265,7 @@ def _pulled(arguments: argparse.Namespace) -> "Run":
 def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
     """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
     if instead_of is None:
-        _refuse(arguments, "--pretrained", {"algo", "run", "exp_id"})
+        refuse_beside(arguments, "--pretrained", {"algo", "run", "exp_id"})
     elif arguments.env is None:
         raise instead_of
     from dqn_zoo.runs.elsewhere import foreign_agents, may_take_runs
@@ -300,16 +302,6 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
         f"{agent.score} in {agent.num_games} games, protocol {agent.rules}"
     )
     return unpack_pretrained(agent, log_folder=arguments.folder, command=sys.argv)
-
-
-def _refuse(
-    arguments: argparse.Namespace, flag: str, others: set[str], because: str = "names the agent"
-) -> None:
-    clash = sorted(others & arguments.given)
-    if clash:
-        several = {"weights": "--load-last and the like", "kind": "--weights"}
-        given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
-        raise UserError(f"{flag} {because}: leave out {given}")
 
 
 def _list_pretrained() -> int:
@@ -405,16 +397,15 @@ def _wants_window(arguments: argparse.Namespace) -> bool:
     Raises:
         UserError: a window is asked for and there is no display.
     """
-    has_display = sys.platform in ("darwin", "win32") or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    if arguments.render and not has_display:
+    from dqn_zoo.play.window import has_display
+
+    if arguments.render and not has_display():
         raise UserError(
             "--render needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: "
             "use --no-render, or --record for a film"
         )
     if arguments.render is None:
-        return has_display and arguments.record is None
+        return has_display() and arguments.record is None
     return bool(arguments.render)
 
 

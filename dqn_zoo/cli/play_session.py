@@ -173,6 +173,21 @@ def find_asked_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     return run, config
 
 
+def refuse_beside(
+    arguments: argparse.Namespace, flag: str, others: set[str], because: str = "names the agent"
+) -> None:
+    """Refuse flags that ask for something else than another flag does.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    clash = sorted(others & arguments.given)
+    if clash:
+        several = {"weights": "--load-last and the like", "kind": "--weights"}
+        given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
+        raise UserError(f"{flag} {because}: leave out {given}")
+
+
 def make_session(
     arguments: argparse.Namespace,
     run: "Run",

@@ -73,6 +73,7 @@ class Environments:
         settings: how they are played.
         action_meanings: names of the actions, in their order.
         num_actions: how many there are.
+        lives: int64 [num_envs], those left now.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Environments:
         )
         self._fire = self.action_meanings.index("FIRE") if self._fires else 0
         self._must_fire: Mask = np.zeros(num_envs, dtype=np.bool_)
-        self._lives: Counts = np.zeros(num_envs, dtype=np.int64)
+        self.lives: Counts = np.zeros(num_envs, dtype=np.int64)
         self._observation: Observations = np.zeros((num_envs, 0), dtype=np.uint8)
         self._executed: Actions = np.zeros(num_envs, dtype=np.int64)
 
@@ -216,8 +217,8 @@ class Environments:
     def _complete(self, step: BackendStep, seeds: Seeds) -> EnvStep:
         """Work out lives and FIRE, and start the next game where one ended."""
         ended = step.terminated | step.truncated
-        life_lost = (step.lives < self._lives) & ~ended
-        self._observation, self._lives = step.observation, step.lives
+        life_lost = (step.lives < self.lives) & ~ended
+        self._observation, self.lives = step.observation, step.lives
         self._must_fire = life_lost & self._fires
         if ended.any():
             self._start_games(ended, seeds)
@@ -233,7 +234,7 @@ class Environments:
         )
 
     def _start_games(self, rows: Mask, seeds: Seeds) -> None:
-        self._observation, self._lives = self._backend.reset(rows, seeds)
+        self._observation, self.lives = self._backend.reset(rows, seeds)
         self._must_fire[rows] = self._fires
 
     def _step_again(self, actions: Actions) -> None:
@@ -248,4 +249,4 @@ class Environments:
     def _digest(self) -> dict[str, list[int]]:
         """Return what a replay is checked by: lives, and a checksum of every stack."""
         stacks = [crc32(stack.tobytes()) for stack in self._observation]
-        return {"lives": self._lives.tolist(), "stack_crc32": stacks}
+        return {"lives": self.lives.tolist(), "stack_crc32": stacks}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
+from dqn_zoo.networks.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
 from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.networks.shapes import count_actions, network_of_shapes
 from dqn_zoo.play.weights import Kind, Which, find_weights, load_weights, weights_note
@@ -17,6 +19,20 @@ from dqn_zoo.runs.run import find_run
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
+
+
+class Outlook(NamedTuple):
+    """What an agent expects of one observation.
+
+    Attributes:
+        q_values: float32 [num_actions].
+        probabilities: float32 [num_actions, num_atoms], of the atoms of C51; None of others.
+        quantiles: float32 [num_actions, n], rising fractions of QR-DQN and IQN; None of others.
+    """
+
+    q_values: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
+    quantiles: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,29 @@ class Agent:
         with torch.inference_mode(), self._autocast():
             values = self.network.q_values(torch.from_numpy(batch).to(self.device)).cpu().numpy()
         return values[0] if observation.ndim == 3 else values
+
+    def outlook(self, observation: NDArray[np.uint8]) -> Outlook:
+        """Return the values of one observation, uint8 [stack, 84, 84], and what they are means of.
+
+        They are those of `q_values`, to the bit.
+        """
+        head = self.network.head
+        with torch.inference_mode(), self._autocast():
+            features = self.network.features(torch.from_numpy(observation[None]).to(self.device))
+            match head:
+                case CategoricalHead():
+                    log_probabilities = head.log_probabilities(features)
+                    q_values = head.mean(log_probabilities)
+                    atoms = log_probabilities.exp()[0].cpu().numpy()
+                    return Outlook(q_values[0].cpu().numpy(), probabilities=atoms)
+                case QuantileHead():
+                    quantiles = head.quantiles(features)
+                case ImplicitQuantileHead():
+                    quantiles = head.quantiles(features, head.acting_fractions)
+                case _:
+                    return Outlook(head.q_values(features)[0].cpu().numpy())
+            q_values = quantiles.mean(dim=-1)
+            return Outlook(q_values[0].cpu().numpy(), quantiles=quantiles[0].cpu().numpy())
 
     def act(
         self,

@@ -28,6 +28,7 @@ class Follower:
 
     Attributes:
         weights: that are played now.
+        agent: that plays them.
         switched: whether they are others than when `begin_game` was called.
 
     Raises:
@@ -47,7 +48,7 @@ class Follower:
                 time.sleep(POLL_S)
         find_weights(run, "last")  # says what is missing
         self.switched = False
-        self.weights, self._agent = self._load()
+        self.weights, self.agent = self._load()
 
     @property
     def is_training(self) -> bool:
@@ -61,7 +62,7 @@ class Follower:
     def q_values(self, observation: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the values of the newest weights; see `Agent.q_values`."""
         self.look()
-        return self._agent.q_values(observation)
+        return self.agent.q_values(observation)
 
     def wait_for_newer(self) -> bool:
         """Return True once there are newer weights, False if none will come."""
@@ -75,7 +76,7 @@ class Follower:
         """Take newer weights if there are any, and return whether there were."""
         if self._stamp_now() == self._stamp:
             return False
-        self.weights, self._agent = self._load()
+        self.weights, self.agent = self._load()
         self.switched = True
         return True
 

@@ -198,7 +198,7 @@ def play_session(
     with closing(watch(session, q_values, film)) as turns:
         for turn in turns:
             if film is not None:
-                _caption(film, turn)
+                caption(film, turn)
             steps_played += len(turn.games)
             for game in turn.finished:
                 on_game(game)
@@ -248,6 +248,17 @@ def watch(
         raise
 
 
+def caption(film: Film, turn: Turn) -> None:
+    """Write the frames of a step into a film, under the score; the film ends with the games."""
+    game = turn.games.get(0)
+    if game is None:
+        film.close()  # environment 0 has played its games
+    else:
+        film.caption(
+            f"game {game.index + 1}   score {game.score:,.0f}   step {game.length_steps:,}"
+        )
+
+
 def _what_it_has(run: Run) -> str:
     """Say how the weights that a run does have are played."""
     if run.best_model_file.exists():
@@ -259,16 +270,6 @@ def _what_it_has(run: Run) -> str:
         return f"--load-last-checkpoint plays that of step {checkpoint.step:,}"
     resume = shell.command("dqn-train", "--resume", run.path)
     return f"it has no weights at all, {resume} trains it on"
-
-
-def _caption(film: Film, turn: Turn) -> None:
-    game = turn.games.get(0)
-    if game is None:
-        film.close()  # environment 0 has played its games
-    else:
-        film.caption(
-            f"game {game.index + 1}   score {game.score:,.0f}   step {game.length_steps:,}"
-        )
 
 
 def _checkpoint_weights(run: Run, step: int, kind: Kind | None) -> Weights:

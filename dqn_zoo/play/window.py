@@ -1,4 +1,4 @@
-"""What SDL, which opens the window and plays the sound, is told before it looks for itself."""
+"""Whether there is a display, and what SDL, which opens the window, is told before it looks."""
 
 import os
 import sys
@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SOUND_CARDS = Path("/proc/asound")
+
+
+def has_display(environ: Mapping[str, str] = os.environ, *, platform: str = sys.platform) -> bool:
+    """Return whether there is a display to show a window on."""
+    return platform in ("darwin", "win32") or any(
+        environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
 
 
 def sdl_settings(

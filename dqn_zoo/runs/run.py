@@ -326,6 +326,15 @@ def find_run(
     return _checked(matches[0].path)
 
 
+def list_runs(log_folder: Path) -> list[Run]:
+    """Return the runs in a folder, the latest first, as `find_run` orders them.
+
+    A folder that a run is just starting in is left out.
+    """
+    found = [run for run in _runs(log_folder) if _is_complete(run)]
+    return sorted(found, key=_last_change, reverse=True)
+
+
 def check_log_folder(log_folder: Path) -> None:
     """Refuse a folder without any run, where a user has named it.
 

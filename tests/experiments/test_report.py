@@ -1,12 +1,12 @@
 """The page of a report: complete in itself, and read in a real browser."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from support.browser import opened_page, screenshots
 from support.run_makers import make_run
 
 from dqn_zoo.cli.report import main
@@ -149,26 +149,8 @@ def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, 
 
 @pytest.fixture
 def opened(page):
-    """The page in a real browser, and all that it logs and asks for."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    flags += " disable-component-update disable-sync"
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=chromium, args=[f"--{flag}" for flag in flags.split()]
-        )
-        tab = browser.new_page(viewport={"width": 1100, "height": 900})
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        tab.goto(page.as_uri())
+    with opened_page(page.as_uri()) as tab:
         yield tab
-        browser.close()
 
 
 @pytest.mark.browser
@@ -220,10 +202,4 @@ def test_curves_are_read_by_mouse_and_keyboard_and_toggled(opened):
 def test_the_page_fits_a_phone(opened):
     opened.set_viewport_size({"width": 390, "height": 800})
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
-    if os.environ.get("SCREENSHOTS"):
-        folder = Path(os.environ["SCREENSHOTS"])
-        opened.screenshot(path=folder / "report-phone.png", full_page=True)
-        opened.set_viewport_size({"width": 1200, "height": 900})
-        opened.screenshot(path=folder / "report.png", full_page=True)
-        opened.emulate_media(color_scheme="dark")
-        opened.screenshot(path=folder / "report-dark.png", full_page=True)
+    screenshots(opened, "report-phone")

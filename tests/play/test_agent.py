@@ -62,3 +62,19 @@ def test_weights_of_another_network_are_refused(of_weights, of_run, tmp_path):
     weights = file_bytes(network_of(of_weights))
     with pytest.raises(UserError, match="does not"):
         load_agent(make_run(tmp_path, of_run, weights).path)
+
+
+@pytest.mark.parametrize("loss", ["huber", "c51", "qrdqn", "iqn"])
+def test_an_outlook_has_the_distribution_that_the_values_are_the_means_of(loss, tmp_path):
+    config = Config(env="Pong", loss=loss, network="small")
+    agent = load_agent(make_run(tmp_path, config, file_bytes(network_of(config))).path)
+    outlook = agent.outlook(OBSERVATION[1])
+    np.testing.assert_array_equal(outlook.q_values, agent.q_values(OBSERVATION[1]))
+    means = outlook.q_values
+    if loss == "c51":
+        means = outlook.probabilities @ np.linspace(config.v_min, config.v_max, config.num_atoms)
+    elif loss != "huber":
+        means = outlook.quantiles.mean(axis=1)
+    np.testing.assert_allclose(means, outlook.q_values, rtol=1e-4, atol=1e-6)
+    assert (outlook.probabilities is not None) == (loss == "c51")
+    assert (outlook.quantiles is not None) == (loss in ("qrdqn", "iqn"))

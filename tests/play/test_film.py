@@ -1,7 +1,6 @@
 """Films: what a browser needs, the right speed and colours, and an encoder that fails."""
 
 import os
-import re
 import signal
 import stat
 import struct
@@ -13,6 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.films import pictures, probe
 
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.wrappers import import_cv2
@@ -25,23 +25,6 @@ RED, GREEN, BLUE = (200, 72, 72), (50, 132, 50), (45, 50, 184)  # of the console
 
 def frame_of(color: tuple[int, int, int], height: int = 210) -> NDArray[np.uint8]:
     return np.full((height, 160, 3), color, dtype=np.uint8)
-
-
-def probe(path: Path) -> str:
-    """What ffmpeg says about a file."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
-
-
-def pictures(path: Path) -> NDArray[np.uint8]:
-    """All pictures, RGB uint8 [frames, height, width, 3], exactly as a player decodes them."""
-    match = re.search(r"(\d{3,})x(\d{3,})", probe(path))
-    assert match is not None
-    width, height = int(match[1]), int(match[2])
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(path)]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    raw = subprocess.run(command, capture_output=True, check=True).stdout
-    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, height, width, 3)
 
 
 def boxes(path: Path) -> list[str]:

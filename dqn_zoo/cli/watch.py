@@ -1,0 +1,147 @@
+"""dqn-watch: a page on which an agent plays and shows what it sees and expects."""
+
+import argparse
+import secrets
+import sys
+import warnings
+import webbrowser
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.play_session import add_whom, find_asked_run, print_warning, refuse_beside
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs.run import NoRunError
+
+if TYPE_CHECKING:
+    from dqn_zoo.watching.agents import Choice, Gallery
+
+_EPILOG = """\
+The page is served on this machine alone, and its address holds a token without which nobody gets
+in. It reads runs and writes nothing into them. Ctrl-C ends it; docs/watch.md shows the page.
+"""
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run dqn-watch until it is ended, by Ctrl-C."""
+    _watch(_build_parser().parse_args(arguments))
+
+
+def _build_parser() -> Parser:
+    parser = Parser(
+        prog="dqn-watch",
+        description="Open a page on which an agent plays and shows what it sees and expects.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whom = parser.add_argument_group("which agent to begin with")
+    add_whom(whom)
+    whom.add_argument("--hub", metavar="USER/REPO", help="an agent of the Hub; USER/REPO@REVISION")
+    whom.add_argument(
+        "--agents",
+        nargs="+",
+        metavar="AGENT",
+        help="offer these and no others: runs, pretrained/GAME or hf://USER/REPO (default: the "
+        "runs of the folder, and the agents that come with dqn_zoo)",
+    )
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address to serve; with another than the default, such as 0.0.0.0, whoever can reach "
+        "this machine and knows the token may watch (default: 127.0.0.1, this machine alone)",
+    )
+    server.add_argument(
+        "--port",
+        type=whole_number(1, 65_535),
+        metavar="N",
+        help="port to serve (default: 8600, or a free one if that is taken)",
+    )
+    server.add_argument(
+        "--no-browser",
+        dest="browser",
+        action="store_false",
+        default=True,
+        help="only print the address (default: open it, where there is a display)",
+    )
+    return parser
+
+
+def _watch(arguments: argparse.Namespace) -> None:
+    warnings.showwarning = print_warning
+    try:
+        from dqn_zoo.watching.server import Watch
+        from dqn_zoo.watching.serving import bind, is_loopback, make_server
+    except ImportError as error:
+        raise UserError(
+            f"dqn-watch needs {error.name}: pip install '.[watch]' in a clone, or "
+            "pip install starlette uvicorn websockets"
+        ) from None
+    import torch
+
+    from dqn_zoo.play.window import has_display
+
+    torch.set_num_threads(1)  # each page has a thread of its own
+    first, gallery = _choose(arguments)
+    socket = bind(arguments.host, arguments.port)
+    token = secrets.token_urlsafe(24)
+    port = socket.getsockname()[1]
+    watch = Watch(gallery, first=first.key, token=token)
+    is_open = not is_loopback(arguments.host)
+    if is_open:
+        print_warning(
+            f"--host {arguments.host}: whoever reaches this machine and knows the token may watch, "
+            "and what is sent is not encrypted"
+        )
+    address = f"http://{_in_address(arguments.host)}:{port}/?token={token}"
+    print(f"{first.key} plays at {address}\nCtrl-C ends it", flush=True)
+    if arguments.browser and has_display():
+        webbrowser.open(address)  # which waits for the server: its socket listens already
+    with socket:
+        make_server(watch.app(), compresses=is_open).run(sockets=[socket])
+
+
+def _choose(arguments: argparse.Namespace) -> "tuple[Choice, Gallery]":
+    """Return the agent to begin with, and the list of all that a page may open."""
+    from dqn_zoo.watching.agents import Gallery, named_agent, of_hub
+
+    whom = {"env", "algo", "run", "exp_id"}
+    if arguments.agents is not None:
+        refuse_beside(arguments, "--agents", {*whom, "hub"})
+        named = [named_agent(name, arguments.folder) for name in arguments.agents]
+        return named[0], Gallery(None, named)
+    if arguments.hub is not None:
+        refuse_beside(arguments, "--hub", whom)
+        first = of_hub(arguments.hub)
+    else:
+        first = _run_or_packaged(arguments)
+    return first, Gallery(arguments.folder, [first])
+
+
+def _run_or_packaged(arguments: argparse.Namespace) -> "Choice":
+    """Return the run that is asked for; where none is named and there is none, what we bring."""
+    from dqn_zoo.settings.games import COURSE_GAME, parse_game
+    from dqn_zoo.sharing.pretrained import find_pretrained
+    from dqn_zoo.watching.agents import of_package, of_run
+
+    try:
+        return of_run(find_asked_run(arguments)[0])
+    except NoRunError:
+        game = parse_game(arguments.env or COURSE_GAME).game
+        is_named = {"run", "algo", "exp_id", "folder"} & arguments.given
+        if is_named or find_pretrained(game) is None:
+            raise
+        return of_package(game)
+
+
+def _in_address(host: str) -> str:
+    """Return a host as it stands in an address that opens on this machine."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    sys.exit(main())

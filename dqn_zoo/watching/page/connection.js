@@ -1,0 +1,53 @@
+// The connection to the server: notices are objects, pictures have a head and bytes.
+
+const words = {
+  4001: "16 pages are open, as many as dqn-watch serves: close one, and load this page again",
+  4008: "this page sent too much, and was closed: load it again",
+};
+
+const token = new URLSearchParams(location.search).get("token") ?? "";
+
+// An address here, with the token; without a path the links between the pages get theirs.
+export function link(path, more = {}) {
+  if (path !== undefined) return `${path || "."}?${new URLSearchParams({token, ...more})}`;
+  for (const each of document.querySelectorAll("a[data-page]")) each.href = link(each.dataset.page);
+}
+
+export async function ask(path, more = {}) {
+  const answer = await fetch(link(path, more));
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer.json();
+}
+
+export class Connection {
+  constructor({opened, notice, picture, closed}) {
+    const address = new URL(link("play"), location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    this.socket = new WebSocket(address);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.addEventListener("open", opened);
+    this.socket.addEventListener("message", event =>
+      typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(readPicture(event.data)));
+    this.socket.addEventListener("close", event =>
+      closed(words[event.code] ?? "dqn-watch has ended, or cannot be reached: start it again, and open its new address"));
+  }
+
+  tell(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+}
+
+const side = 84;
+
+export function readPicture(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let at = 4 + length;
+  const take = size => {
+    at += size;
+    return new Uint8Array(buffer, at - size, size);
+  };
+  const frames = Array.from({length: head.stack}, () => take(side * side));
+  const screens = Array.from({length: head.screens}, () => take(head.height * 160 * 3));
+  return {...head, frames, screens};
+}

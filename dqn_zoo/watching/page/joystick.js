@@ -1,0 +1,96 @@
+// Keys and touch as actions of the game: arrows and the button, in the emulator's names.
+
+const order = [["ArrowUp", "UP"], ["ArrowDown", "DOWN"], ["ArrowRight", "RIGHT"], ["ArrowLeft", "LEFT"], [" ", "FIRE"]];
+const words = Object.fromEntries(order);
+const signs = {ArrowUp: "\u25b2", ArrowDown: "\u25bc", ArrowRight: "\u25b6", ArrowLeft: "\u25c0", " ": "Fire"};
+const names = {ArrowUp: "up", ArrowDown: "down", ArrowRight: "right", ArrowLeft: "left", " ": "fire"};
+const opposite = {ArrowUp: "ArrowDown", ArrowDown: "ArrowUp", ArrowRight: "ArrowLeft", ArrowLeft: "ArrowRight"};
+
+export class Joystick {
+  // press(action, at) is called with the place of an action in the game's list, and the time, whenever it changes.
+  constructor(pad, press) {
+    this.pad = pad;
+    this.press = press;
+    this.isTaken = false;
+    this.held = [];  // keys, the latest last
+    document.addEventListener("keydown", event => this.key(event, true));
+    document.addEventListener("keyup", event => this.key(event, false));
+    addEventListener("blur", () => this.release());
+    pad.append(...order.map(([key]) => this.button(key)));
+  }
+
+  begin(actions) {
+    this.actions = actions;
+    this.release();
+    for (const button of this.pad.children)
+      button.hidden = !actions.some(each => each.includes(words[button.dataset.key]));
+  }
+
+  take(isTaken) {
+    this.release();
+    this.isTaken = isTaken;
+    this.pad.hidden = !isTaken;
+  }
+
+  release() {
+    if (!this.held.length) return;
+    this.held = [];
+    this.tell(performance.now());
+  }
+
+  // Some games that are played up and down call that right and left.
+  word(key) {
+    const word = words[key];
+    const knows = each => this.actions.some(action => action.includes(each));
+    if (word === "UP" && !knows("UP")) return "RIGHT";
+    if (word === "DOWN" && !knows("DOWN")) return "LEFT";
+    return word;
+  }
+
+  // The action that is held: as much of it as the game has.
+  action() {
+    const keys = this.held.filter(key => !this.held.slice(this.held.indexOf(key)).includes(opposite[key]));
+    const pressed = order.filter(([key]) => keys.includes(key)).map(([key]) => this.word(key));
+    const moves = pressed.filter(word => word !== "FIRE"), fires = pressed.includes("FIRE");
+    const latest = keys.filter(key => key !== " ").map(key => this.word(key)).at(-1);
+    const wanted = [
+      moves.join("") + (fires ? "FIRE" : ""), fires && latest ? `${latest}FIRE` : "", moves.join(""), latest ?? "",
+      fires ? "FIRE" : "", "NOOP",
+    ];
+    return Math.max(0, this.actions.indexOf(wanted.find(each => each && this.actions.includes(each))));
+  }
+
+  key(event, isDown) {
+    if (!this.isTaken || !(event.key in signs) || event.target.closest("input, select")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    if (!event.repeat) this.hold(event.key, isDown, event.timeStamp);
+  }
+
+  hold(key, isDown, at) {
+    const before = this.action();
+    this.held = this.held.filter(each => each !== key);
+    if (isDown) this.held.push(key);
+    if (this.action() !== before) this.tell(at);
+  }
+
+  tell(at) {
+    for (const button of this.pad.children) button.classList.toggle("held", this.held.includes(button.dataset.key));
+    this.press(this.action(), at);
+  }
+
+  button(key) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.key = key;
+    button.textContent = signs[key];
+    button.setAttribute("aria-label", names[key]);
+    button.addEventListener("pointerdown", event => {
+      event.preventDefault();
+      button.setPointerCapture(event.pointerId);
+      this.hold(key, true, event.timeStamp);
+    });
+    for (const end of ["pointerup", "pointercancel"]) button.addEventListener(end, event => this.hold(key, false, event.timeStamp));
+    return button;
+  }
+}

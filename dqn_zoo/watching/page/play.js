@@ -1,0 +1,271 @@
+import {Connection, ask, link} from "./connection.js";
+import {Joystick} from "./joystick.js";
+import {Frames, Screen} from "./screen.js";
+import {Story} from "./story.js";
+import {Values} from "./values.js";
+
+const by = id => document.getElementById(id);
+const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
+const speeds = [[0.25, "1/4"], [0.5, "1/2"], [1, "1"], [2, "2"], [4, "4"], [8, "8"], [16, "16"]];
+
+const values = new Values(by("actions"));
+const frames = new Frames(by("frames"));
+const story = new Story(by("line"), values.colour());
+const screen = new Screen(by("screen"), show, answer);
+const joystick = new Joystick(by("pad"), (action, at) => {
+  presses.push(at);
+  connection.tell({do: "press", action, press: presses.length - 1});
+});
+let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
+let now = null, looking = 0;  // the game that is shown, and how many steps ago
+const mostGames = 10;  // as many as the server can go back to
+let plays = true, opened = null, results = [];
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
+by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
+
+link();
+const connection = new Connection({
+  opened: begin,
+  notice: hear,
+  picture: receive,
+  closed: reason => {
+    say(reason);
+    setState("not connected");
+    for (const each of document.querySelectorAll("button, select, input")) each.disabled = true;
+  },
+});
+
+async function begin() {
+  try {
+    const {agents, first} = await ask("agents");
+    const asked = new URLSearchParams(location.search).get("agent");
+    const chosen = agents.some(each => each.key === asked) ? asked : first;
+    by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
+    open();
+  } catch (error) {
+    say(error.message);
+  }
+}
+
+function open() {
+  setState("loading ...");
+  connection.tell({do: "open", agent: by("agent").value, seed: seed()});
+}
+
+function seed() {
+  const asked = Math.trunc(Number(by("seed").value));
+  return asked >= 0 && asked < 2 ** 31 ? asked : 0;
+}
+
+function hear(notice) {
+  if (notice.error) {
+    say(notice.error);
+    setPlays(false);
+  }
+  if (notice.opened) {
+    opened = notice;
+    results = [];
+    say("");
+    values.begin(notice.actions, notice.atoms);
+    story.clear();
+    screen.waiting = [];
+    joystick.begin(notice.actions);
+    tellSpeed();
+    by("epsilon").value = notice.epsilon;
+    by("seed").value = notice.seed;
+    by("results").hidden = true;
+    rewound(0);
+    describe();
+    document.title = `${notice.game}, dqn-watch`;
+    setPlays(true);
+  }
+  if (notice.newer) {
+    opened = {...opened, weights: notice.newer, steps: notice.steps};
+    describe();
+  }
+  if (notice.branched) {
+    story.forgetAfter(...notice.branched);
+    const [game] = notice.branched;
+    results = results.filter(each => each.game < game);
+    listResults();
+    rewound(0);
+    setPlays(true);
+  }
+  if ("going_back" in notice) setState(`going back, ${Math.round(notice.going_back * 100)} %`);
+  if ("filming" in notice) by("filming").textContent = `filming, ${Math.round(notice.filming * 100)} %`;
+  if ("film" in notice) save(notice);
+}
+
+function describe() {
+  const {game, recipe, weights, steps, protocol} = opened;
+  const after = steps === null ? "" : ` after ${whole.format(steps)} steps of training`;
+  by("about").textContent = `${game}: ${recipe}, ${weights}${after}; rules of ${protocol}`;
+}
+
+function save({film, name}) {
+  by("filming").textContent = film ? `${name} is saved` : "";
+  if (!film) return;
+  const file = document.createElement("a");
+  file.href = link(`films/${film}`);
+  file.download = name;
+  file.click();
+}
+
+function receive(picture) {
+  screen.show(picture, joystick.isTaken || picture.is_past);
+}
+
+// Called when a picture comes to the canvas, and for those that were too late for it.
+function show(picture) {
+  connection.tell({do: "drawn"});
+  if (picture.is_past && !looking) return;  // what was asked for before the game went on
+  frames.show(picture.frames);
+  values.show(picture);
+  if (!picture.is_past) story.add(picture.trail);
+  by("score").textContent = whole.format(picture.score);
+  by("lives").textContent = picture.lives;
+  by("steps").textContent = whole.format(picture.step);
+  by("number").textContent = picture.game + 1;
+  by("frames-note").textContent =
+    `${picture.frames.length} frames of 84 x 84 pixels, a step apart, the newest last. A step is 4 frames of the game.`;
+  by("actions-note").textContent = picture.atoms || picture.quantiles
+    ? "The distribution of the return of each action; the stroke is its mean, by which the agent chooses."
+    : "The value of each action, by which the agent chooses.";
+  if ("press" in picture) newestAnswer = picture.press;
+  now = picture.game;
+  if (picture.result !== null && !picture.is_past) end(picture);
+}
+
+// How long it took from a key to the picture in which it counts.
+function answer() {
+  for (; numAnswered <= newestAnswer; numAnswered += 1) delays.push(performance.now() - presses[numAnswered]);
+  delays = delays.slice(-50);
+}
+
+function end({game, step, result}) {
+  results = [{game, step, result}, ...results].slice(0, mostGames);
+  listResults();
+}
+
+function listResults() {
+  by("results").hidden = !results.length;
+  by("results").tBodies[0].replaceChildren(...results.map(each => {
+    const row = document.createElement("tr"), button = document.createElement("button");
+    for (const text of [each.game + 1, whole.format(each.result), whole.format(each.step)]) row.insertCell().textContent = text;
+    button.type = "button";
+    button.textContent = "Save";
+    button.setAttribute("aria-label", `save a film of game ${each.game + 1}`);
+    button.addEventListener("click", () => film(each.game));
+    row.insertCell().append(button);
+    return row;
+  }));
+}
+
+function say(text) {
+  by("message").textContent = text;
+  by("message").hidden = !text;
+}
+
+function setState(text) {
+  by("state").textContent = text;
+}
+
+function setPlays(now) {
+  plays = now;
+  by("play").textContent = plays ? "Pause" : "Play";
+  setState(plays ? "" : "paused");
+}
+
+function tellSpeed() {
+  connection.tell({do: "speed", times: Number(by("speed").value)});
+}
+
+// The last minute: what is looked at stands still; "Play" goes on in the present.
+function rewound(back) {
+  looking = back;
+  by("rewind").min = -Math.max(0, story.length - 1);
+  by("rewind").value = -back;
+  by("rewind").setAttribute("aria-valuetext", back ? `${(back / 15).toFixed(1)} seconds ago` : "now");
+  by("branch").disabled = !back;
+  story.look(back);
+}
+
+function rewind() {
+  const back = -Number(by("rewind").value);
+  if (!opened) return;
+  if (plays) setPlays(false);
+  rewound(back);
+  connection.tell({do: "look", back});
+  setState(back ? `${(back / 15).toFixed(1)} s ago` : "paused");
+}
+
+function film(game, seconds = null) {
+  if (!opened || game === null) return;
+  by("filming").textContent = "filming ...";
+  connection.tell({do: "film", game, seconds});
+}
+
+function toggle() {
+  if (!opened) return;
+  setPlays(!plays);
+  rewound(0);
+  connection.tell({do: plays ? "play" : "pause"});
+}
+
+function oneStep() {
+  if (!opened) return;
+  rewound(0);
+  setPlays(false);
+  connection.tell({do: "step"});
+}
+
+// In the middle of a game, and back.
+function takeOver() {
+  if (!opened) return;
+  joystick.take(!joystick.isTaken);
+  connection.tell({do: "hand", to: joystick.isTaken ? "you" : "agent"});
+  by("hand").setAttribute("aria-pressed", String(joystick.isTaken));
+  by("hand").textContent = joystick.isTaken ? "Hand back" : "Take over";
+  if (joystick.isTaken && !plays && !looking) toggle();
+}
+
+by("play").addEventListener("click", toggle);
+by("hand").addEventListener("click", takeOver);
+by("rewind").addEventListener("input", rewind);
+by("branch").addEventListener("click", () => connection.tell({do: "branch"}));
+by("film-end").addEventListener("click", () => film(now, 30));
+by("film-game").addEventListener("click", () => film(now));
+by("step").addEventListener("click", oneStep);
+by("speed").addEventListener("change", tellSpeed);
+by("agent").addEventListener("change", open);
+by("seed").addEventListener("change", open);
+by("epsilon").addEventListener("change", () => {
+  const chance = Math.min(1, Math.max(0, Number(by("epsilon").value) || 0));
+  by("epsilon").value = chance;
+  connection.tell({do: "epsilon", chance});
+});
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select")) return;
+  if (event.key === "p" || event.key === "P") toggle();
+  else if (event.key === "n" || event.key === "N") oneStep();
+  else if (event.key === "j" || event.key === "J") takeOver();
+});
+
+// A page that nobody sees stands still.
+let wasPlaying = false;
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    wasPlaying = plays;
+    if (plays) toggle();
+  } else if (wasPlaying && !plays) toggle();
+});
+
+setInterval(() => {
+  if (!looking) rewound(0);
+  by("rate").textContent = opened && plays ? screen.rate : "-";
+  const sorted = [...delays].sort((first, second) => first - second);
+  by("delay").textContent = sorted.length ? `${Math.round(sorted[Math.floor(sorted.length / 2)])} ms` : "-";
+  by("delay-box").hidden = !joystick.isTaken;
+  story.draw();
+}, 100);

@@ -1,0 +1,154 @@
+// The runs of the log folder as they grow.
+
+import {ask, link} from "./connection.js";
+
+const by = id => document.getElementById(id);
+const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
+const tenths = new Intl.NumberFormat("en", {maximumFractionDigits: 1});
+const pollEveryMs = 3000, mostDrawn = 6;
+const panels = [
+  {title: "Score: last 100 training games", column: "return_mean"},
+  {title: "Score: evaluations", column: "mean", ofEvaluations: true},
+  {title: "Loss", column: "loss"},
+  {title: "Q-values of the minibatches", column: "q_mean"},
+  {title: "Steps a second", column: "steps_per_second"},
+  {title: "Memory, MB", column: "memory_mb"},
+];
+
+const curves = new Map();  // by run: what the server answered last
+let drawn = null, rows = [], plots = [];
+
+link();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+new ResizeObserver(() => plots.forEach(plot => plot.setSize(size(plot.root.parentElement)))).observe(by("curves"));
+poll();
+
+async function poll() {
+  try {
+    ({runs: rows} = await ask("runs"));
+    drawn ??= new Set(rows.filter(row => row.training).concat(rows).slice(0, 1).map(row => row.key));
+    list();
+    let hasChanged = false;
+    for (const run of drawn) hasChanged = await read(run) || hasChanged;
+    if (hasChanged) draw();
+    say("");
+  } catch (error) {
+    say(error instanceof TypeError ? "dqn-watch has ended, or cannot be reached: start it again, and open its new address" : error.message);
+  }
+  setTimeout(poll, pollEveryMs);
+}
+
+async function read(run) {
+  const before = curves.get(run);
+  const answer = await ask("curves", {run, since: before?.stamp ?? ""});
+  if (!answer.progress) return false;
+  curves.set(run, answer);
+  return true;
+}
+
+function say(text) {
+  by("message").textContent = text;
+  by("message").hidden = !text;
+}
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "-";
+  const minutes = Math.ceil(seconds / 60), hours = Math.floor(minutes / 60);
+  return hours ? `${hours} h ${minutes % 60} min` : `${minutes} min`;
+}
+
+const orDash = (value, format) => value === null || value === undefined ? "-" : format.format(value);
+
+// Rows are changed in place: what has the focus keeps it.
+function list() {
+  by("none").hidden = rows.length > 0;
+  by("runs").hidden = !rows.length;
+  const body = by("runs").tBodies[0];
+  const shown = new Map([...body.rows].map(row => [row.dataset.run, row]));
+  const wanted = rows.map(row => fill(shown.get(row.key) ?? build(row.key), row));
+  if (wanted.some((row, place) => row !== body.rows[place]) || wanted.length !== body.rows.length) body.replaceChildren(...wanted);
+}
+
+function build(run) {
+  const row = document.createElement("tr"), box = document.createElement("input"), play = document.createElement("a");
+  row.dataset.run = run;
+  box.type = "checkbox";
+  box.setAttribute("aria-label", `draw ${run}`);
+  box.addEventListener("change", () => toggle(run, box));
+  row.insertCell().append(box);
+  for (let cell = 0; cell < 7; cell += 1) row.insertCell();
+  row.insertCell().append(play);
+  return row;
+}
+
+function fill(row, data) {
+  const [draw, name, ...numbers] = row.cells, play = numbers.pop().firstChild;
+  draw.firstChild.checked = drawn.has(data.key);
+  const texts = data.error ? [data.error, "", "", "", "", ""] : [
+    `${orDash(data.steps, whole)} of ${whole.format(data.goal)}`, data.training ? duration(data.seconds_left) : data.steps >= data.goal ? "finished" : "stopped",
+    orDash(data.speed, whole), orDash(data.return, tenths), orDash(data.evaluation, tenths),
+    data.memory_mb ? `${whole.format(data.memory_mb)} MB` : "-",
+  ];
+  for (const [cell, text] of [[name, data.key], ...numbers.map((cell, place) => [cell, texts[place]])])
+    if (cell.textContent !== text) cell.textContent = text;
+  const agent = data.training ? `${data.key}, newest weights` : data.key;
+  play.textContent = data.training ? "newest weights" : "its agent";
+  play.setAttribute("aria-label", data.training ? `play the newest weights of ${data.key}` : `play the agent of ${data.key}`);
+  play.href = link("", {agent});
+  return row;
+}
+
+async function toggle(run, box) {
+  if (box.checked && drawn.size >= mostDrawn) {
+    box.checked = false;
+    say(`${mostDrawn} runs are drawn: leave one out first`);
+    return;
+  }
+  if (box.checked) drawn.add(run);
+  else drawn.delete(run);
+  try {
+    if (box.checked) await read(run);
+  } catch (error) {
+    say(error.message);
+  }
+  draw();
+}
+
+// --- Curves
+
+function size(place) {
+  return {width: Math.max(place.clientWidth, 200), height: 240};
+}
+
+function draw() {
+  const style = getComputedStyle(document.documentElement), colour = name => style.getPropertyValue(`--${name}`).trim();
+  const axis = {stroke: colour("soft"), grid: {stroke: colour("line"), width: 1}, ticks: {stroke: colour("line"), width: 1}};
+  const runs = [...drawn].filter(run => curves.has(run));
+  plots.forEach(plot => plot.destroy());
+  const figures = panels.map(panel => {
+    const figure = document.createElement("figure"), title = document.createElement("figcaption"), place = document.createElement("div");
+    title.textContent = panel.title;
+    figure.append(title, place);
+    return {figure, place, panel};
+  });
+  by("curves").replaceChildren(...figures.map(each => each.figure));
+  plots = figures.map(({place, panel}) => {
+    const tables = runs.map(run => {
+      const table = curves.get(run)[panel.ofEvaluations ? "evaluations" : "progress"];
+      return [table.steps, table[panel.column]];
+    });
+    const series = runs.map((run, place) => ({
+      label: run, stroke: colour(`c${place % mostDrawn}`), width: 2, spanGaps: true, points: {show: Boolean(panel.ofEvaluations), size: 6},
+    }));
+    return new uPlot({
+      ...size(place),
+      scales: {x: {time: false}},
+      axes: [
+        {...axis, values: (_, splits) => splits.map(each => new Intl.NumberFormat("en", {notation: "compact"}).format(each))},
+        {...axis, size: 56},
+      ],
+      series: [{label: "steps"}, ...series],
+      cursor: {sync: {key: "steps"}, drag: {x: true, y: false}},
+    }, tables.length ? uPlot.join(tables) : [[]], place);
+  });
+}

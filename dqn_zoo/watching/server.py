@@ -1,0 +1,256 @@
+"""The server of dqn-watch: who may ask, and what each open page gets."""
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.watching.agents import Gallery
+from dqn_zoo.watching.messages import Drawn, read_message
+from dqn_zoo.watching.outlet import Outlet
+from dqn_zoo.watching.player import Player
+from dqn_zoo.watching.runs import describe_run, read_curves
+
+MOST_PAGES = 16
+"""Open at once, each with a game."""
+
+MOST_MESSAGES_S = 400
+"""From one page in a second, drawn pictures included."""
+
+PAGE_FOLDER = Path(str(resources.files("dqn_zoo.watching").joinpath("page")))
+
+CLOSED_FULL, CLOSED_TOO_MANY = 4001, 4008
+"""Codes with which a page's connection is closed; the page has words for them."""
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class Watch:
+    """What the pages have in common: the list of agents, the token, and how many there are.
+
+    Args:
+        gallery: agents that may be opened.
+        first: key of the agent that a page begins with.
+        token: that the address holds.
+    """
+
+    def __init__(self, gallery: Gallery, *, first: str, token: str) -> None:
+        self._gallery = gallery
+        self._first = first
+        self._token = token
+        self._players: set[Player] = set()
+        self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-")
+
+    @property
+    def num_pages(self) -> int:
+        """Pages that are open."""
+        return len(self._players)
+
+    def app(self) -> ASGIApp:
+        """Return the application that a server runs."""
+        routes = [
+            Route("/", self._page),
+            Route("/train", self._train),
+            Route("/agents", self._agents),
+            Route("/runs", self._runs),
+            Route("/curves", self._curves),
+            Route("/films/{name}", self._film),
+            WebSocketRoute("/play", self._play),
+        ]
+        app = Starlette(routes=routes, lifespan=self._lifespan)
+        app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
+        return _Guarded(app)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        for player in list(self._players):
+            player.close()
+        self._films.cleanup()
+
+    def _knows(self, connection: HTTPConnection) -> bool:
+        said = connection.query_params.get("token", "")
+        return secrets.compare_digest(said.encode(), self._token.encode())
+
+    async def _page(self, request: Request) -> Response:
+        return self._html(request, "index.html")
+
+    async def _train(self, request: Request) -> Response:
+        return self._html(request, "train.html")
+
+    def _html(self, request: Request, name: str) -> Response:
+        if not self._knows(request):
+            return _refuse("open the address that dqn-watch printed, with the token in it")
+        return Response((PAGE_FOLDER / name).read_bytes(), media_type="text/html")
+
+    async def _agents(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        choices = await asyncio.to_thread(self._gallery.choices)
+        agents = [{"key": choice.key, "game": choice.game} for choice in choices]
+        return JSONResponse({"agents": agents, "first": self._first})
+
+    async def _runs(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+
+        def describe() -> list[dict[str, Any]]:
+            return [describe_run(key, run) for key, run in self._gallery.runs().items()]
+
+        return JSONResponse({"runs": await asyncio.to_thread(describe)})
+
+    async def _curves(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        runs = await asyncio.to_thread(self._gallery.runs)
+        run = runs.get(request.query_params.get("run", ""))
+        if run is None:
+            return PlainTextResponse("there is no such run\n", status_code=404)
+        since = request.query_params.get("since", "")
+        return JSONResponse(await asyncio.to_thread(read_curves, run, since))
+
+    async def _film(self, request: Request) -> Response:
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        name = request.path_params["name"]
+        for player in self._players:
+            if (file := player.has_film(name)) is not None:
+                return FileResponse(file, media_type="video/mp4")
+        return PlainTextResponse("there is no such film\n", status_code=404)
+
+    async def _play(self, websocket: WebSocket) -> None:
+        """Serve one page until it goes away."""
+        if not self._knows(websocket):
+            await websocket.close()
+            return
+        await websocket.accept()
+        if len(self._players) >= MOST_PAGES:
+            await websocket.close(CLOSED_FULL)
+            return
+        outlet = Outlet(asyncio.get_running_loop())
+        player = Player(
+            self._gallery,
+            notify=outlet.put_notice,
+            show=outlet.put_moment,
+            show_past=outlet.put_past,
+            film_folder=Path(self._films.name),
+        )
+        self._players.add(player)
+        player.start()
+        sending = asyncio.create_task(_send_all(websocket, outlet))
+        try:
+            await _receive_all(websocket, outlet, player)
+        finally:
+            player.close()
+            self._players.discard(player)
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                await sending
+
+
+async def _send_all(websocket: WebSocket, outlet: Outlet) -> None:
+    while True:
+        content = await outlet.take()
+        if isinstance(content, bytes):
+            await websocket.send_bytes(content)
+        else:
+            await websocket.send_text(content)
+
+
+async def _receive_all(websocket: WebSocket, outlet: Outlet, player: Player) -> None:
+    """Hand on what the page sends; end when it goes away, or sends too much."""
+    second, count = 0, 0
+    while True:
+        try:
+            text = await websocket.receive_text()
+        except (WebSocketDisconnect, KeyError):  # gone, or binary
+            return
+        now = int(time.monotonic())
+        second, count = now, (count + 1 if now == second else 1)
+        if count > MOST_MESSAGES_S:
+            await websocket.close(CLOSED_TOO_MANY)
+            return
+        try:
+            message = read_message(text)
+        except UserError as error:
+            outlet.put_notice({"error": str(error)})
+            continue
+        if isinstance(message, Drawn):
+            outlet.drawn()
+        else:
+            player.tell(message)
+
+
+class _Guarded:
+    """Refuses what another page in the same browser may send, and names what a page may load.
+
+    A page of a stranger can point a name of its own at this machine; then `Host` has that name. It
+    can also send from its own address; then `Origin` is another than `Host`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        is_foreign = origin is not None and urlsplit(origin).netloc != host
+        if is_foreign or not _is_here(host):
+            await _refuse("this address is not one of dqn-watch")(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a `Host` names this machine: by number, or by a name that only it has."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name in ("localhost", socket.gethostname().lower()):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(reason: str) -> Response:
+    return PlainTextResponse(f"{reason}\n", status_code=403)

@@ -1,0 +1,64 @@
+"""Serving an application on this machine until the program is ended."""
+
+import ipaddress
+import socket
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.watching.messages import LARGEST_BYTES
+
+USUAL_PORT = 8600
+
+
+def bind(host: str, port: int | None) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: name or number.
+        port: None: the usual one, or a free one if that is taken.
+
+    Raises:
+        UserError: the port is taken, or the host is none of this machine.
+    """
+    ports = [USUAL_PORT, 0] if port is None else [port]
+    for each in ports:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, each), family=family, backlog=128)
+        except OSError as error:
+            reason = error.strerror
+    raise UserError(
+        f"{host}, port {ports[-1]}, cannot be served ({reason}): name another with --port, or "
+        "leave --host out"
+    )
+
+
+def make_server(app: ASGIApp, *, compresses: bool) -> uvicorn.Server:
+    """Return a server that logs nothing and takes no long messages.
+
+    Args:
+        app: what it serves.
+        compresses: whether pictures are sent compressed, to a hundredth: that pays in a network,
+            and costs as much time as the game on one machine.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        ws=WebSocketsSansIOProtocol,
+        ws_max_size=LARGEST_BYTES,
+        ws_per_message_deflate=compresses,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only programs on this machine reach a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,47 @@
+"""A page in a real browser, and all that it logs and asks for."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+    "disable-component-update disable-sync"
+)
+
+
+@contextlib.contextmanager
+def opened_page(url: str, **options: Any) -> Iterator[Any]:
+    """Yield the tab of a page; `said` has what it logged, `asked` the addresses it asked for."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=[f"--{flag}" for flag in _FLAGS.split()]
+        )
+        tab = browser.new_page(viewport={"width": 1100, "height": 900}, **options)
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda message: tab.said.append(message.text))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(url)
+        yield tab
+        browser.close()
+
+
+def screenshots(tab: Any, name: str) -> None:
+    """Where the variable SCREENSHOTS names a folder, put pictures of a page there."""
+    if os.environ.get("SCREENSHOTS"):
+        folder = Path(os.environ["SCREENSHOTS"])
+        tab.screenshot(path=folder / f"{name}.png", full_page=True)
+        tab.emulate_media(color_scheme="dark")
+        tab.screenshot(path=folder / f"{name}-dark.png", full_page=True)
+        tab.emulate_media(color_scheme="light")

@@ -1,0 +1,417 @@
+"""The server of dqn-watch: who gets in, what is refused, and what a slow page gets."""
+
+import contextlib
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from support.run_makers import weights_of
+from support.watched import TOKEN, Page, get, served, untrained_run, wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from dqn_zoo.cli.watch import main
+from dqn_zoo.play.film import check_film
+from dqn_zoo.runs.manifest import end_invocation
+from dqn_zoo.runs.run import lock
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.system.files import replace_file
+from dqn_zoo.watching import server
+from dqn_zoo.watching.agents import of_run
+from dqn_zoo.watching.outlet import MOST_UNDRAWN
+from dqn_zoo.watching.runs import read_curves
+
+NASTY = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A served page with one run, and the packaged agents."""
+    folder = tmp_path_factory.mktemp("watch")
+    run = untrained_run(folder)
+    with served(folder, of_run(run)) as place:
+        place.run, place.key, place.folder = run, "dqn/Breakout_1", folder
+        yield place
+
+
+def test_only_who_knows_the_token_gets_in(place):
+    assert get(place.port, f"/?token={TOKEN}").status == 200
+    for path in (
+        "/",
+        "/?token=",
+        "/?token=the-tokem",
+        "/?token=%C3%A9",
+        "/agents",
+        "/agents?token=x",
+    ):
+        answer = get(place.port, path)
+        assert answer.status == 403
+        assert b"Breakout" not in answer.content
+    with pytest.raises(InvalidStatus, match="403"), Page(place.port, token="the-tokem"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "stranger.example:{port}"},
+        {"Host": "[::1"},
+        {"Host": "127.0.0.1:{port}", "Origin": "http://stranger.example"},
+        {"Host": "127.0.0.1:{port}", "Origin": "http://127.0.0.1:1"},
+        {"Host": "127.0.0.1:{port}", "Origin": "null"},
+    ],
+)
+def test_another_page_of_the_same_browser_is_refused_even_with_the_token(place, headers):
+    filled = {name: value.format(port=place.port) for name, value in headers.items()}
+    for path in (f"/?token={TOKEN}", f"/agents?token={TOKEN}", "/page/watch.css"):
+        assert get(place.port, path, **filled).status == 403
+    if "Origin" in headers:
+        asked = Page(place.port, origin=filled["Origin"])
+        with pytest.raises(InvalidStatus, match="403"), asked:
+            pass
+
+
+def test_this_machine_by_other_names_is_let_in(place):
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        name = f"{host}:{place.port}"
+        assert get(place.port, f"/?token={TOKEN}", Host=name, Origin=f"http://{name}").status == 200
+
+
+def test_a_page_may_load_what_is_served_here_and_nothing_else(place):
+    for path in (f"/?token={TOKEN}", "/page/play.js", f"/agents?token={TOKEN}"):
+        answer = get(place.port, path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+    for path in ("/page/../server.py", "/page/%2e%2e/server.py", "/page//etc/passwd", "/page/"):
+        assert get(place.port, path).status in (400, 404)
+
+
+def test_the_list_has_the_runs_and_what_comes_with_the_package(place):
+    listed = json.loads(get(place.port, f"/agents?token={TOKEN}").content)
+    keys = [agent["key"] for agent in listed["agents"]]
+    assert keys[0] == listed["first"] == place.key
+    assert "pretrained/Pong" in keys
+    assert len(keys) == len(set(keys))
+
+
+def test_only_what_is_listed_is_opened(place):
+    with Page(place.port) as page:
+        for agent in (str(place.run.path), "../dqn/Breakout_1", "", NASTY):
+            page.tell("open", agent=agent)
+            assert "is not on the list" in page.notice("error")["error"]
+        opened = page.open(place.key, seed=7)
+        assert opened["actions"] == ["NOOP", "FIRE", "RIGHT", "LEFT"]
+        assert (opened["game"], opened["steps"], opened["seed"]) == ("Breakout", 10, 7)
+        assert page.picture()["step"] >= 1
+
+
+def test_it_pauses_makes_one_step_and_goes_on(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("pause")
+        page.tell("step")
+        step = page.last_picture()["step"]
+        for number in (1, 2):
+            page.tell("step")
+            assert page.last_picture()["step"] == step + number
+        page.tell("play")
+        assert [page.picture()["step"] for _ in range(4)][-1] > step + 3
+
+
+def test_a_picture_holds_the_screens_and_what_the_network_gets(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.picture()
+        picture = page.picture()
+        assert picture["screens"] == 4
+        assert len(picture["pixels"]) == 4 * 84 * 84 + 4 * picture["height"] * 160 * 3
+        assert picture["ms"] == pytest.approx(1_000 * 4 / 60, abs=0.01)
+        assert len(picture["q"]) == 4
+        page.tell("speed", times=16)
+        while page.picture()["screens"] > 1:
+            continue
+
+
+def test_pictures_are_compressed_where_they_go_through_a_network(tmp_path):
+    first = of_run(untrained_run(tmp_path))
+    with served(tmp_path, first, compresses=True) as place, Page(place.port) as page:
+        page.open(first.key)
+        assert page.picture()["height"] == 210
+        [extension] = page.socket.protocol.extensions
+        assert extension.name == "permessage-deflate"
+
+
+def test_a_page_that_does_not_draw_gets_the_newest_picture_when_it_does(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("speed", times=16)
+        first = [page.picture(is_drawn=False) for _ in range(MOST_UNDRAWN)]
+        with pytest.raises(TimeoutError):
+            page.socket.recv(timeout=0.5)
+        page.tell("drawn")
+        newest = page.picture()
+        assert newest["step"] > first[-1]["step"] + 10 or newest["game"] > first[-1]["game"]
+        missed = [step for _, step, _, _ in newest["trail"]]
+        assert missed[0] == first[-1]["step"] + 1  # their values and rewards are told
+        assert len(missed) > 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '{"do": "fly"}', '{"do": "play", "more": 1}', '{"do": ["play"]}',
+        '{"do": "speed", "times": 1e9}', '{"do": "speed", "times": "1"}',
+        '{"do": "epsilon", "chance": NaN}', '{"do": "open", "agent": 1}',
+        '{"do": "open", "agent": "a", "seed": -1}', '{"do": "press", "action": 18, "press": 0}',
+    ],
+)  # fmt: skip
+def test_malformed_messages_are_answered_and_the_game_goes_on(place, text):
+    with Page(place.port) as page:
+        page.socket.send(text)
+        assert "not a message of this page" in page.notice("error")["error"]
+        page.open(place.key)
+        page.tell("press", action=17, press=0)
+        assert page.notice("error")["error"] == "this game has no action 17"
+
+
+@pytest.mark.parametrize("content", ["x" * 2_000, b"\0\1"])
+def test_what_is_too_long_or_binary_ends_that_page_alone(place, content):
+    with Page(place.port) as other, Page(place.port) as page:
+        other.open(place.key)
+        page.socket.send(content)
+        with pytest.raises(ConnectionClosed):
+            page.notice("opened")
+        assert other.picture()["step"] >= 1
+
+
+def test_too_many_messages_end_a_page(place, monkeypatch):
+    monkeypatch.setattr(server, "MOST_MESSAGES_S", 40)
+    with Page(place.port) as page:
+        with pytest.raises(ConnectionClosed) as closed:
+            flood(page)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
+
+
+def flood(page: Page) -> None:
+    for _ in range(500):
+        page.tell("drawn")
+    page.notice("never")
+
+
+def test_pages_are_bounded_and_what_leaves_makes_room_and_stops_computing(place, monkeypatch):
+    monkeypatch.setattr(server, "MOST_PAGES", 2)
+    wait_until(lambda: place.watch.num_pages == 0)
+    with Page(place.port) as one, Page(place.port) as two:
+        one.open(place.key)
+        [first, *_] = list(place.watch._players)
+        two.tell("pause")
+        with Page(place.port) as third, pytest.raises(ConnectionClosed) as closed:
+            third.notice("opened")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == server.CLOSED_FULL
+        players = list(place.watch._players)
+        one.socket.socket.close()  # it vanishes without a word
+        two.socket.socket.close()
+    wait_until(lambda: place.watch.num_pages == 0)
+    for player in [first, *players]:
+        player.join(10)
+        assert not player.is_alive()
+
+
+def test_hundreds_of_connections_that_ask_nothing_stop_nobody(place):
+    with Page(place.port) as page, contextlib.ExitStack() as idle:
+        page.open(place.key)
+        for _ in range(300):
+            idle.enter_context(socket.create_connection(("127.0.0.1", place.port)))
+        step = page.picture()["step"]
+        assert get(place.port, f"/?token={TOKEN}").status == 200
+        assert [page.picture() for _ in range(5)][-1]["step"] > step
+
+
+def test_keys_act_as_soon_as_a_person_has_the_joystick(place):
+    with Page(place.port) as page:
+        page.open(place.key)
+        page.tell("press", action=2, press=1)  # the agent still has it
+        assert not any(page.picture()["by_hand"] for _ in range(3))
+        page.tell("hand", to="you")
+        for press, action in enumerate((2, 0, 3, 0), start=2):  # let go at once: both count
+            page.tell("press", action=action, press=press)
+        pictures = [page.picture() for _ in range(8)]
+        mine = [picture for picture in pictures if picture["by_hand"]]
+        assert {2, 3} <= {picture["action"] for picture in mine}
+        assert mine[-1]["action"] == 0
+        assert max(picture.get("press", 0) for picture in mine) == 5
+        page.tell("hand", to="agent")
+        while page.picture()["by_hand"]:
+            continue
+
+
+def test_the_past_is_looked_at_and_played_on_from(place):
+    with Page(place.port) as page:
+        page.tell("look", back=3)  # there is none yet
+        page.open(place.key, seed=5)
+        seen = [page.picture() for _ in range(12)]
+        page.tell("step")  # which pauses
+        seen.append(page.last_picture())
+        page.tell("look", back=6)
+        past = page.picture()
+        assert past["is_past"]
+        assert past["step"] == seen[-1]["step"] - 6
+        assert past["screens"] == 1
+        same = next(each for each in seen if each["step"] == past["step"])
+        assert (past["q"], past["action"]) == (same["q"], same["action"])
+        assert past["pixels"] == same["pixels"][: 4 * 84 * 84] + same["pixels"][-210 * 160 * 3 :]
+        page.tell("look", back=900)
+        assert page.picture()["step"] == 1
+        page.tell("look", back=6)
+        page.picture()
+        page.tell("branch")
+        assert page.notice("branched")["branched"] == [0, past["step"]]
+        again = page.picture()
+        assert again["step"] == past["step"] + 1
+        after = next(each for each in seen if each["step"] == again["step"])
+        assert again["action"] == after["action"]  # the same past, and again the agent
+        assert again["pixels"][: 4 * 84 * 84] == after["pixels"][: 4 * 84 * 84]
+        page.tell("step")
+        now = page.last_picture()["step"]
+        page.tell("look", back=now - past["step"] + 1)  # what came after it is forgotten
+        assert page.picture()["step"] == past["step"] - 1
+
+
+def test_a_film_is_made_fetched_by_its_page_alone_and_gone_with_it(place, tmp_path):
+    with Page(place.port) as page:
+        page.open(place.key)
+        for _ in range(10):
+            page.picture()
+        page.tell("film", game=5)
+        assert "game 6 is not kept" in page.notice("error")["error"]
+        page.tell("film", game=0, seconds=1)
+        page.tell("film", game=0)
+        assert "a film is being made" in page.notice("error")["error"]
+        made = page.notice("film")
+        assert made["name"] == "Breakout-seed-0-game-1.mp4"
+        path = f"/films/{made['film']}"
+        assert get(place.port, path).status == 403
+        assert get(place.port, f"/films/other.mp4?token={TOKEN}").status == 404
+        answer = get(place.port, f"{path}?token={TOKEN}")
+        assert answer.headers["Content-Type"] == "video/mp4"
+        file = tmp_path / "film.mp4"
+        file.write_bytes(answer.content)
+        check_film(file)
+    wait_until(lambda: place.watch.num_pages == 0)
+    assert get(place.port, f"{path}?token={TOKEN}").status == 404
+    wait_until(lambda: not list(Path(place.watch._films.name).iterdir()))
+
+
+ROW = "{steps},{time},{score},0.5,1.25,0.1,100.0,512\n"
+HEADER = "steps,time_s,return_mean,loss,q_mean,epsilon,steps_per_second,memory_mb\n"
+
+
+def test_a_run_that_grows_is_shown_as_it_grows(tmp_path):
+    run = untrained_run(tmp_path)
+    end_invocation(untrained_run(tmp_path), "finished", step=1, seconds={}, updates="eager")
+    run.progress_file.write_text(HEADER + ROW.format(steps=100, time=2, score=""))
+    with served(tmp_path, of_run(run)) as place, lock(run):
+
+        def ask(path: str) -> dict:
+            return json.loads(get(place.port, f"{path}token={TOKEN}").content)
+
+        rows = {row["key"]: row for row in ask("/runs?")["runs"]}
+        assert rows["dqn/Breakout_1"]["training"]
+        assert not rows["dqn/Breakout_2"]["training"]
+        assert (rows["dqn/Breakout_1"]["steps"], rows["dqn/Breakout_1"]["return"]) == (100, None)
+        first = ask("/curves?run=dqn/Breakout_1&")
+        assert first["progress"]["return_mean"] == [None]
+        assert ask(f"/curves?run=dqn/Breakout_1&since={first['stamp']}&") == {
+            "stamp": first["stamp"]
+        }
+        with run.progress_file.open("a") as file:
+            file.write(ROW.format(steps=200, time=4, score=7.5))
+            file.write("300,6,")  # half a row
+        run.evaluations_file.write_text("steps,mean\n150,3.5\n")
+        with pytest.warns(UserWarning, match="damaged rows"):
+            grown = ask(f"/curves?run=dqn/Breakout_1&since={first['stamp']}&")
+        assert grown["progress"]["steps"] == [100, 200]
+        assert grown["progress"]["return_mean"] == [None, 7.5]
+        assert grown["evaluations"] == {"steps": [150], "mean": [3.5]}
+        [row] = [row for row in ask("/runs?")["runs"] if row["training"]]
+        assert (row["steps"], row["return"], row["evaluation"]) == (200, 7.5, 3.5)
+
+
+def test_long_curves_are_thinned_to_what_a_screen_shows(tmp_path):
+    run = untrained_run(tmp_path)
+    rows = [ROW.format(steps=step, time=step, score=step) for step in range(1, 2_501)]
+    run.progress_file.write_text(HEADER + "".join(rows))
+    progress = read_curves(run, "")["progress"]
+    assert progress["steps"][-1] == 2_500
+    assert len(progress["steps"]) == 834
+    assert progress["return_mean"] == progress["steps"]
+
+
+@pytest.mark.parametrize("path", ["/train", "/runs", "/curves?run=dqn/Breakout_1"])
+def test_runs_are_shown_to_who_knows_the_token_and_only_those_of_the_folder(place, path):
+    assert get(place.port, path).status == 403
+    for run in (str(place.run.path), "../dqn/Breakout_1", ""):
+        assert get(place.port, f"/curves?run={run}&token={TOKEN}").status == 404
+
+
+def test_the_newest_weights_of_a_run_play_and_newer_ones_as_they_come(tmp_path):
+    run = untrained_run(tmp_path)
+    with served(tmp_path, of_run(run)) as place, lock(run), Page(place.port) as page:
+        listed = json.loads(get(place.port, f"/agents?token={TOKEN}").content)["agents"]
+        key = "dqn/Breakout_1, newest weights"
+        assert key in [agent["key"] for agent in listed]
+        assert page.open(key)["steps"] == 10
+        before = page.picture()["q"]
+        replace_file(run.model_file, weights_of(9, 350_000, load_config(run.config_file)))
+        assert page.notice("newer") == {"newer": "newest weights", "steps": 350_000}
+        assert page.picture()["q"] != before
+        run.model_file.unlink()
+        page.tell("step")
+        assert page.last_picture()["step"] > 1  # and what was loaded plays on
+
+
+def test_a_run_that_cannot_be_loaded_is_said_and_another_plays(place):
+    broken = untrained_run(place.folder, seed=2)
+    broken.model_file.write_bytes(b"no weights")
+    with Page(place.port) as page:
+        page.tell("open", agent="dqn/Breakout_2")
+        assert "is damaged" in page.notice("error")["error"]
+        page.open("pretrained/Breakout")
+        assert len(page.picture()["quantiles"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run", "Nowhere_1"], "no run 'Nowhere_1' in"),
+        (["--agents", "pretrained/Tennis"], "no agent for Tennis comes with dqn_zoo"),
+        (["--agents", "Breakout_1", "--env", "Pong"], "--agents names the agent: leave out --env"),
+        (["--hub", "a/b", "--run", "x"], "--hub names the agent: leave out --run"),
+        (["--host", "203.0.113.1"], "cannot be served"),
+        (["--port", "0"], "--port: expected a whole number of at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(place, flags, message, capsys):
+    assert main(["--no-browser", "-f", str(place.folder), *flags]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn", "websockets"])
+def test_without_the_extra_it_says_what_to_install(missing, monkeypatch, capsys):
+    ours = [name for name in sys.modules if name.startswith("dqn_zoo.watching.serv")]
+    theirs = [name for name in sys.modules if name.startswith("uvicorn.protocols.websockets")]
+    for name in (*ours, *theirs):
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.split(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["--no-browser"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: dqn-watch needs {missing}")
+    assert "pip install '.[watch]'" in line
