@@ -190,7 +190,7 @@ def make_session(
     import torch
 
     from dqn_zoo.play.evaluation import ENVS_PER_CORE
-    from dqn_zoo.play.session import Session, WeightsChoice, choose_weights
+    from dqn_zoo.play.session import Session, WeightsChoice, choose_weights, with_rules
     from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
 
     asked, cores, device = arguments.num_threads, usable_cores(), choose_device(arguments.device)
@@ -202,7 +202,7 @@ def make_session(
     return Session(
         run=run,
         weights=weights or choose_weights(run, choice),
-        config=_as_played(config, arguments),
+        config=with_rules(config, protocol=arguments.protocol, epsilon=arguments.epsilon),
         seed=arguments.seed,
         num_games=num_games,
         max_steps=max_steps,
@@ -256,16 +256,6 @@ def _fraction(text: str) -> float:
     if not 0.0 <= value <= 1.0:
         raise UserError(f"expected a number from 0 to 1, got {text!r}")
     return value
-
-
-def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
-    """Return the settings of the run under the protocol and the epsilon of the command line."""
-    changes: dict[str, object] = {}
-    if arguments.protocol is not None:
-        changes |= {"protocol": arguments.protocol, "backend": "auto"}  # not every one serves it
-    if arguments.epsilon is not None:
-        changes["eval_epsilon"] = arguments.epsilon
-    return config.model_copy(update=changes)
 
 
 def _progress_bar(session: "Session", *, is_shown: bool) -> "Progress":
