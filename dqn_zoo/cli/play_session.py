@@ -287,13 +287,11 @@ def _fraction(text: str) -> float:
 
 def _as_played(config: "Config", arguments: argparse.Namespace) -> "Config":
     """Return the settings of the run under the protocol and the epsilon of the command line."""
-    changes: dict[str, object] = {}
-    if arguments.protocol is not None:
-        changes |= {"protocol": arguments.protocol, "backend": "auto"}  # not every one serves it
-    if arguments.epsilon is not None:
-        changes["eval_epsilon"] = arguments.epsilon
+    from dqn_zoo.play.session import with_rules
+
+    played = with_rules(config, protocol=arguments.protocol, epsilon=arguments.epsilon)
     given = dict(vars(arguments).get("env_kwargs", ()))  # not every command has it
-    return _with_env_kwargs(config.model_copy(update=changes), given)
+    return _with_env_kwargs(played, given)
 
 
 def _with_env_kwargs(config: "Config", given: dict[str, object]) -> "Config":

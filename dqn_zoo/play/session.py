@@ -149,6 +149,18 @@ def weights_of_file(run: Run, file: Path) -> Weights:
     return read_weights(file, names.get(file, f"checkpoint {file.parent.name}"))
 
 
+def with_rules(
+    config: Config, *, protocol: str | None = None, epsilon: float | None = None
+) -> Config:
+    """Return the settings of a run under another protocol or epsilon; None: its own."""
+    changes: dict[str, object] = {}
+    if protocol is not None:
+        changes |= {"protocol": protocol, "backend": "auto"}  # not every one serves it
+    if epsilon is not None:
+        changes["eval_epsilon"] = epsilon
+    return config.model_copy(update=changes)
+
+
 def read_weights(file: Path, name: str) -> Weights:
     """Return the weights in a file, under any name; of a run that averages, it says the kind.
 

@@ -199,10 +199,11 @@ class WatchedGame:
 
     Args:
         agent: that plays.
+        config: of its run, with the rules that it plays by here.
         seed: of its games.
 
     Attributes:
-        config: the settings of its run.
+        config: as it was given.
         epsilon: chance of a random action.
         records: of the games so far, the latest last.
 
@@ -210,19 +211,19 @@ class WatchedGame:
         UserError: the agent does not fit the game.
     """
 
-    def __init__(self, agent: Agent, *, seed: int) -> None:
+    def __init__(self, agent: Agent, config: Config, *, seed: int) -> None:
         self._agent = agent
-        self.config = agent.config
+        self.config = config
         self.seed = seed
-        self.epsilon = EnvSettings.from_config(agent.config).protocol.eval_epsilon
+        self.epsilon = EnvSettings.from_config(config).protocol.eval_epsilon
         self._screens: list[Screen] = []
-        self._games = SeededGames(agent.config, seed=seed, first=0, on_screen=self._screens.append)
+        self._games = SeededGames(config, seed=seed, first=0, on_screen=self._screens.append)
         self.records = [self._games.record]
         self.action_meanings = self._games.action_meanings
         if len(self.action_meanings) != agent.num_actions:
             self.close()
             raise UserError(
-                f"{agent.config.env} has {len(self.action_meanings)} actions and this agent "
+                f"{config.env} has {len(self.action_meanings)} actions and this agent "
                 f"decides among {agent.num_actions}: choose one that was trained on this game"
             )
 
@@ -275,7 +276,7 @@ class WatchedGame:
             UserError: the game is too long ago, or the emulator did not come to the same place.
         """
         actions = bytes(self.record(place.game).actions[: place.step])
-        games = SeededGames(self._agent.config, seed=self.seed, first=place.game, on_screen=None)
+        games = SeededGames(self.config, seed=self.seed, first=place.game, on_screen=None)
         if not games.play_again(actions, proceed):
             games.close()
             return False

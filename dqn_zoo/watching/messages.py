@@ -41,6 +41,7 @@ class Open(_Message):
     do: Literal["open"]
     agent: Annotated[str, Field(max_length=300)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    protocol: Literal["zoo", "machado", "sb3"] | None = None  # the run's
 
 
 class Go(_Message):

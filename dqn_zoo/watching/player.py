@@ -11,6 +11,7 @@ from typing import Any
 
 from dqn_zoo.envs.backend import NOOP
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.session import with_rules
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
 from dqn_zoo.watching.agents import Gallery, Opened
 from dqn_zoo.watching.filming import Filming
@@ -137,11 +138,11 @@ class Player(threading.Thread):
 
     def _open(self, message: Open) -> None:
         opened = self._gallery.open(message.agent)
-        game = WatchedGame(opened.agent, seed=message.seed)
+        config = with_rules(opened.agent.config, protocol=message.protocol)
+        game = WatchedGame(opened.agent, config, seed=message.seed)
         if self._game is not None:
             self._game.close()
         self._game, self._past, self._newer = game, Past(), opened.newer
-        config = opened.agent.config
         self._held = self._pressed = NOOP
         self._plays = True
         self._due = time.monotonic()

@@ -19,12 +19,13 @@ from dqn_zoo.watching.game import WatchedGame, film_game
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory) -> Agent:
-    return load_agent(untrained_run(tmp_path_factory.mktemp("watch")).path)
+    run = untrained_run(tmp_path_factory.mktemp("watch"), max_frames=400)  # 100 steps
+    return load_agent(run.path)
 
 
 @pytest.fixture
 def game(agent):
-    game = WatchedGame(agent, seed=3)
+    game = WatchedGame(agent, agent.config, seed=3)
     yield game
     game.close()
 
@@ -93,14 +94,16 @@ def played(game: WatchedGame, num_steps: int) -> list[tuple]:
 
 @pytest.mark.parametrize("rules", ["zoo", "machado", "sb3"])
 def test_a_game_that_goes_back_goes_on_as_it_did(rules, tmp_path):
-    run = untrained_run(tmp_path, protocol=rules, eval_epsilon=0.5)
-    game = WatchedGame(load_agent(run.path), seed=1)
+    run = untrained_run(tmp_path, protocol=rules, eval_epsilon=0.5, max_frames=400)
+    agent = load_agent(run.path)
+    game = WatchedGame(agent, agent.config, seed=1)
     played(game, 60)
     moment = game.step(None)
-    future = played(game, 150)  # beyond the end of the game
+    future = played(game, 70)  # beyond the end of the game
     assert game.go_back(moment.place, go_on)
     assert [record.index for record in game.records] == [moment.place.game]
-    assert played(game, 150) == future
+    assert future[-1][0] == 1
+    assert played(game, 70) == future
     assert game.step(None).screens[-1].any()
     game.close()
 

@@ -108,6 +108,16 @@ def test_only_what_is_listed_is_opened(place):
         assert page.picture()["step"] >= 1
 
 
+def test_it_plays_by_the_runs_rules_or_by_those_that_are_chosen(place):
+    with Page(place.port) as page:
+        assert page.open(place.key)["protocol"] == "zoo"
+        page.tell("open", agent=place.key, protocol="machado")
+        opened = page.notice("opened")
+        assert (opened["protocol"], opened["epsilon"]) == ("machado", 0.001)
+        page.tell("open", agent=place.key, protocol="none")
+        assert "not a message of this page" in page.notice("error")["error"]
+
+
 def test_it_pauses_makes_one_step_and_goes_on(place):
     with Page(place.port) as page:
         page.open(place.key)

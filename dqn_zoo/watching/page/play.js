@@ -50,7 +50,7 @@ async function begin() {
 
 function open() {
   setState("loading ...");
-  connection.tell({do: "open", agent: by("agent").value, seed: seed()});
+  connection.tell({do: "open", agent: by("agent").value, seed: seed(), protocol: by("protocol").value || null});
 }
 
 function seed() {
@@ -240,6 +240,7 @@ by("step").addEventListener("click", oneStep);
 by("speed").addEventListener("change", tellSpeed);
 by("agent").addEventListener("change", open);
 by("seed").addEventListener("change", open);
+by("protocol").addEventListener("change", open);
 by("epsilon").addEventListener("change", () => {
   const chance = Math.min(1, Math.max(0, Number(by("epsilon").value) || 0));
   by("epsilon").value = chance;
