@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,9 +267,10 @@ def test_files_that_are_no_zip_or_were_cut_off_are_refused(
         refused(whole[:length], "not a zip, or was cut off")
     refused(whole[len(whole) // 2 :], "damaged")
     refused(zipped(good | {"policy.pth": good["policy.pth"][:-1000]}), "cut off")
-    for path in (tmp_path / "none.zip", tmp_path):
-        assert import_command([str(path)]) == 2
-        assert "does not exist, or is no file" in capsys.readouterr().err
+    assert import_command([str(tmp_path / "none.zip")]) == 2
+    assert "does not exist, or is no file" in capsys.readouterr().err
+    assert import_command([str(tmp_path)]) == 2
+    assert "should hold the zips of one training, found none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["policy.pth", "data"])
@@ -568,7 +569,7 @@ def test_an_imported_agent_is_a_run_like_any_other(
     assert manifest["origin"] | origin == manifest["origin"]
     assert manifest["origin"]["file"] == f"{ENV_ID}.zip"
     assert len(manifest["origin"]["sha256"]) == 64
-    assert manifest["protocol"] == asdict(PROTOCOLS["sb3"])
+    assert manifest["protocol"] == PROTOCOLS["sb3"].as_json()
     note = weights_note(run.model_file)
     assert len(note.pop("sha256")) == 64
     assert note == {"env": "SpaceInvaders", "algo": "dqn", "protocol": "sb3", "steps": 777}

@@ -72,6 +72,10 @@ def calls_of_one_system(tree: ast.AST) -> Iterator[str]:
                     yield called
 
 
+NO_FILES = ("Sweep.", "archive.", "os.", "webbrowser.", "choice.", "self._gallery.")
+"""Whose `open` opens no text."""
+
+
 def texts_without_encoding(tree: ast.AST) -> Iterator[str]:
     """Yield the calls whose text Windows would read and write in an encoding of its own."""
     for node in ast.walk(tree):
@@ -81,7 +85,7 @@ def texts_without_encoding(tree: ast.AST) -> Iterator[str]:
             case ast.Call(func=ast.Name(id="open") | ast.Attribute(attr="open"), keywords=keywords):
                 words = [each.value for each in node.args if isinstance(each, ast.Constant)]
                 is_text = not words or any(re.fullmatch(r"[rwa]\+?t?", str(each)) for each in words)
-                is_text &= not ast.unparse(node.func).startswith(("Sweep", "archive", "os."))
+                is_text &= not ast.unparse(node.func).startswith(NO_FILES)
             case _:
                 continue
         if is_text and "encoding" not in {each.arg for each in keywords}:
