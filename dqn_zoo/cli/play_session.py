@@ -268,7 +268,8 @@ def _run_number(text: str) -> int:
     number = parse_whole_number(text)
     if number == -1:
         raise UserError(
-            "-1 means an agent in no folder of its own, and every run has one: --run RUN names it"
+            "-1 is RL-Zoo's word for an agent outside the numbered folders; here --run RUN names "
+            "any folder"
         )
     if number < 0:
         raise UserError(f"expected a whole number of at least 0, got {text}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.checks import check, warnings
 from dqn_zoo.settings.expectations import EXPECTATIONS, Expectation
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipe_files import packaged_folder
 from dqn_zoo.settings.recipes import Resolved
 from dqn_zoo.system.stopwatch import Stopwatch
@@ -99,7 +100,8 @@ def _expectation(resolved: Resolved) -> Expectation | None:
     """Return what is known of the recipe and the game; of somebody's own recipe nothing is."""
     path, config = resolved.recipe_path, resolved.config
     packaged = path is not None and path.resolve().parent == packaged_folder().resolve()
-    if not packaged or config.protocol != "zoo":
+    usual = config.protocol == "zoo" and protocol_from_config(config).is_usual_game
+    if not packaged or not usual:
         return None
     return EXPECTATIONS.get((config.algo, config.env))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 The page is served on this machine alone, and its address holds a token without which nobody gets
-in. It reads runs and writes nothing into them. Ctrl-C ends it; docs/watch.md shows the page.
+in. It trains nothing. Ctrl-C ends it; docs/watch.md shows the page.
 """
 
 
@@ -88,7 +88,7 @@ def _watch(arguments: argparse.Namespace) -> None:
     socket = bind(arguments.host, arguments.port)
     token = secrets.token_urlsafe(24)
     port = socket.getsockname()[1]
-    watch = Watch(gallery, first=first.key, token=token)
+    watch = Watch(gallery, first=first.key, token=token, host=arguments.host)
     is_open = not is_loopback(arguments.host)
     if is_open:
         print_warning(
@@ -138,8 +138,7 @@ def _run_or_packaged(arguments: argparse.Namespace) -> "Choice":
 
 def _in_address(host: str) -> str:
     """Return a host as it stands in an address that opens on this machine."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 
 

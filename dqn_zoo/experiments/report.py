@@ -33,6 +33,7 @@ from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import random_score
+from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.documents import DocumentError
 
@@ -166,7 +167,7 @@ def _result(run: Run, config: Config) -> dict[str, Any]:
         "game": config.env,
         "algo": config.algo,
         "seed": config.seed,
-        "protocol": config.protocol,
+        "protocol": rules_in_words(protocol_from_config(config)),
         "steps": _number(last.get("steps")),
         "minutes": None if seconds is None else seconds / 60,
         "training": _number(last.get("return_mean")),

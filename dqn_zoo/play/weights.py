@@ -73,10 +73,7 @@ def find_weights(run: Run, which: Which | int, kind: Kind | None = None) -> Path
         return played
     is_averaged = weights_note(played).get("weights") == AVERAGED
     if kind == AVERAGED and not is_averaged:
-        raise UserError(
-            f"{played} holds no averaged weights (averaged_weights was 0 in its training): leave "
-            "averaged out"
-        )
+        raise UserError(f"{played} holds no averaged weights: leave averaged out")
     if kind == AVERAGED or not is_averaged:
         return played
     online = (played.parent if isinstance(which, int) else run.path) / run.online_model_file.name

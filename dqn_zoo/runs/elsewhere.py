@@ -1,6 +1,7 @@
 """What lies in a folder where a run was looked for: so that a slip is told from an empty place."""
 
 import difflib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,11 +43,11 @@ def takes_foreign(path: Path) -> str | None:
     Args:
         path: a zip, or the folder of a training of RL-Zoo.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         is_ours = (path / "manifest.json").exists() or is_log_folder(path)
         is_foreign = not is_ours and any(foreign_agents(path, None))
     else:
-        is_foreign = path.suffix == ".zip" and path.is_file()
+        is_foreign = path.suffix == ".zip" and os.path.isfile(path)
     return shell.command("dqn-import", path) if is_foreign else None
 
 

@@ -49,7 +49,7 @@ class Protocol:
         return self.mode is None and self.difficulty is None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the rules; a mode and a difficulty only where they were chosen, as since ever."""
+        """Return the rules; a mode and a difficulty only where they were chosen, as before."""
         rules = asdict(self)
         unset = [key for key in ("mode", "difficulty") if rules[key] is None]
         return {key: value for key, value in rules.items() if key not in unset}

@@ -101,7 +101,7 @@ def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
     """
     takes_it = takes_foreign(Path(repo))
     if takes_it is not None:
-        raise UserError(f"{repo} is here, and no repository of the Hub: {takes_it} takes it")
+        raise UserError(f"{repo} is a local path, not a repository of the Hub: {takes_it} takes it")
     name = hub.parse_repo(repo)
     try:
         remote = hub.look_up(*name)

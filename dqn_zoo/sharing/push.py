@@ -142,7 +142,8 @@ def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator
 
 
 def _scored_siblings(run: Run, config: Config) -> Iterator[tuple[float, str, Run]]:
-    """Yield what is known of other runs of the game, recipe and protocol that trained here."""
+    """Yield what is known of other runs of the game, recipe and rules that trained here."""
+    rules = protocol_from_config(config)
     for path in run.path.absolute().parent.glob(f"{config.env}_*"):
         other = Run(run.path.parent / path.name)
         if other.name == run.name:
@@ -150,7 +151,7 @@ def _scored_siblings(run: Run, config: Config) -> Iterator[tuple[float, str, Run
         try:
             if "origin" in read_manifest(other):
                 continue
-            if load_config(other.config_file).protocol != config.protocol:
+            if protocol_from_config(load_config(other.config_file)) != rules:
                 continue
             if other.results_file.exists():
                 sample = read_measured(other.results_file)

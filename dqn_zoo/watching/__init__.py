@@ -1,4 +1,4 @@
 """The page of dqn-watch: a local server, and behind each open page a game in a thread of its own.
 
-It plays with what `play` and `envs` offer, reads runs, and writes nothing into them.
+It plays with what `play` and `envs` offer, reads runs.
 """

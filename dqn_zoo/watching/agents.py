@@ -76,7 +76,10 @@ class Gallery:
             for run in self.runs().values():
                 found += [of_newest(run), of_run(run)] if _is_training(run) else [of_run(run)]
             found += [of_package(agent.game) for agent in list_pretrained()]
-        return list({choice.key: choice for choice in reversed(found)}.values())[::-1]
+        choices: dict[str, Choice] = {}
+        for choice in found:
+            choices.setdefault(choice.key, choice)
+        return list(choices.values())
 
     def runs(self) -> dict[str, Run]:
         """Return the runs of the folder by their keys, the latest first."""

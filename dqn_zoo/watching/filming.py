@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,11 @@ class Filming(threading.Thread):
     def end(self) -> None:
         """Give the film up, or remove it where it is made already."""
         self._ending.set()
-        self.file.unlink(missing_ok=True)
+        self._remove()
 
     def run(self) -> None:
         """Make the film."""
-        notice: dict[str, Any]
+        notice: dict[str, Any] = {"film": None, "error": "the film has failed"}
         try:
             is_made = film_game(
                 self.file,
@@ -73,10 +74,15 @@ class Filming(threading.Thread):
             notice = {"film": self.file.name, "name": name} if is_made else {"film": None}
         except (UserError, OSError) as error:
             notice = {"film": None, "error": f"there is no film: {error}"}
-        self.is_done = True
-        if self._ending.is_set():
+        finally:  # whatever went wrong, the next film can be made
+            self.is_done = True
+            if self._ending.is_set():
+                self._remove()
+            self._notify(notice)
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # somebody fetches it at this moment, on Windows
             self.file.unlink(missing_ok=True)
-        self._notify(notice)
 
     def _proceed(self, done: int, in_all: int) -> bool:
         now = time.monotonic()

@@ -24,7 +24,6 @@ from dqn_zoo.play.session import caption
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.seeding import generator_state, restore_generator
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 
 Screen = NDArray[np.uint8]
 OnScreen = Callable[[Screen], None]
@@ -126,12 +125,14 @@ class SeededGames:
         observation: uint8 [1, stack, 84, 84], to act on.
         running: the game under way.
         record: of that game.
+        num_opening: pictures that the last step gave of the next game's opening.
     """
 
     def __init__(
         self, config: Config, *, seed: int, first: int, on_screen: OnScreen | None
     ) -> None:
         self.on_screen = on_screen
+        self.num_opening = self._num_shown = self._num_of_game = 0
         self._seed = seed
         self._environments = make_envs(
             config.env,
@@ -140,7 +141,7 @@ class SeededGames:
                 backend="gymnasium",
                 on_frame=self._show,
             ),
-            reseed=ReseedPlan(lambda _, count: self._seed_of(first + count), every_steps=0),
+            reseed=ReseedPlan(lambda _, count: self._begins(first + count), every_steps=0),
         )
         self.action_meanings = self._environments.action_meanings
         self.observation = self._environments.reset()
@@ -157,6 +158,7 @@ class SeededGames:
         Returns:
             What the emulator answered, and the game if it ended.
         """
+        self._num_shown = 0
         step = self._environments.step(np.array([action]))
         self.observation = step.observation
         self.record.actions.append(int(step.action[0]))
@@ -164,7 +166,9 @@ class SeededGames:
         self.running.score += float(step.reward[0])
         self.running.length_steps += 1
         if not (step.terminated[0] or step.truncated[0]):
+            self.num_opening = 0
             return step, None
+        self.num_opening = self._num_shown - self._num_of_game
         self.record.result = self.running.end(truncated=bool(step.truncated[0]))
         result = self.record.result
         self._begin(result.index + 1)
@@ -183,12 +187,18 @@ class SeededGames:
         self._environments.close()
 
     def _show(self, _: int, screen: Screen) -> None:
+        self._num_shown += 1
         if self.on_screen is not None:
             self.on_screen(screen)
 
     def _begin(self, index: int) -> None:
         self.running = RunningGame(index, self._seed_of(index))
         self.record = Record(index)
+
+    def _begins(self, index: int) -> int:
+        """Return the seed of a game that is about to be started; a step may have ended the last."""
+        self._num_of_game = self._num_shown
+        return self._seed_of(index)
 
     def _seed_of(self, index: int) -> int:
         return enjoy_seeds(self._seed, index + 1)[index]
@@ -246,8 +256,8 @@ class WatchedGame:
         )
         if result is not None:
             self.records = [*self.records, games.record][-MOST_GAMES:]
-        # What comes behind the end of a game is the opening of the next one.
-        num_screens = FRAMES_PER_STEP if result else len(self._screens)
+        # An opening lies before the first step's own pictures, and behind those of the last.
+        num_screens = len(self._screens) - games.num_opening
         screens = self._screens[:num_screens][-MOST_SCREENS:]
         del self._screens[:num_screens]
         return Moment(

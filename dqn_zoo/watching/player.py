@@ -12,7 +12,12 @@ from typing import Any
 from dqn_zoo.envs.backend import NOOP
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.session import with_rules
-from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
+from dqn_zoo.settings.protocols import (
+    FRAMES_PER_SECOND,
+    FRAMES_PER_STEP,
+    protocol_from_config,
+    rules_in_words,
+)
 from dqn_zoo.watching.agents import Gallery, Opened
 from dqn_zoo.watching.filming import Filming
 from dqn_zoo.watching.game import Moment, WatchedGame
@@ -153,7 +158,7 @@ class Player(threading.Thread):
                 "recipe": config.algo,
                 "weights": opened.weights,
                 "steps": opened.steps,
-                "protocol": config.protocol,
+                "protocol": rules_in_words(protocol_from_config(config)),
                 "epsilon": game.epsilon,
                 "seed": game.seed,
                 "actions": game.action_meanings,
@@ -215,7 +220,8 @@ class Player(threading.Thread):
         game = self._going()
         if self._filming is not None:
             if not self._filming.is_done:
-                raise UserError("a film is being made: wait for it")
+                self._notify({"film": None, "error": "a film is being made: wait for it"})
+                return
             self._filming.end()
         record = game.record(message.game)
         last_steps = len(record.actions)

@@ -59,14 +59,16 @@ class Watch:
         gallery: agents that may be opened.
         first: key of the agent that a page begins with.
         token: that the address holds.
+        host: a name that this machine is asked for by, beside those that it always has.
     """
 
-    def __init__(self, gallery: Gallery, *, first: str, token: str) -> None:
+    def __init__(self, gallery: Gallery, *, first: str, token: str, host: str = "") -> None:
         self._gallery = gallery
         self._first = first
         self._token = token
+        self._host = host.lower()
         self._players: set[Player] = set()
-        self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-")
+        self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
 
     @property
     def num_pages(self) -> int:
@@ -86,7 +88,7 @@ class Watch:
         ]
         app = Starlette(routes=routes, lifespan=self._lifespan)
         app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
-        return _Guarded(app)
+        return _Guarded(app, self._host)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -215,8 +217,9 @@ class _Guarded:
     can also send from its own address; then `Origin` is another than `Host`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, own_host: str) -> None:
         self._app = app
+        self._own_host = own_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -224,8 +227,8 @@ class _Guarded:
             return
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        is_foreign = origin is not None and urlsplit(origin).netloc != host
-        if is_foreign or not _is_here(host):
+        is_foreign = origin is not None and origin.partition("://")[2] != host
+        if is_foreign or not _is_here(host, self._own_host):
             await _refuse("this address is not one of dqn-watch")(scope, receive, send)
             return
 
@@ -237,13 +240,13 @@ class _Guarded:
         await self._app(scope, receive, send_guarded)
 
 
-def _is_here(host: str) -> bool:
+def _is_here(host: str, own_host: str) -> bool:
     """Return whether a `Host` names this machine: by number, or by a name that only it has."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    if name in ("localhost", socket.gethostname().lower()):
+    if name and name in ("localhost", socket.gethostname().lower(), own_host):
         return True
     try:
         ipaddress.ip_address(name)

@@ -1,6 +1,8 @@
 """Serving an application on this machine until the program is ended."""
 
+import errno
 import ipaddress
+import os
 import socket
 
 import uvicorn
@@ -29,10 +31,11 @@ def bind(host: str, port: int | None) -> socket.socket:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             return socket.create_server((host, each), family=family, backlog=128)
         except OSError as error:
-            reason = error.strerror
+            number, reason = error.errno, os.strerror(error.errno or 0)
+    if number == errno.EADDRINUSE:
+        raise UserError(f"port {port} of {host} is taken: name another with --port")
     raise UserError(
-        f"{host}, port {ports[-1]}, cannot be served ({reason}): name another with --port, or "
-        "leave --host out"
+        f"{host} cannot be served ({reason}): --host names an address of this machine; leave it out"
     )
 
 

@@ -454,6 +454,22 @@ def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
             preparation.check_memory(config)
 
 
+def test_waiting_for_the_second_thread_is_no_sign_of_other_programs(monkeypatch):
+    def estimate_seconds(config, timer):
+        """Wait where there is a second thread, and compute where there is none."""
+        waits = config.targets_ahead == "auto"
+        return 1_000 * timer(lambda: time.sleep(0.01) if waits else sum(range(10**5)))
+
+    monkeypatch.setattr(ReplayQ, "estimate_seconds", estimate_seconds)
+    ahead = complete(config_of(num_threads=1))
+    assert ahead.targets_ahead == "auto"
+    found = estimate(ahead)
+    assert found.seconds > 10.0
+    assert found.busy_factor < 1.4
+    waiting = ahead.model_copy(update={"num_threads": 2})  # these wait only if others compute
+    assert estimate(waiting).busy_factor > 3.0
+
+
 def test_the_estimate_grows_with_the_run():
     short, long = (
         estimate(complete(config_of(n_timesteps=steps))).seconds for steps in (1_000, 1_000_000)

@@ -14,7 +14,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent
 from dqn_zoo.play.evaluation import Game, enjoy_seeds, evaluate
 from dqn_zoo.play.film import SCALE_X, SCALE_Y, STRIP_HEIGHT, check_film
-from dqn_zoo.watching.game import WatchedGame, film_game
+from dqn_zoo.watching.game import SeededGames, WatchedGame, film_game
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,37 @@ def test_a_page_plays_the_games_that_dqn_enjoy_shows(agent, game):
     inner = [each for each in moments if each.step > 1 and each.result is None]
     assert {len(moment.screens) for moment in inner} == {4}
     assert moments[0].screens[0].shape == (210, 160, 3)
+
+
+def test_the_end_of_a_game_shows_its_own_pictures_and_the_next_one_its_opening(agent, monkeypatch):
+    shown, opened = [], []
+    show, begins = SeededGames._show, SeededGames._begins
+
+    def note_screen(games, environment, screen):
+        shown.append(screen)
+        show(games, environment, screen)
+
+    def note_opening(games, index):
+        opened.append(len(shown))
+        return begins(games, index)
+
+    monkeypatch.setattr(SeededGames, "_show", note_screen)
+    monkeypatch.setattr(SeededGames, "_begins", note_opening)
+    game = WatchedGame(agent, agent.config, seed=3)
+    in_moments = 0
+    while True:
+        moment = game.step(None)
+        if moment.step > 1:
+            in_moments += len(moment.screens)
+        else:
+            after_first = len(shown)  # with the opening before it
+        if moment.result is not None:
+            break
+    assert after_first + in_moments == opened[1], "no picture of the next game, and none is lost"
+    assert np.array_equal(moment.screens[-1], shown[opened[1] - 1])
+    following = game.step(None)
+    assert np.array_equal(following.screens[-1], shown[-1])
+    game.close()
 
 
 def test_a_person_acts_in_the_agents_place_and_it_still_says_what_it_would_do(game):

@@ -18,7 +18,7 @@ from dqn_zoo.runs.run import lock
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.watching import server
-from dqn_zoo.watching.agents import of_run
+from dqn_zoo.watching.agents import Gallery, of_run
 from dqn_zoo.watching.outlet import MOST_UNDRAWN
 from dqn_zoo.watching.runs import read_curves
 
@@ -76,6 +76,19 @@ def test_this_machine_by_other_names_is_let_in(place):
     for host in ("localhost", "127.0.0.1", "[::1]"):
         name = f"{host}:{place.port}"
         assert get(place.port, f"/?token={TOKEN}", Host=name, Origin=f"http://{name}").status == 200
+
+
+def test_a_name_that_was_asked_for_is_let_in_and_no_other():
+    assert server._is_here("laptop.local:8600", "laptop.local")
+    assert not server._is_here("stranger.local:8600", "laptop.local")
+    assert not server._is_here("", "")
+    assert not server._is_here(":8600", "")
+
+
+def test_an_agent_that_was_named_stands_at_the_head_of_the_list(place):
+    newer, older = (choice for choice in Gallery(place.folder, []).choices()[-2:])
+    assert [each.key for each in Gallery(place.folder, [older]).choices()].index(older.key) == 0
+    assert Gallery(None, [older, newer, older]).choices() == [older, newer]
 
 
 def test_a_page_may_load_what_is_served_here_and_nothing_else(place):

@@ -61,7 +61,7 @@ function seed() {
 function hear(notice) {
   if (notice.error) {
     say(notice.error);
-    setPlays(false);
+    if (!("film" in notice)) setPlays(false);
   }
   if (notice.opened) {
     opened = notice;
