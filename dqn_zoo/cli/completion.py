@@ -19,7 +19,7 @@ zsh:  dqn-completion zsh > ~/.dqn-completion, and in ~/.zshrc
       autoload -U compinit && compinit && eval "$(<~/.dqn-completion)"
 
 The recipes are those that this command finds. It needs shtab:
-pip install 'dqn-zoo-atari[completion]'
+pip install '.[completion]' in a clone, or pip install shtab
 """
 
 _FOLDERS = {"folder", "log_folder", "tensorboard_log", "run", "resume", "trained_agent", "agent"}
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError:
         raise UserError(
             "the package shtab is missing, which writes completions: "
-            "pip install 'dqn-zoo-atari[completion]'"
+            "pip install '.[completion]' in a clone, or pip install shtab"
         ) from None
 
     from dqn_zoo.cli.commands import COMMANDS

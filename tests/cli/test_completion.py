@@ -60,4 +60,4 @@ def test_without_shtab_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["bash"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith("pip install 'dqn-zoo-atari[completion]'")
+    assert line.endswith("in a clone, or pip install shtab")
