@@ -162,7 +162,7 @@ def _check_ready(shape: list[int], config: Config) -> None:
     """Check the numbers of rows and of targets in each; how many IQN draws may have changed."""
     rows, *targets = shape
     known = {"huber": [], "squared": [], "c51": [config.num_atoms], "qrdqn": [config.num_quantiles]}
-    require(rows <= config.buffer_size, "ready", rows)
+    require(1 <= rows <= config.buffer_size, "ready", rows)
     require(targets == known.get(config.loss, targets), "ready", targets)
     require(all(number <= MOST_TARGETS for number in targets), "ready", targets)
 

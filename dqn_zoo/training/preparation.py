@@ -263,11 +263,11 @@ def _estimate(config: Config) -> Estimate:
     timer = _Timer(config.device)
     try:
         learning_s = algorithm_of(config).estimate_seconds(config, timer)
-        if config.targets_ahead == "auto" and config.num_threads == 1:
+        if config.device == "cpu" and config.targets_ahead == "auto" and config.num_threads == 1:
             # Waiting for the second thread is no sign of other programs.
-            alone, timer = config.model_copy(update={"targets_ahead": "never"}), _Timer("cpu")
-            if config.device == "cpu":
-                algorithm_of(config).estimate_seconds(alone, timer)
+            timer = _Timer(config.device)
+            without = config.model_copy(update={"targets_ahead": "never"})
+            algorithm_of(config).estimate_seconds(without, timer)
     finally:
         torch.set_num_threads(threads_before)
     emulator_s = config.n_envs * NOMINAL_START_S + config.n_timesteps * NOMINAL_EMULATOR_S

@@ -198,6 +198,15 @@ def test_a_state_whose_minibatch_cannot_be_is_refused(shape):
         other.algorithm.restore(state, game.files().__getitem__)
 
 
+def test_a_minibatch_without_rows_is_refused():
+    game, other = Game().play(9), Game()
+    state = game.algorithm.state() | {"ready": [0, 5]}
+    nothing = {name: column[:0] for name, column in game.algorithm._ready._asdict().items()}
+    files = game.files() | {READY: ready_file(game, **nothing)}
+    with pytest.raises(ValueError, match="ready: 0 contradicts"):
+        other.algorithm.restore(state, files.__getitem__)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
