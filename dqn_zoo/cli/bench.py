@@ -19,6 +19,7 @@ from dqn_zoo.cli.arguments import (
     whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
+from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "epis
 _EPILOG = """\
   dqn-bench --algos dqn,rainbow --games pong,breakout --seeds 3 -n 1e6 -f sweeps/first
   dqn-bench -f sweeps/first                 # continue with what is left, or show the table
+  dqn-bench --reference rl-zoo              # your own runs in logs, beside RL-Zoo's scores
   dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games pong --dry-run -f two
 
 A plan is made once and kept in FOLDER/plan.yml; see docs/experiments.md.
@@ -95,9 +97,10 @@ def _build_parser() -> Parser:
         "-f",
         "--folder",
         type=Path,
-        required=True,
+        default=Path("logs"),
         metavar="FOLDER",
-        help="folder of the sweep; one that holds a plan is continued",
+        help="folder of the sweep; one that holds a plan is continued (default with --reference "
+        "alone: logs)",
     )
     how = parser.add_argument_group("how it is run")
     how.add_argument(
@@ -147,11 +150,16 @@ def _variant(text: str) -> "Variant":
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from dqn_zoo.experiments.plan import Sweep
+    from dqn_zoo.experiments.own_runs import own_runs_as_markdown
+    from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
     from dqn_zoo.experiments.references import find_reference
 
     _refuse_clashes(arguments)
     references = [find_reference(name) for name in arguments.reference]
+    has_no_plan = not (arguments.folder / PLAN_FILE).is_file()
+    if references and has_no_plan and arguments.given <= {"reference", "table", "folder"}:
+        print(own_runs_as_markdown(arguments.folder, references, print_warning), end="")
+        return 0
     if arguments.job is not None:
         return _run_one(Sweep.open(arguments.folder), arguments)
     if arguments.table:
@@ -171,7 +179,9 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_clashes(arguments: argparse.Namespace) -> None:
-    """Refuse flags that --job and --table would ignore."""
+    """Refuse flags that --job and --table would ignore, and a sweep among the runs."""
+    if "folder" not in arguments.given and not arguments.given <= {"reference", "table"}:
+        raise UserError("a sweep has a folder of its own: name it, such as -f sweeps/first")
     alone = {"--job": arguments.job is not None, "--table": arguments.table}
     for flag, was_given in alone.items():
         others = {"folder", "tethered", "reference", flag.removeprefix("--")}

@@ -280,9 +280,9 @@ def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None 
     game = parse_game(arguments.env).game
     agent = find_pretrained(game)
     if agent is None:
-        if instead_of is not None:
-            raise instead_of
         known = ", ".join(each.game for each in list_pretrained()) or "none"
+        if instead_of is not None:
+            raise NoRunError(f"{instead_of}; dqn_zoo has agents of its own for: {known}")
         raise UserError(f"no agent for {game} comes with dqn_zoo; there are: {known}")
     folder = arguments.folder
     if instead_of is not None:
@@ -308,16 +308,22 @@ def _list_pretrained() -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from dqn_zoo.experiments.references import find_reference
+    from dqn_zoo.settings.games import SCORES
     from dqn_zoo.sharing.pretrained import list_pretrained
 
+    rl_zoo = find_reference("rl-zoo")
     table = Table("game", "recipe", box=None, pad_edge=False)
-    for name in ("steps", "score", "games"):
-        table.add_column(name, justify="right")
-    table.add_column("protocol")
+    for name in ("steps", "score", "games", "random", "human", "RL-Zoo"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("protocol", no_wrap=True)
     for agent in list_pretrained():
-        row = (f"{agent.steps:,}", agent.score, str(agent.num_games), agent.rules)
-        table.add_row(agent.game, agent.recipe, *row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(table)
+        known = SCORES[agent.game]
+        row = (f"{agent.steps:,}", agent.score, str(agent.num_games))
+        others = (f"{known.random:,.1f}", f"{known.human:,.1f}", rl_zoo.text("dqn", agent.game))
+        table.add_row(agent.game, agent.recipe, *row, *others, agent.rules)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 130).print(table)
+    print(f"RL-Zoo: its DQN after {rl_zoo.steps:,} steps, protocol {rl_zoo.protocol}")
     print("watch one: " + shell.command("dqn-enjoy", "--pretrained", "--env", "GAME"))
     return 0
 

@@ -20,8 +20,8 @@ from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import parse_folder, parse_game
-from dqn_zoo.settings.protocols import FRAMES_PER_STEP
+from dqn_zoo.settings.games import parse_folder, parse_game, random_score
+from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
 from dqn_zoo.settings.recipes import load_config
 
 Floats = NDArray[np.float64]
@@ -53,6 +53,7 @@ class Curve:
         steps: float64 [num_points], decisions of the agent so far.
         seconds: float64 [num_points], wall-clock so far; NaN where nothing tells.
         scores: float64 [num_points], raw score of a game, or mean of an evaluation.
+        is_usual_game: whether random play's score is of this game, which has modes of its own.
     """
 
     source: Path
@@ -62,6 +63,7 @@ class Curve:
     steps: Floats
     seconds: Floats
     scores: Floats
+    is_usual_game: bool = True
 
     def along(self, axis: Axis) -> Floats:
         """Return the points on an axis: steps, frames, or minutes."""
@@ -89,6 +91,11 @@ class Band:
     mean: Floats
     low: Floats
     high: Floats
+
+
+def random_of(curves: Sequence[Curve]) -> float | None:
+    """Return random play's mean raw score in the one game of some curves, where it is known."""
+    return random_score(curves[0].game) if all(each.is_usual_game for each in curves) else None
 
 
 def find_curves(
@@ -236,6 +243,7 @@ def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
         steps=steps,
         seconds=np.interp(steps, at, seconds),
         scores=scores,
+        is_usual_game=protocol_from_config(config).is_usual_game,
     )
 
 

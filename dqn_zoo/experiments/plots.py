@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dqn_zoo.experiments.curves import SMOOTHING, Axis, Band, Curve, Kind, overlay
+from dqn_zoo.experiments.curves import SMOOTHING, Axis, Band, Curve, Kind, overlay, random_of
 from dqn_zoo.experiments.summary import PROFILE_THRESHOLDS, Summary
 from dqn_zoo.runs.learning_curve import new_figure
-from dqn_zoo.settings.games import random_score
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +65,7 @@ def draw_curves(
             _draw_band(panel, band, colours[band.group])
         for mark in marks:
             panel.axhline(mark, color="tab:red", linestyle=":", linewidth=1, label=f"{mark:g}")
-        _finish(panel, game, axis, kind)
+        _finish(panel, of_game, axis, kind)
     for panel in list(panels):
         panel.set_visible(False)
     figure.savefig(picture, dpi=110)
@@ -149,11 +148,11 @@ def _draw_band(panel: "Axes", band: Band, colour: str) -> None:
     panel.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def _finish(panel: "Axes", game: str, axis: Axis, kind: Kind) -> None:
-    random = random_score(game)
+def _finish(panel: "Axes", curves: Sequence[Curve], axis: Axis, kind: Kind) -> None:
+    random = random_of(curves)
     if random is not None:
         panel.axhline(random, color="0.3", linestyle="--", linewidth=1, label="random play")
-    panel.set_title(game)
+    panel.set_title(curves[0].game)
     panel.set_xlabel(AXIS_LABELS[axis])
     panel.set_ylabel(KIND_LABELS[kind])
     panel.legend(fontsize=8)

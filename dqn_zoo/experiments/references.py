@@ -30,6 +30,11 @@ class Reference:
     what: str
     agents: Mapping[str, Mapping[str, float]]
 
+    def text(self, agent: str, game: str) -> str:
+        """Return the score of an agent in a game, as a cell of a table."""
+        score = self.agents[agent].get(game)
+        return "-" if score is None else f"{score:,.1f}"
+
     @property
     def footnote(self) -> str:
         """Say whose figures these are and how they came about."""

@@ -21,6 +21,7 @@ from dqn_zoo.experiments.curves import (
     Kind,
     Warn,
     overlay,
+    random_of,
     read_curve,
 )
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
@@ -32,7 +33,6 @@ from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.games import random_score
 from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.documents import DocumentError
@@ -136,7 +136,7 @@ def _curves(described: Sequence[Described]) -> list[dict[str, Any]]:
                 {
                     "game": game,
                     "kind": kind,
-                    "random": random_score(game),
+                    "random": random_of(of_game),
                     "steps": _bands(of_game, "steps", kind),
                     "time": _bands(of_game, "time", kind),
                 }

@@ -210,20 +210,19 @@ def _score_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[
     """Yield the table of raw scores: mean and deviation over runs, last and best weights."""
     published = [(each, agent) for each in references for agent in each.agents]
     variants = list(summary.cells)
-    yield _row(
+    yield markdown_row(
         "game",
         *(head for variant in variants for head in (f"{variant}: last", "best", "human = 1")),
         *(f"{each.name} {agent}" for each, agent in published),
     )
-    yield _row(*["---"] * (1 + 3 * len(variants) + len(published)))
+    yield markdown_row(*["---"] * (1 + 3 * len(variants) + len(published)))
     for game in dict.fromkeys(game for games in summary.cells.values() for game in games):
         cells = [
             text
             for variant in variants
             for text in _cell_texts(game, summary.cells[variant].get(game))
         ]
-        figures = [each.agents[agent].get(game) for each, agent in published]
-        yield _row(game, *cells, *("-" if each is None else f"{each:,.1f}" for each in figures))
+        yield markdown_row(game, *cells, *(each.text(agent, game) for each, agent in published))
 
 
 def _cell_texts(game: str, cell: Cell | None) -> tuple[str, str, str]:
@@ -241,22 +240,23 @@ def _cell_texts(game: str, cell: Cell | None) -> tuple[str, str, str]:
 
 
 def _aggregate_lines(summary: Summary) -> Iterator[str]:
-    yield _row("human-normalised, 95 % interval", *AGGREGATES)
-    yield _row(*["---"] * (1 + len(AGGREGATES)))
+    yield markdown_row("human-normalised, 95 % interval", *AGGREGATES)
+    yield markdown_row(*["---"] * (1 + len(AGGREGATES)))
     for variant, statistics in summary.aggregates.items():
-        yield _row(f"`{variant}`", *map(_interval, statistics.values()))
+        yield markdown_row(f"`{variant}`", *map(_interval, statistics.values()))
 
 
 def _improvement_lines(summary: Summary) -> Iterator[str]:
-    yield _row("a run of", "beats one of", "with probability")
-    yield _row("---", "---", "---")
+    yield markdown_row("a run of", "beats one of", "with probability")
+    yield markdown_row("---", "---", "---")
     for (first, second), value in summary.improvement.items():
-        yield _row(f"`{first}`", f"`{second}`", _interval(value))
+        yield markdown_row(f"`{first}`", f"`{second}`", _interval(value))
 
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
-def _row(*cells: str) -> str:
+def markdown_row(*cells: str) -> str:
+    """Return a row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"

@@ -9,9 +9,9 @@ import pytest
 
 from dqn_zoo.cli.plot import main
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.curves import Curve, find_curves, overlay, read_curve
+from dqn_zoo.experiments.curves import Curve, find_curves, overlay, random_of, read_curve
 from dqn_zoo.experiments.report import find_runs
-from dqn_zoo.settings.recipes import dump_config, resolve
+from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 
 
 def make_run(folder: Path, *, game="Pong", algo="dqn", number=1, scores=(1.0, 3.0), seed=7) -> Path:
@@ -295,6 +295,15 @@ def curve_of(group: str, points: dict[float, float]) -> Curve:
         source=Path(), game="Pong", group=group, seed=1, steps=steps, seconds=steps,
         scores=np.array(list(points.values())),
     )  # fmt: skip
+
+
+def test_random_play_is_known_in_no_mode_of_its_own(tmp_path):
+    usual, other = make_run(tmp_path, number=1), make_run(tmp_path, number=2)
+    config = load_config(other / "config.yml").model_copy(update={"mode": 1})
+    (other / "config.yml").write_text(dump_config(config))
+    first, second = (find_curves([run], "training") for run in (usual, other))
+    assert random_of(first) == -20.7
+    assert random_of(second) is random_of(first + second) is None
 
 
 def test_points_are_binned_by_where_they_lie_and_means_weigh_games_alike():

@@ -168,11 +168,13 @@ def test_it_is_an_agent_like_any_other(package, tmp_path):
 
 def test_the_list_names_score_recipe_and_protocol(package, capsys):
     assert main(["--list"]) == 0
-    header, row, last = capsys.readouterr().out.splitlines()
+    header, row, source, last = capsys.readouterr().out.splitlines()
     [agent] = list_pretrained()
-    assert header.split() == ["game", "recipe", "steps", "score", "games", "protocol"]
-    assert row.split() == ["Breakout", "dqn", "3,000", *agent.score.split(), "3", "zoo,",
-                           "epsilon", "0.01"]  # fmt: skip
+    assert header.split() == ["game", "recipe", "steps", "score", "games", "random", "human",
+                              "RL-Zoo", "protocol"]  # fmt: skip
+    assert row.split() == ["Breakout", "dqn", "3,000", *agent.score.split(), "3", "1.7", "30.5",
+                           "358.3", "zoo,", "epsilon", "0.01"]  # fmt: skip
+    assert source == "RL-Zoo: its DQN after 10,000,000 steps, protocol zoo"
     assert last == "watch one: dqn-enjoy --pretrained --env GAME"
 
 
@@ -183,7 +185,7 @@ def test_the_list_names_score_recipe_and_protocol(package, capsys):
             ["--env", "Pong", "--pretrained"],
             "no agent for Pong comes with dqn_zoo; there are: Brea",
         ),
-        (["--env", "Pong"], "no run of Pong in "),
+        (["--env", "Pong"], "; dqn_zoo has agents of its own for: Breakout"),
         (["--env", "Breakout", "--algo", "c51"], "no run of Breakout by c51 in "),
         (["--pretrained"], "--pretrained needs --env GAME"),
         (["--env", "Breakout", "--pretrained", "--algo", "dqn"], "leave out --algo"),
