@@ -189,10 +189,8 @@ def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
         until(tab, f"document.querySelector('#runs tbody tr').innerText !== {before!r}")
         tab.set_viewport_size({"width": 390, "height": 844})
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-        until(
-            tab,
-            "[...document.querySelectorAll('#curves canvas')].every(each => each.clientWidth <= 390)",
-        )
+        plots = "[...document.querySelectorAll('#curves canvas')]"
+        until(tab, f"{plots}.every(plot => plot.clientWidth <= 390)")
         tab.get_by_label("play the newest weights of dqn/Breakout_1").click()
         until(tab, "document.getElementById('about').textContent.includes('after 10 steps')")
         replace_file(run.model_file, weights_of(9, 350_000, load_config(run.config_file)))
