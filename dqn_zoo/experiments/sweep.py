@@ -7,7 +7,6 @@ goes on with what is left.
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from dqn_zoo.errors import EXIT_USER_ERROR, UserError
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.runs.learning_curve import last_row
 from dqn_zoo.system.locks import hold
-from dqn_zoo.system.processes import apart, ask_to_end
+from dqn_zoo.system.processes import apart, ask_to_end, python_module
 
 POLL_S = 0.5
 MOST_RETRIES = 3  # of a job that dies; each goes on from its last checkpoint
@@ -85,7 +84,7 @@ class JobProcess:
 
     def __init__(self, sweep: Sweep, job: Job) -> None:
         file = sweep.log_file(job)
-        command = [sys.executable, "-m", "dqn_zoo.cli.bench", "-f", str(sweep.folder)]
+        command = [*python_module("cli.bench"), "-f", str(sweep.folder)]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             log = file.open("ab")

@@ -4,7 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+PACKAGES = Path(__file__).parents[2]
+"""The folder that this package lies in."""
+
+
+def python_module(name: str) -> list[str]:
+    """Return the command that runs a module of this package in a Python like this one.
+
+    `python -m` looks for every import in the working folder first, where a file such as `yaml.py`
+    of the user, or of a download, would be run instead of the library.
+    """
+    is_here = Path.cwd() == PACKAGES  # a clone without an installation
+    return [sys.executable, *([] if is_here else ["-P"]), "-m", f"dqn_zoo.{name}"]
 
 
 def apart() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from dqn_zoo.experiments.sweep import MOST_RETRIES, hold_sweep, work_off
 from dqn_zoo.runs.learning_curve import columns, last_row
 from dqn_zoo.runs.run import lock
 from dqn_zoo.system.locks import LOCK_NAME, hold
+from dqn_zoo.system.processes import python_module
 
 TINY = {
     "n_timesteps": 800, "learning_starts": 100, "buffer_size": 500, "batch_size": 4,
@@ -444,3 +446,14 @@ def test_ray_that_is_missing_or_unreachable_is_one_line(tmp_path, capsys, addres
     assert ("no Ray cluster answers at" if has_ray else "pip install '.[cluster]'") in error
     assert error.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_file_in_the_working_folder_is_not_run_in_place_of_a_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("yaml.py").write_text("raise SystemExit('a foreign file was run')")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "plan.yml").write_text("games: 3\n")
+    command = [*python_module("cli.bench"), "-f", "sweep", "--job", "1"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "plan.yml" in told.stderr
