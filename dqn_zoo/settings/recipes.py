@@ -117,30 +117,15 @@ def resolve(
     given = read_recipe(conf_file, name=str(conf_file), may_name_run=True) if conf_file else None
     source = started_from or StartedFrom("")
     env_entry = _named("env", env, given, source)
-    algo_entry = _named("algo", algo, given, source)
     if started_from is not None and env_entry.origin == BUILT_IN:
         raise UserError(f"{started_from.name} does not say which game it plays: add --env")
     name = parse_game(env_entry.value)
-    chosen: list[str] = []
-    if algo_entry.origin == BUILT_IN and device is not None and given is None:
-        algo_entry = Entry(RECIPES_OF_DEVICES[device], f"suits {_DEVICES[device]}")
-        chosen = [
-            f"the recipe {algo_entry.value} {algo_entry.origin}; --algo takes another, dqn has "
-            "RL-Zoo's values"
-        ]
-
-    merged = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
-    if source.config is not None and algo_entry.origin == source.name:
-        merged |= _settings_of_run(source.name, source.config, name.game)
-        recipe_path, recipe = None, None
-        files = [given] if given else []
-    else:
-        recipe_path = find_recipe(algo_entry.value)
-        recipe = read_recipe(recipe_path, name=_short_name(recipe_path))
-        files = [recipe, given] if given else [recipe]
+    algo_entry, notes = _recipe_name(algo, given, source, device)
+    merged, recipe_path, recipe = _lowest_layers(algo_entry, source, name.game)
+    files = [file for file in (recipe, given) if file is not None]
     base = source.name if recipe is None else recipe.name
     names = dict.fromkeys([base, *(file.name for file in files)])
-    notes = [*chosen, f"settings: {', then '.join(names)}"]
+    notes.append(f"settings: {', then '.join(names)}")
     if started_from is not None:
         where = "" if source.env in (None, name.game) else f", trained on {source.env}"
         notes.append(f"begins with the weights of {source.name}{where}")
@@ -230,6 +215,32 @@ def _settled(entries: Mapping[str, Entry]) -> tuple[Config, tuple[str, ...]]:
             converted[key], notes = entry.convert(config)
             noted += [f"{entry.origin}: {note}" for note in notes]
     return config.model_copy(update=converted), tuple(noted)
+
+
+def _recipe_name(
+    algo: str | None, given: RecipeFile | None, source: StartedFrom, device: str | None
+) -> tuple[Entry, list[str]]:
+    """Return the recipe: the one that is named, else what suits the device, and a note of that."""
+    entry = _named("algo", algo, given, source)
+    if entry.origin != BUILT_IN or device is None or given is not None:
+        return entry, []
+    entry = Entry(RECIPES_OF_DEVICES[device], f"suits {_DEVICES[device]}")
+    note = f"the recipe {entry.value} {entry.origin}; --algo takes another, dqn has RL-Zoo's values"
+    return entry, [note]
+
+
+def _lowest_layers(
+    algo: Entry, source: StartedFrom, game: str
+) -> tuple[Layer, Path | None, RecipeFile | None]:
+    """Return what lies below all files, and the recipe, which is the first of them.
+
+    Where the recipe is that of a run whose weights are given, the run's settings stand for it.
+    """
+    layer = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
+    if source.config is not None and algo.origin == source.name:
+        return layer | _settings_of_run(source.name, source.config, game), None, None
+    path = find_recipe(algo.value)
+    return layer, path, read_recipe(path, name=_short_name(path))
 
 
 class _Read(NamedTuple):
