@@ -1,6 +1,7 @@
 """Commands as messages offer them: quoted for a shell, and named so that they run from here."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,7 +29,13 @@ def quoted(word: object) -> str:
 
 def _joined(words: list[str], system: str = os.name) -> str:
     """Return words as the shell of a system reads them; Windows knows no single quotes."""
-    return subprocess.list2cmdline(words) if system == "nt" else shlex.join(words)
+    return " ".join(map(_for_windows, words)) if system == "nt" else shlex.join(words)
+
+
+def _for_windows(word: str) -> str:
+    """Return a word as a program reads it, and so that the shell reads none of its signs."""
+    text = subprocess.list2cmdline([word])
+    return f'"{text}"' if text == word and re.search(r"[&|<>^()%!;]", word) else text
 
 
 def _word(word: object) -> str:

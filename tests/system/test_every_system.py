@@ -249,3 +249,6 @@ def test_commands_are_quoted_for_the_shell_of_the_system():
     words = ["dqn-train", "--resume", r"C:\my runs\Pong_1"]
     assert shell._joined(words, "nt") == r'dqn-train --resume "C:\my runs\Pong_1"'
     assert shell._joined(words, "posix") == r"dqn-train --resume 'C:\my runs\Pong_1'"
+    assert shell._joined(["dqn-train", "-f", "R&D", "--set", "gamma=0.9"], "nt") == (
+        'dqn-train -f "R&D" --set gamma=0.9'
+    )
