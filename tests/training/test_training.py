@@ -221,7 +221,7 @@ def test_a_minute_in_and_a_minute_of_learning_in_there_is_a_checkpoint_that_chan
     assert (first < 96 < learned <= 104, others) == (True, [120, 140])
     assert early.run.model_file.read_bytes() == late.run.model_file.read_bytes()
     newest = [run.checkpoint(140) for run in (early.run, late.run)]
-    for name in ("rows.z", "target.safetensors", "optimizer.pt"):
+    for name in ("rows.z", "target.safetensors", "optimizer.safetensors"):
         assert len({(checkpoint / name).read_bytes() for checkpoint in newest}) == 1
     saved.clear()
     train(config.model_copy(update={"save_freq": 0}), log_folder=tmp_path, options=QUIET)
