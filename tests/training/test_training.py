@@ -45,6 +45,7 @@ from dqn_zoo.system import machine
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
+from dqn_zoo.training.backup import NoBackup
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.preparation import complete, estimate
@@ -357,7 +358,9 @@ def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
     restore(trainer, checkpoint)
     log = RunLog(finished, tensorboard_folder=None, warn=print)
     display = make_display(False, Heading(name="run", n_timesteps=240))
-    keeper = Duties(trainer, finished, log, display, Stop(None), previous=checkpoint)
+    keeper = Duties(
+        trainer, finished, log, display, Stop(None), previous=checkpoint, backup=NoBackup()
+    )
     shutil.rmtree(finished.checkpoints)
     trainer.algorithm.steps += 1
     keeper.save_at_the_end()
