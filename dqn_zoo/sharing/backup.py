@@ -19,13 +19,13 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint
 from dqn_zoo.runs.run import UNFINISHED, Run
 from dqn_zoo.sharing import hub
-from dqn_zoo.sharing.backup_files import RUN_FILES, Document, Identity, stored_as
+from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
 from dqn_zoo.sharing.backup_upload import Job, Outcome, check_owner, read_document
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy, replace_file
 from dqn_zoo.system.processes import apart
-from dqn_zoo.system.saved import Finite, Saved
+from dqn_zoo.system.saved import Saved
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.rates import about
 
@@ -42,12 +42,12 @@ class Target(Saved):
     Attributes:
         repo_id: `owner/name`.
         run_id: see `backup_files.Document`.
-        every_s: seconds between the beginnings of two uploads.
+        every_s: see `Document`.
     """
 
     repo_id: Word
     run_id: Identity
-    every_s: Finite = EVERY_S
+    every_s: Interval = EVERY_S
 
 
 def read_target(run: Run) -> Target | None:
@@ -69,12 +69,13 @@ def new_target(repo: str | None, every_s: float | None, before: Target | None) -
 
     Args:
         repo: as a user named it; None: to where it was.
-        every_s: as a user said it; None: as it was.
+        every_s: seconds between uploads, as a user said it; None: as it was.
         before: where it was; None: nowhere.
 
     Raises:
         UserError: it is no repository, or one of its commits.
     """
+    every_s = None if every_s is None else min(every_s, MOST_S)
     if repo is None:
         assert before is not None, "nothing says where to"
         return before.model_copy(update={"every_s": every_s or before.every_s})
@@ -118,7 +119,7 @@ class HubBackup:
         """
         owner, _, name = self._target.repo_id.partition("/")
         try:
-            hub.choose_owner(hub.read_account(), owner, name, instead="name a repository")
+            hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")
             remote = hub.look_up(self._target.repo_id)
             if remote is not None:
                 check_owner(
@@ -155,7 +156,7 @@ class HubBackup:
     def claims_save(self) -> bool:
         """Return whether the time for a backup has come; once each time."""
         now = time.monotonic()
-        if self._upload is not None or now < self._claim_at:
+        if self._upload is not None or now < max(self._claim_at, self._next_at):
             return False
         self._claim_at = now + self._target.every_s
         return True
@@ -246,6 +247,7 @@ class HubBackup:
             writer=self._writer,
             known_step=self._known_step,
             name=f"{self._run.path.absolute().parent.name}/{self._run.name}",
+            every_s=self._target.every_s,
             last=self._last,
             last_commit=self._last_commit,
         )

@@ -18,14 +18,13 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import check_names, digest
-from dqn_zoo.sharing.backup import EVERY_S, Target, read_target
+from dqn_zoo.sharing.backup import Target, read_target
 from dqn_zoo.sharing.backup_files import BackedUp, Document, check_entries, stored_as
 from dqn_zoo.sharing.backup_upload import read_document
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy
 
 SCHEME = "hf://"
-_WEIGHTS = ("model.safetensors", "online_model.safetensors")
 _SPARE_BYTES = 2**28
 
 Say = Callable[[str], None]
@@ -57,9 +56,12 @@ def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
     if here is not None:
         say(f"{here.path} is {document.name} and as far as {repo}: nothing is fetched")
         return here
+    target = None
+    if name.revision is None and _may_write(remote.repo_id, say):
+        target = Target(repo_id=remote.repo_id, run_id=document.run_id, every_s=document.every_s)
     for backed_up in document.checkpoints:
         try:
-            run = _fetch(remote, document, backed_up, log_folder, say, keeps_on=not name.revision)
+            run = _fetch(remote, document.name, backed_up, target, log_folder, say)
         except (_RefusedError, DamagedError) as error:
             say(f"skipped step {backed_up.step:,} of {repo}: {error}")
             continue
@@ -87,14 +89,25 @@ def _run_here(document: Document, log_folder: Path) -> Run | None:
     return None
 
 
+def _may_write(repo_id: str, say: Say) -> bool:
+    """Return whether a run can be backed up to where it came from; if not, say why."""
+    owner, _, name = repo_id.partition("/")
+    try:
+        hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")
+    except UserError as error:
+        if not hub.may_pass(error):
+            say(f"it is not backed up from here on, --hub-backup says where to: {error}")
+            return False
+    return True
+
+
 def _fetch(
     remote: hub.Remote,
-    document: Document,
+    name: str,
     backed_up: BackedUp,
+    target: Target | None,
     log_folder: Path,
     say: Say,
-    *,
-    keeps_on: bool,
 ) -> Run:
     """Download a checkpoint and make a run of it.
 
@@ -109,7 +122,7 @@ def _fetch(
     num_bytes = sum(entry.size for entry in backed_up.entries())
     _check_room(log_folder, num_bytes)
     say(
-        f"{remote.repo_id} at commit {remote.commit[:8]} holds {document.name} at step "
+        f"{remote.repo_id} at commit {remote.commit[:8]} holds {name} at step "
         f"{backed_up.step:,}: fetching {num_bytes / 1e6:,.1f} MB"
     )
     settings = _download(remote, backed_up.run_files["config.yml"])
@@ -118,17 +131,13 @@ def _fetch(
     def fill(run: Run) -> None:
         place = run.checkpoint(backed_up.step)
         place.mkdir(parents=True)
-        for name, entry in backed_up.files.items():
-            link_or_copy(_download(remote, entry), place / name)
+        for file, entry in backed_up.files.items():
+            link_or_copy(_download(remote, entry), place / file)
         _check_checkpoint(place, backed_up.step)
-        for name, entry in backed_up.run_files.items():
-            shutil.copyfile(_download(remote, entry), run.path / name)
+        for file, entry in backed_up.run_files.items():
+            shutil.copyfile(_download(remote, entry), run.path / file)
         _make_manifest_local(run)
-        for name in _WEIGHTS:
-            if name in backed_up.files:
-                link_or_copy(place / name, run.path / name)
-        if keeps_on:
-            target = Target(repo_id=remote.repo_id, run_id=document.run_id, every_s=EVERY_S)
+        if target is not None:
             run.backup_file.write_text(target.model_dump_json(indent=1), encoding="utf-8")
 
     run = place_run(log_folder, config.algo, config.env, fill)

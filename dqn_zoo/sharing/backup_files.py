@@ -31,8 +31,11 @@ RUN_FILES = {
     "progress.csv": 2**28,
     "episodes.csv": 2**30,
     "evaluations.csv": 2**28,
+    "model.safetensors": 2**30,
+    "online_model.safetensors": 2**30,
+    "best_model.safetensors": 2**30,
 }
-"""Files of a run that a resume needs, and how large they may be."""
+"""Files of a run that go with its checkpoints, and how large they may be."""
 
 _CHECKPOINT_FILES = (
     (r"frames_\d{5}\.z", 2**26),
@@ -43,6 +46,8 @@ _CHECKPOINT_FILES = (
 )
 """Files of a checkpoint: tensors, JSON, and frames that unpack to a size that is known before."""
 
+MOST_S = 1e9
+Interval = Annotated[float, Field(gt=0, le=MOST_S, allow_inf_nan=False)]
 Identity = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -76,6 +81,7 @@ class Document(Saved):
         run_id: drawn when the run was backed up first; it stays with the run on every computer.
         writer: the process that wrote it.
         name: of the run, such as `laptop/Pong_1`.
+        every_s: seconds between the beginnings of two uploads.
         checkpoints: the newest first.
     """
 
@@ -83,6 +89,7 @@ class Document(Saved):
     run_id: Identity
     writer: Identity
     name: Word
+    every_s: Interval
     checkpoints: Annotated[list[BackedUp], Field(min_length=1, max_length=KEPT)]
 
     @property

@@ -26,6 +26,7 @@ from dqn_zoo.sharing.backup_files import (
     BackedUp,
     Document,
     Identity,
+    Interval,
     check_entries,
     is_ours,
     stored_as,
@@ -52,6 +53,7 @@ class Job(Saved):
         writer: see `Document`.
         known_step: the newest checkpoint that the run had when this process began or went on.
         name: of the run.
+        every_s: see `Document`.
         last: what this process has uploaded before.
         last_commit: the commit that did it.
     """
@@ -62,6 +64,7 @@ class Job(Saved):
     writer: Identity
     known_step: Count
     name: Word
+    every_s: Interval
     last: Document | None = None
     last_commit: str | None = None
 
@@ -121,6 +124,7 @@ def upload(job: Job) -> Outcome:
         run_id=job.run_id,
         writer=job.writer,
         name=job.name,
+        every_s=job.every_s,
         checkpoints=[new, *(each for each in older if each.stored() <= listed.keys())][:KEPT],
     )
     needed = document.stored()

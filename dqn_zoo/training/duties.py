@@ -288,10 +288,10 @@ class Duties:
                 self._run.checkpoints, steps, files, previous=previous
             )
             self._saved_at = steps
-            self._backup.take(self._previous)
             self._trainer.write_weights(self._run)
             if self._owes_best:
                 self._write_best()
+            self._backup.take(self._previous)
         except OSError as error:
             what = "the weights" if self._saved_at == steps else "the checkpoint"
             if previous is not None and str(error.filename).startswith(str(previous.path)):

@@ -66,6 +66,7 @@ def hub(serving: HubStandin, monkeypatch, tmp_path):
     quick = SimpleNamespace(sleep=lambda _: None)
     monkeypatch.setattr("huggingface_hub.utils._http.time", quick)
     monkeypatch.setenv("HF_TOKEN", "hf_write")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     for kept in (serving.repositories, serving.lfs):
         kept.clear()
     for noted in (serving.requests, serving.failures, serving.changes):
@@ -256,7 +257,6 @@ def test_a_run_that_went_on_elsewhere_is_not_written_over(run, hub, tmp_path):
 )
 def test_what_would_fail_every_time_is_refused_before_training(hub, monkeypatch, token, repo, said):
     monkeypatch.setenv("HF_TOKEN", token)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
     with pytest.raises(UserError, match=said) as caught:
         HubBackup(new_target(repo, None, None)).check()
     assert "-orga" not in str(caught.value)
@@ -505,6 +505,17 @@ def test_whatever_a_document_says_the_answer_is_one_line(good, hub, tmp_path):
     with pytest.raises(UserError, match="files of something else"):
         fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
     assert not list((tmp_path / "logs").rglob("*"))
+
+
+def test_the_run_of_somebody_else_goes_on_here_without_being_backed_up_there(
+    good, hub, tmp_path, monkeypatch, capsys
+):
+    hub.add(REPO, good)
+    for token, said in (("hf_bob", "bob's, who may not write to 'ann'"), ("", "there is no token")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        fetched = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+        assert read_target(fetched) is None
+        assert said in capsys.readouterr().out
 
 
 def test_a_backup_that_is_not_there_is_said(hub, tmp_path):
