@@ -241,7 +241,7 @@ class ParallelQ:
 
     def files(self, previous: Mapping[str, Any] | None) -> Files:
         """Yield the optimizer and the rollout so far."""
-        yield "optimizer.pt", self.online.optimizer_bytes()
+        yield "optimizer.safetensors", self.online.optimizer_bytes()
         columns = {name: column.contiguous() for name, column in self.rollout.columns().items()}
         yield ROLLOUT_FILE, zlib.compress(save_tensors(columns), 1)
 
@@ -251,7 +251,7 @@ class ParallelQ:
         self.online.restore(
             state["online"],
             weights=load_tensors(read(self.played.online_file)),
-            optimizer=read("optimizer.pt"),
+            optimizer=read("optimizer.safetensors"),
         )
         self.played.restore(read, self.updates)
         self.rollout.restore(self._read_rollout(read(ROLLOUT_FILE)))

@@ -245,7 +245,7 @@ class ReplayQ:
     def files(self, previous: Mapping[str, Any] | None) -> Files:
         """Yield the target network, the optimizer, and the memory: its rows and its frames."""
         yield "target.safetensors", save_tensors(weights_on_cpu(self.learner.target))
-        yield "optimizer.pt", self.learner.online.optimizer_bytes()
+        yield "optimizer.safetensors", self.learner.online.optimizer_bytes()
         yield "rows.z", zlib.compress(save_tensors(self.replay.rows()), 1)
         if self._ready is not None:
             yield READY, minibatch_bytes(self._ready)
@@ -262,7 +262,7 @@ class ReplayQ:
             state["learner"],
             online=load_tensors(read(self.played.online_file)),
             target=load_tensors(read("target.safetensors")),
-            optimizer=read("optimizer.pt"),
+            optimizer=read("optimizer.safetensors"),
         )
         self.played.restore(read, self.updates)
         saved = state["replay"]

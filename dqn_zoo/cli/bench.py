@@ -242,7 +242,8 @@ def _plan(arguments: argparse.Namespace) -> "Plan | None":
 
 
 def _run_one(sweep: "Sweep", arguments: argparse.Namespace) -> int:
-    from dqn_zoo.experiments.job import end_with_parent, run_job
+    from dqn_zoo.experiments.job import run_job
+    from dqn_zoo.system.processes import end_with_parent
 
     if arguments.tethered:
         end_with_parent()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dqn_zoo.runs.run import Run
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
+    from dqn_zoo.training.backup import Backup
     from dqn_zoo.training.starting import Outcome, TrainOptions
 
 
@@ -43,17 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
     if flags.resume is not None:
         run, config, from_step = _run_to_resume(flags)
+        backup = _backup(flags, run)
         from dqn_zoo.training.starting import resume
 
         outcome = resume(
             run,
             config,
             from_step=from_step,
-            options=_options(flags, stopwatch),
+            options=_options(flags, stopwatch, backup),
             stopwatch=stopwatch,
         )
     else:
         resolved, fitted = _resolve(flags), None
+        backup = None if flags.print_config else _backup(flags, None)
         if "for" in flags.given or not flags.print_config:
             resolved = _with_threads(resolved)
         if "for" in flags.given:
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resolved.config,
             log_folder=flags.log_folder,
             trained_agent=flags.trained_agent,  # looked at in _resolve
-            options=_options(flags, stopwatch),
+            options=_options(flags, stopwatch, backup),
             announce=partial(_announce, resolved, flags, fitted=fitted),
             stopwatch=stopwatch,
         )
@@ -165,6 +168,10 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     from dqn_zoo.settings.recipes import load_config
 
     asked, from_step = split_checkpoint(arguments.resume)
+    if asked.startswith("hf://"):
+        from dqn_zoo.sharing.backup_fetch import fetch_run
+
+        asked = str(fetch_run(asked, log_folder=arguments.log_folder).path)
     run = find_run(
         arguments.log_folder,
         run=asked or None,
@@ -180,7 +187,30 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     return run, build_config(config.model_dump() | changes, flags), from_step
 
 
-def _options(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "TrainOptions":
+def _backup(arguments: argparse.Namespace, run: "Run | None") -> "Backup | None":
+    """Return where checkpoints go, checked where it was named just now; `run`: one to resume."""
+    asked, every_s = arguments.hub_backup, arguments.hub_backup_every
+    if asked is None and (run is None or not run.backup_file.exists()):
+        if every_s is not None:
+            raise UserError("this run has no backup: say where to with --hub-backup")
+        return None
+    from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
+
+    if asked == "none":
+        if run is not None:
+            run.backup_file.unlink(missing_ok=True)
+        return None
+    before = None if run is None else read_target(run)
+    backup = HubBackup(new_target(asked, every_s, before))
+    if asked is not None:
+        backup.check(0 if run is None else max(run.checkpoint_steps(), default=0))
+    return backup
+
+
+def _options(
+    arguments: argparse.Namespace, stopwatch: Stopwatch, backup: "Backup | None"
+) -> "TrainOptions":
+    from dqn_zoo.training.backup import NoBackup
     from dqn_zoo.training.starting import TrainOptions
 
     time_limit_s = arguments.time_limit
@@ -192,6 +222,7 @@ def _options(arguments: argparse.Namespace, stopwatch: Stopwatch) -> "TrainOptio
         progress=arguments.progress,
         tensorboard_folder=arguments.tensorboard_log,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        backup=backup or NoBackup(),
     )
 
 

@@ -55,6 +55,7 @@ def build_parser() -> Parser:
     _add_files_and_keys(groups[_SETTINGS])
     _add_length(groups[_LENGTH])
     _add_runs(groups[_RUNS])
+    _add_backup(groups[_RUNS])
     _add_display(groups[_MACHINE])
     add_refused_flags(parser, REFUSED_TRAIN)
     return parser
@@ -91,6 +92,8 @@ def check_resume_flags(arguments: argparse.Namespace) -> None:
     """
     given = explicit_flags(arguments)
     if "--resume" not in given:
+        if "--hub-backup-every" in given and "--hub-backup" not in given:
+            raise UserError("--hub-backup-every says how often: say where to with --hub-backup")
         if "--exp-id" in given:
             raise UserError("--exp-id chooses the run of --resume; a new run takes the next number")
         return
@@ -98,6 +101,11 @@ def check_resume_flags(arguments: argparse.Namespace) -> None:
         raise UserError(
             "--for chooses the length of a new run; a resumed one keeps its own, and --time-limit "
             "saves and stops it"
+        )
+    choosing = sorted(given & {"--env", "--algo", "--exp-id"})
+    if choosing and arguments.resume.startswith("hf://"):
+        raise UserError(
+            f"{choosing[0]} chooses among runs, {arguments.resume} is one: leave it out"
         )
     refused = sorted(given - {"--resume"} - _WITH_RESUME)
     if refused:
@@ -194,7 +202,8 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         const=LATEST,
         metavar="RUN",
         help="continue a run, given by folder or name; without RUN the latest, of --env and --algo "
-        "where they are given; RUN/checkpoints/step_... goes back to it (default: a new run)",
+        "where they are given; RUN/checkpoints/step_... goes back to it; hf://USER/REPO fetches "
+        "what --hub-backup put there (default: a new run)",
     )
     group.add_argument(
         "--exp-id",
@@ -208,6 +217,22 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FOLDER",
         help="where TensorBoard's files go (default: the run folder)",
+    )
+
+
+def _add_backup(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--hub-backup",
+        metavar="USER/REPO",
+        help="back checkpoints up to this repository of the Hub, private where it is new; a "
+        "resume goes on with it, none ends it (default: none)",
+    )
+    group.add_argument(
+        "--hub-backup-every",
+        type=flag_value(parse_duration),
+        metavar="TIME",
+        help="with --hub-backup: no sooner than so long after the last, and no later, for which a "
+        "checkpoint is saved if need be (default: 10m)",
     )
 
 
@@ -328,6 +353,8 @@ _WITH_RESUME = frozenset(
         "--num-threads",
         "--cuda-graph",
         "--log-folder",
+        "--hub-backup",
+        "--hub-backup-every",
         "--env",
         "--algo",
         "--exp-id",

@@ -1,9 +1,7 @@
 """One job of a sweep, in a process of its own: train, or go on, then play the games."""
 
 import json
-import os
 import sys
-import threading
 import time
 
 import torch
@@ -20,7 +18,6 @@ from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
-from dqn_zoo.system.processes import end_this
 from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
@@ -43,21 +40,6 @@ def run_job(sweep: Sweep, job: Job) -> int:
         if not sweep.results_file(job, which).exists():
             _play(sweep, job, which)
     return 0
-
-
-def end_with_parent() -> None:
-    """Save and stop once the process at the other end of the standard input is gone.
-
-    A driver that was killed can ask for nothing; its jobs would go on beside those of the next one.
-    """
-
-    def wait() -> None:
-        # Not sys.stdin: Python could not end while a thread waits in it.
-        while os.read(0, 1):
-            pass
-        end_this()
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _train(sweep: Sweep, job: Job) -> Outcome | None:

@@ -1,7 +1,6 @@
 """The network that learns: its weights, what computes with them, the optimizer, and the log."""
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -196,19 +197,15 @@ class OnlineNetwork:
         }
 
     def optimizer_bytes(self) -> bytes:
-        """Return the state of the optimizer; it holds tensors and numbers only."""
-        buffer = io.BytesIO()
-        torch.save(self.optimizer.state(), buffer)
-        return buffer.getvalue()
+        """Return the state of the optimizer as safetensors."""
+        return save_tensors(self.optimizer.state())
 
     def restore(
         self, state: Mapping[str, Any], *, weights: Mapping[str, Tensor], optimizer: bytes
     ) -> None:
         """Continue from what `state`, the weights and `optimizer_bytes` were."""
         self.load_weights(weights)
-        self.optimizer.restore(
-            torch.load(io.BytesIO(optimizer), map_location=self.device, weights_only=True)
-        )
+        self.optimizer.restore(load_tensors(optimizer))
         self._sums.copy_(
             torch.tensor([*state["sums"], state["num_summed"]], dtype=self._sums.dtype)
         )

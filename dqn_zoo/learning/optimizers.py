@@ -3,11 +3,13 @@
 Building one of those imports the whole compiler, half of the time from a command to its first step.
 """
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.radam import radam
@@ -48,21 +50,24 @@ class Optimizer(ABC):
     @abstractmethod
     def _step(self, gradients: list[Tensor], learning_rate: float | Tensor) -> None: ...
 
-    def state(self) -> dict[str, Any]:
-        """Return what is kept, as `torch.optim` names it; it holds tensors and numbers only."""
-        kept = {
-            index: {name: tensors[index] for name, tensors in self.kept.items()}
-            for index in range(len(self._weights))
+    def state(self) -> dict[str, Tensor]:
+        """Return what is kept, on the CPU, by the number of its weight and by what it is."""
+        return {
+            f"{index}.{name}": tensor.cpu().contiguous()
+            for name, tensors in self.kept.items()
+            for index, tensor in enumerate(tensors)
         }
-        return {"state": kept}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state, on whichever device and in whichever layout it was kept."""
-        for index, saved in state["state"].items():  # empty in old files before the first step
-            for name, tensors in self.kept.items():
-                if saved[name].shape != tensors[index].shape or not saved[name].isfinite().all():
+        if not state:  # of earlier versions, from before the first step
+            return
+        for name, tensors in self.kept.items():
+            for index, tensor in enumerate(tensors):
+                saved = state[f"{index}.{name}"]
+                if saved.shape != tensor.shape or not saved.isfinite().all():
                     raise ValueError(f"{name} of the optimizer is damaged, or of another network")
-                tensors[index].copy_(saved[name])
+                tensor.copy_(saved)
 
     def _is_captured(self, learning_rate: float | Tensor) -> bool:
         """Whether a step may be part of a CUDA graph, which must not wait for the CPU."""
@@ -140,6 +145,18 @@ class RMSProp(Optimizer):
             centered=False,
             capturable=self._is_captured(learning_rate),
         )
+
+
+def read_pickled(content: bytes) -> bytes:
+    """Return as safetensors what earlier versions kept in optimizer.pt; nothing in it is run."""
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)["state"]
+    return save_tensors(
+        {
+            f"{index}.{name}": tensor.contiguous()
+            for index, kept in state.items()
+            for name, tensor in kept.items()
+        }
+    )
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "radam": RAdam, "rmsprop": RMSProp}

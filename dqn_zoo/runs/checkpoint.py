@@ -20,7 +20,7 @@ from dqn_zoo.runs.run import UNFINISHED, checkpoint_folders, checkpoint_name
 from dqn_zoo.system.files import flush_directory, link_or_copy, move, write_file
 from dqn_zoo.system.saved import Count, Saved
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 kept the optimizer in another format
 MANIFEST = "manifest.json"
 KEPT = 2  # checkpoints; the older one is there for the day the newer one cannot be read
 

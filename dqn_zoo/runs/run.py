@@ -96,6 +96,11 @@ class Run:
         return self.path / "initial_model.safetensors"
 
     @property
+    def backup_file(self) -> Path:
+        """Where the checkpoints are backed up to, if they are."""
+        return self.path / "backup.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -217,8 +222,9 @@ def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run]
             aside = Path(place) / "run"
             aside.mkdir()
             fill(Run(aside))
-            for file in aside.iterdir():
-                flush_file(file)
+            for file in aside.rglob("*"):
+                if file.is_file():
+                    flush_file(file)
             flush_directory(aside)
             run = claim_run(log_folder, algo, game)
             try:

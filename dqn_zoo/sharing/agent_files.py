@@ -22,6 +22,7 @@ from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.manifest import Training
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
@@ -107,6 +108,19 @@ class Description:
 def is_recipe_name(name: str) -> bool:
     """Return whether a name of a recipe can be a part of a path on any computer."""
     return name.isascii() and is_portable(name)
+
+
+def check_names(config: Config, where: str) -> None:
+    """Refuse what would lead out of the log folder: both names become a part of a path.
+
+    Raises:
+        UserError: the game or the recipe has such a name; `where` is the file that says so.
+    """
+    if config.env not in GAMES or not is_recipe_name(config.algo):
+        raise UserError(
+            f"{where} names the game {short(config.env)} and the recipe {short(config.algo)}: "
+            "not loaded"
+        )
 
 
 def write_description(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
@@ -27,6 +27,7 @@ MAIN = "main"
 PATIENCE_S = 10.0
 """For the first sign of life."""
 
+_T = TypeVar("_T")
 _HUB = "the Hub"
 _TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 _LOG_IN = f"log in with `hf auth login`, or set HF_TOKEN (tokens: {_TOKENS_PAGE})"
@@ -147,13 +148,16 @@ def read_account() -> Account:
     )
 
 
-def choose_owner(account: Account, wanted: str | None, repo_name: str) -> str:
+def choose_owner(
+    account: Account, wanted: str | None, repo_name: str, *, instead: str = "leave -orga out"
+) -> str:
     """Return the owner of a repository to push to, spelled as the Hub spells it.
 
     Args:
         account: of the token.
         wanted: a user or an organisation, in any case; None: the token's own user.
         repo_name: the name without the owner.
+        instead: what to do to write to the token's own user.
 
     Raises:
         UserError: the account or its token may not write there.
@@ -164,12 +168,12 @@ def choose_owner(account: Account, wanted: str | None, repo_name: str) -> str:
         mine = ", ".join(account.organisations) or "none"
         raise UserError(
             f"the token is {account.name}'s, who may not write to {wanted!r} (organisations: "
-            f"{mine}): leave -orga out to push to {account.name}, or use a token of {wanted}"
+            f"{mine}): {instead} to push to {account.name}, or use a token of {wanted}"
         )
     if account.organisations.get(owner) == "read":
         raise UserError(
-            f"{account.name} may only read in {owner}: ask there for the right to write, or leave "
-            f"-orga out to push to {account.name}"
+            f"{account.name} may only read in {owner}: ask there for the right to write, or "
+            f"{instead} to push to {account.name}"
         )
     may_write = account.writable & {owner, f"{owner}/{repo_name}"}
     if account.role == "read" or (account.role == "fineGrained" and not may_write):
@@ -200,6 +204,17 @@ def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
         raise
     files = {file.name: file.size for file in info.siblings}
     return Remote(info.id, info.sha, files, info.card or {}, bool(info.private))
+
+
+def read_json(repo_id: str, name: str, commit: str, model: type[_T]) -> _T:
+    """Return a small file of a repository, held against its model; no copy is kept.
+
+    Raises:
+        UnreadableError: it is not what it should be.
+        UserError: as `look_up`.
+    """
+    with _explained(repo_id):
+        return ask(f"/{repo_id}/resolve/{commit}/{name}", model)
 
 
 def look_up_branch(repo_id: str, branch: str | None) -> Remote | None:
@@ -327,6 +342,33 @@ def list_models(tag: str) -> Iterator[Model | None]:
     """
     with _explained(_HUB):
         yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
+
+
+def may_pass(error: UserError) -> bool:
+    """Return whether a failure is one that a later try may not meet."""
+    status = getattr(getattr(error.__cause__, "response", None), "status_code", 0)
+    is_of_the_way = isinstance(error, UnreachableError | UnreadableError)
+    return is_of_the_way or status in (408, 429) or status >= 500
+
+
+def seconds_to_wait(error: UserError) -> float:
+    """Return for how long the Hub asked to be left alone with its refusal; 0: it did not."""
+    headers = getattr(getattr(error.__cause__, "response", None), "headers", {})
+    asked = headers.get("Retry-After", "")
+    return min(float(asked), 86_400.0) if asked.isdecimal() else 0.0
+
+
+def give_up_after(silence_s: float) -> None:
+    """Let this process wait so long for a sign of life from the Hub, and not for ever."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def impatient() -> Any:
+        client = default_client_factory()
+        client.timeout = silence_s
+        return client
+
+    set_client_factory(impatient)
 
 
 def check_reachable() -> None:

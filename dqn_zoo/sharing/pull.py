@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dqn_zoo.errors import UserError, short
+from dqn_zoo.errors import UserError
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.elsewhere import takes_foreign
 from dqn_zoo.runs.manifest import read_manifest, write_origin_manifest
 from dqn_zoo.runs.run import Run, place_run
-from dqn_zoo.settings.games import GAMES, parse_game
+from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.sharing import hub
@@ -24,7 +24,7 @@ from dqn_zoo.sharing.agent_files import (
     check_agent,
     check_file,
     check_listing,
-    is_recipe_name,
+    check_names,
     read_description,
 )
 from dqn_zoo.sharing.card import read_score
@@ -241,7 +241,7 @@ def _fetch_cached(name: hub.RepoName, reason: hub.UnreachableError, say: Say) ->
 def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache: bool) -> Fetched:
     try:
         description = read_description(hub.download(repo_id, CONFIG, commit, from_cache=from_cache))
-        _check_names(description)
+        check_names(description.config, CONFIG)
         if remote is not None:
             _check_sizes(remote, description)
         files = {
@@ -255,16 +255,6 @@ def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache
         hub.forget(repo_id, commit)
         raise
     return Fetched(repo_id, commit, agent, _claim(remote))
-
-
-def _check_names(description: Description) -> None:
-    """Refuse what would lead out of the log folder: both names become a part of a path."""
-    config = description.config
-    if config.env not in GAMES or not is_recipe_name(config.algo):
-        raise UserError(
-            f"{CONFIG} names the game {short(config.env)} and the recipe {short(config.algo)}: "
-            "not loaded"
-        )
 
 
 def _check_sizes(remote: hub.Remote, description: Description) -> None:

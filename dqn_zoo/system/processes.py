@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,18 @@ def end_this() -> None:
         signal.raise_signal(signal.SIGTERM)
     else:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_with_parent() -> None:
+    """Save and stop once the process at the other end of the standard input is gone.
+
+    A driver that was killed can ask for nothing; its jobs would go on beside those of the next one.
+    """
+
+    def wait() -> None:
+        # Not sys.stdin: Python could not end while a thread waits in it.
+        while os.read(0, 1):
+            pass
+        end_this()
+
+    threading.Thread(target=wait, daemon=True).start()

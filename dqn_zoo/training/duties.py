@@ -17,6 +17,7 @@ from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 from dqn_zoo.system import machine, shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop
+from dqn_zoo.training.backup import Backup
 from dqn_zoo.training.display import Display, Status
 from dqn_zoo.training.rates import Slowdown
 from dqn_zoo.training.snapshot import snapshot
@@ -40,6 +41,7 @@ class Duties:
         display: what the user sees.
         stop: whether the run was asked to stop.
         previous: the checkpoint that the run was resumed from.
+        backup: told of every checkpoint.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Duties:
         stop: Stop,
         *,
         previous: Checkpoint | None,
+        backup: Backup,
     ) -> None:
         self._trainer = trainer
+        self._backup = backup
         self._run = run
         self._log = log
         self._display = display
@@ -84,8 +88,11 @@ class Duties:
             with section("evaluation"):
                 self._evaluate()
         every = config.save_freq
-        if self._early_save_is_due() or (every and steps // every > self._tried_at // every):
+        is_due = every and steps // every > self._tried_at // every
+        if is_due or self._early_save_is_due() or self._backup.claims_save():
             self._save()
+        for line in self._backup.news():
+            self._display.message(line)
         if self._display.due():
             self._warn_of_slow_updates()
             self._show()
@@ -98,7 +105,7 @@ class Duties:
     def _early_save_is_due(self) -> bool:
         """Return whether to save although no period of steps is over.
 
-        Only this follows the clock: a save changes nothing of a run.
+        Only this and a backup follow the clock: a save changes nothing of a run.
         """
         now, algorithm = time.monotonic(), self._trainer.algorithm
         return now >= self._early_at.setdefault(algorithm.updates > 0, now + EARLY_S)
@@ -284,6 +291,7 @@ class Duties:
             self._trainer.write_weights(self._run)
             if self._owes_best:
                 self._write_best()
+            self._backup.take(self._previous)
         except OSError as error:
             what = "the weights" if self._saved_at == steps else "the checkpoint"
             if previous is not None and str(error.filename).startswith(str(previous.path)):

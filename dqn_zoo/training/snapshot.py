@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from dqn_zoo.algorithms.algorithm import Files
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.averaged import ONLINE_FILE
+from dqn_zoo.learning.optimizers import read_pickled
 from dqn_zoo.play.weights import parse_weights
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.system.saved import Count, Finite, Saved, require
@@ -30,6 +31,7 @@ from dqn_zoo.training.trainer import Best, Trainer
 STATE = "state.json"
 MODEL = "model.safetensors"
 BEST = "best.safetensors"
+OPTIMIZER = "optimizer.safetensors"  # earlier versions kept optimizer.pt
 
 
 def snapshot(trainer: Trainer, log_offsets: dict[str, int], previous: Checkpoint | None) -> Files:
@@ -142,6 +144,8 @@ def _read_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _read_file(checkpoint: Checkpoint, name: str) -> bytes:
+    if name == OPTIMIZER and name not in checkpoint.files:
+        return read_pickled(checkpoint.read("optimizer.pt"))
     content = checkpoint.read(name)
     if name.endswith(".safetensors"):
         try:

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,7 @@ from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
+from dqn_zoo.training.backup import Backup, NoBackup
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.kept_settings import changed_settings
@@ -57,6 +58,7 @@ class TrainOptions:
         tensorboard_folder: where the events of a new run go, in a folder ALGO/RUN of it; None: into
             the run folder. A resumed run goes on where it began.
         command: command line, for the manifest.
+        backup: where the checkpoints go while it trains.
     """
 
     until_steps: int | None = None
@@ -64,6 +66,7 @@ class TrainOptions:
     progress: bool | None = None
     tensorboard_folder: Path | None = None
     command: tuple[str, ...] = ()
+    backup: Backup = field(default_factory=NoBackup)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +261,15 @@ def _invocation(
                 log.rollback({}, 0)
                 run.best_model_file.unlink(missing_ok=True)  # of an attempt that was killed
                 display.message(f"training in {run.path}")
-            else:
+            for line in options.backup.begin(run):
+                display.message(line)
+            if checkpoint is not None:
                 with trainer.stopwatch.section("restoring"):
                     offsets = _restore(trainer, checkpoint, run, display, stop, goes_back=goes_back)
                 log.rollback(offsets, trainer.algorithm.steps)
-            duties = Duties(trainer, run, log, display, stop, previous=checkpoint)
+            duties = Duties(
+                trainer, run, log, display, stop, previous=checkpoint, backup=options.backup
+            )
             invocation = _Invocation(duties)
             with trainer.stopwatch.section("everything else"):
                 yield invocation
@@ -280,6 +287,7 @@ def _invocation(
             end_invocation(run, reason, step=steps, seconds=seconds, updates=updates)
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
+        options.backup.finish(display.message, stop)
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
 
 

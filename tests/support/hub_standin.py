@@ -277,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith(LFS_SUFFIXES) else "regular",
+                "uploadMode": "lfs" if _is_large(file) else "regular",
                 "shouldIgnore": False,
                 "oid": _oid(file["path"], found[1]),
             }
@@ -396,11 +396,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, files[name], ETag=f'"{_blob(files[name])}"', X_Repo_Commit=oid)
 
 
+def _is_large(file: dict[str, Any]) -> bool:
+    """Return whether a file goes through git-LFS: by its name, or because it is no text."""
+    return file["path"].endswith(LFS_SUFFIXES) or b"\0" in base64.b64decode(file["sample"])
+
+
 def _oid(name: str, files: Files) -> str | None:
     """Return what git calls the content of a file, so that the client sees what is unchanged."""
     if name not in files:
         return None
-    if name.endswith(LFS_SUFFIXES):
+    if name.endswith(LFS_SUFFIXES) or b"\0" in files[name][:512]:
         return hashlib.sha256(files[name]).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(files[name]) + files[name]).hexdigest()
 

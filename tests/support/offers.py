@@ -53,7 +53,7 @@ def check_command(program: str, words: Sequence[str], *, is_here: bool) -> None:
             if is_here and parsed.resume is None:
                 resolve(env=parsed.env, algo=parsed.algo, conf_file=parsed.conf_file)
         named = parsed.resume if program == "dqn-train" else getattr(parsed, "run", None)
-        if is_here and named:
+        if is_here and named and not named.startswith("hf://"):
             find_run(parsed.log_folder if program == "dqn-train" else parsed.folder, run=named)
     except UserError as error:
         pytest.fail(f"a message offers `{line}`, which is refused: {error}")

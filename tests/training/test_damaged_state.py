@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from dqn_zoo.envs.guard import Phase
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.checkpoint import MANIFEST, DamagedError, newest_checkpoint
+from dqn_zoo.runs.checkpoint import MANIFEST, DamagedError, newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config, resolve
@@ -179,13 +181,36 @@ def test_any_value_anywhere_in_a_state_is_taken_or_refused_in_one_line(dqn, tmp_
         assert len(str(error).splitlines()) == 1  # noqa: PT017
 
 
-@pytest.mark.parametrize("name", ["rows.z", "frames_00000.z", "optimizer.pt", "target.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["rows.z", "frames_00000.z", "optimizer.safetensors", "target.safetensors"]
+)
 @pytest.mark.parametrize("content", [b"", b"[" * 200_000, zlib.compress(bytes(2**24))])
 def test_files_that_are_something_else_are_refused(dqn, tmp_path, name, content):
     if name == "frames_00000.z":
         content = content[:-9]
     with pytest.raises(DamagedError):
         restored(signed(dqn, tmp_path / "Breakout_1", name, lambda _: content))
+
+
+def test_a_checkpoint_of_earlier_versions_goes_on_with_its_optimizer(dqn, tmp_path):
+    old = Run(shutil.copytree(dqn.path, tmp_path / "Breakout_1"))
+    place = old.checkpoint(STEPS)
+    kept = load_file(place / "optimizer.safetensors")
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in kept.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    torch.save({"state": state}, place / "optimizer.pt")
+    manifest = json.loads((place / MANIFEST).read_bytes())
+    (place / "optimizer.safetensors").unlink()
+    names = [name for name in manifest["files"] if name != "optimizer.safetensors"]
+    files = [(name, (place / name).read_bytes()) for name in [*names, "optimizer.pt"]]
+    shutil.rmtree(place)
+    write_checkpoint(old.checkpoints, STEPS, iter(files))
+    optimizer = restored(old).algorithm.played.online.optimizer
+    assert optimizer.state().keys() == kept.keys()
+    assert all(torch.equal(optimizer.state()[key], value) for key, value in kept.items())
+    assert any(value.any() for key, value in kept.items() if key.endswith("exp_avg"))
 
 
 # --- Settings

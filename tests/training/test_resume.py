@@ -312,13 +312,13 @@ def test_how_often_is_saved_changes_nothing(tmp_path, undisturbed):
 def test_a_damaged_checkpoint_is_skipped_and_the_end_is_the_same(tmp_path, hung_up, undisturbed):
     run = copied(hung_up, tmp_path)
     older, newer = Run(run).checkpoint_steps()
-    damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.pt"
+    damaged = run / "checkpoints" / f"step_{newer:09d}" / "optimizer.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(bytes(content))
     output = finish(["--resume", str(run), "--no-progress"])
     assert "skipped" in output
-    assert "optimizer.pt" in output
+    assert "optimizer.safetensors" in output
     assert resumed_at(output) == older
     assert everything(run) == undisturbed(DQN_1)
 

@@ -45,6 +45,7 @@ from dqn_zoo.system import machine
 from dqn_zoo.system.machine import usable_cores
 from dqn_zoo.system.signals import Ended, Stop, ends_at_once, stop_requests
 from dqn_zoo.training import duties, preparation
+from dqn_zoo.training.backup import NoBackup
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.preparation import complete, estimate
@@ -221,7 +222,7 @@ def test_a_minute_in_and_a_minute_of_learning_in_there_is_a_checkpoint_that_chan
     assert (first < 96 < learned <= 104, others) == (True, [120, 140])
     assert early.run.model_file.read_bytes() == late.run.model_file.read_bytes()
     newest = [run.checkpoint(140) for run in (early.run, late.run)]
-    for name in ("rows.z", "target.safetensors", "optimizer.pt"):
+    for name in ("rows.z", "target.safetensors", "optimizer.safetensors"):
         assert len({(checkpoint / name).read_bytes() for checkpoint in newest}) == 1
     saved.clear()
     train(config.model_copy(update={"save_freq": 0}), log_folder=tmp_path, options=QUIET)
@@ -357,7 +358,9 @@ def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
     restore(trainer, checkpoint)
     log = RunLog(finished, tensorboard_folder=None, warn=print)
     display = make_display(False, Heading(name="run", n_timesteps=240))
-    keeper = Duties(trainer, finished, log, display, Stop(None), previous=checkpoint)
+    keeper = Duties(
+        trainer, finished, log, display, Stop(None), previous=checkpoint, backup=NoBackup()
+    )
     shutil.rmtree(finished.checkpoints)
     trainer.algorithm.steps += 1
     keeper.save_at_the_end()

@@ -1,0 +1,316 @@
+"""A run backs its checkpoints up on the Hub while it trains; each upload is a process of its own.
+
+One upload at a time, the next no earlier than asked for: a checkpoint that comes meanwhile is not
+backed up. Whatever goes wrong is a line, and the next checkpoint tries again.
+"""
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint
+from dqn_zoo.runs.run import UNFINISHED, Run
+from dqn_zoo.sharing import hub
+from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
+from dqn_zoo.sharing.backup_upload import Job, Outcome, check_owner, read_document
+from dqn_zoo.system.documents import DocumentError, Word
+from dqn_zoo.system.documents import read_document as read_file
+from dqn_zoo.system.files import link_or_copy, replace_file
+from dqn_zoo.system.processes import apart
+from dqn_zoo.system.saved import Saved
+from dqn_zoo.system.signals import Stop
+from dqn_zoo.training.rates import about
+
+EVERY_S = 600.0
+"""Between the beginnings of two uploads, where nothing else is asked for."""
+
+LAST_S = 300.0
+"""How long the end of a run waits for its last upload."""
+
+
+class Target(Saved):
+    """Where a run is backed up to; `backup.json` in its folder.
+
+    Attributes:
+        repo_id: `owner/name`.
+        run_id: see `backup_files.Document`.
+        every_s: see `Document`.
+    """
+
+    repo_id: Word
+    run_id: Identity
+    every_s: Interval = EVERY_S
+
+
+def read_target(run: Run) -> Target | None:
+    """Return where a run is backed up to; None: nowhere.
+
+    Raises:
+        UserError: the note of it is damaged.
+    """
+    if not run.backup_file.exists():
+        return None
+    try:
+        return read_file(run.backup_file, Target)
+    except DocumentError as error:
+        raise DocumentError(f"{error}; remove it, and name the backup again") from error
+
+
+def new_target(repo: str | None, every_s: float | None, before: Target | None) -> Target:
+    """Return where a run is to be backed up to.
+
+    Args:
+        repo: as a user named it; None: to where it was.
+        every_s: seconds between uploads, as a user said it; None: as it was.
+        before: where it was; None: nowhere.
+
+    Raises:
+        UserError: it is no repository, or one of its commits.
+    """
+    every_s = None if every_s is None else min(every_s, MOST_S)
+    if repo is None:
+        assert before is not None, "nothing says where to"
+        return before.model_copy(update={"every_s": every_s or before.every_s})
+    name = hub.parse_repo(repo)
+    if name.revision is not None:
+        raise UserError(f"{repo}: a backup goes to a repository, leave @{name.revision} out")
+    run_id = secrets.token_hex(16) if before is None else before.run_id
+    every_s = every_s or (EVERY_S if before is None else before.every_s)
+    return Target(repo_id=name.repo_id, run_id=run_id, every_s=every_s)
+
+
+class HubBackup:
+    """Backs one run up; see `training.backup.Backup`.
+
+    Args:
+        target: where to.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._writer = secrets.token_hex(16)
+        self._known_step = 0
+        self._newest: Checkpoint | None = None
+        self._run = Run(Path())
+        self._upload: _Upload | None = None
+        self._last: Document | None = None
+        self._last_commit: str | None = None
+        self._next_at = self._claim_at = 0.0
+        self._has_told_of_wait = False
+        self._news: list[str] = []
+
+    def check(self, known_step: int = 0) -> None:
+        """Find out before a training what would keep every upload from succeeding.
+
+        Args:
+            known_step: the newest checkpoint that the run has.
+
+        Raises:
+            UserError: the token may not write there, or the repository is another run's. A Hub that
+                only does not answer now is a line when the run begins.
+        """
+        owner, _, name = self._target.repo_id.partition("/")
+        try:
+            hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")
+            remote = hub.look_up(self._target.repo_id)
+            if remote is not None:
+                check_owner(
+                    remote,
+                    read_document(remote),
+                    run_id=self._target.run_id,
+                    writer=self._writer,
+                    known=known_step,
+                )
+                if not remote.private:
+                    self._news.append(f"warning: {hub.page(remote.repo_id)} is public")
+        except UserError as error:
+            if not hub.may_pass(error):
+                raise
+            self._news.append(f"warning: {_without_remedy(error)}; the first checkpoint tries it")
+
+    def begin(self, run: Run) -> list[str]:
+        """Note in the run where it is backed up to; it stays so when it is resumed."""
+        self._run = run
+        self._known_step = max(run.checkpoint_steps(), default=0)
+        self._claim_at = time.monotonic() + self._target.every_s
+        repo, every_s = self._target.repo_id, self._target.every_s
+        try:
+            shutil.rmtree(self._aside, ignore_errors=True)
+            replace_file(run.backup_file, self._target.model_dump_json(indent=1).encode())
+        except OSError as error:
+            self._news.append(f"warning: {run.backup_file} cannot be written ({error.strerror})")
+        return [
+            f"backed up to {hub.page(repo)} every {about(every_s)}: "
+            f"--resume hf://{repo} goes on with it on any computer",
+            *self.news(),
+        ]
+
+    def claims_save(self) -> bool:
+        """Return whether the time for a backup has come; once each time."""
+        now = time.monotonic()
+        if self._upload is not None or now < max(self._claim_at, self._next_at):
+            return False
+        self._claim_at = now + self._target.every_s
+        return True
+
+    def take(self, checkpoint: Checkpoint) -> None:
+        """Begin to upload a checkpoint if it is time and no upload is under way."""
+        self._newest = checkpoint
+        now = time.monotonic()
+        if self._upload is not None and now >= self._next_at and not self._has_told_of_wait:
+            self._has_told_of_wait = True
+            self._news.append(
+                f"step {checkpoint.step:,} is not backed up: the upload of step "
+                f"{self._upload.step:,} goes on since {now - self._upload.began:.0f} s"
+            )
+        if self._upload is None and now >= self._next_at:
+            self._begin_upload(checkpoint)
+
+    def news(self) -> list[str]:
+        """Return what has become of uploads since."""
+        self._look_after_upload()
+        told, self._news = self._news, []
+        return told
+
+    def finish(self, say: Callable[[str], None], stop: Stop) -> None:
+        """Upload the last checkpoint and the end of the logs, in `LAST_S` at most."""
+        if self._newest is not None:
+            until, before = time.monotonic() + LAST_S, stop.reason()
+
+            def goes_on() -> bool:
+                is_asked = stop.reason() not in (before, "time_limit")
+                return time.monotonic() < until and not is_asked
+
+            say(f"the last backup, of step {self._newest.step:,}; Ctrl-C leaves it out")
+            self._wait(goes_on)
+            if goes_on():
+                self._begin_upload(self._newest)
+                self._wait(goes_on)
+            if self._upload is not None:
+                self._upload.end()
+                self._upload = None
+                self._news.append(f"warning: step {self._newest.step:,} was not backed up")
+        for line in self.news():
+            say(line)
+
+    @property
+    def _aside(self) -> Path:
+        return self._run.path / f"backup{UNFINISHED}"
+
+    def _wait(self, goes_on: Callable[[], bool]) -> None:
+        """Wait for an upload that is under way, and note its end."""
+        while self._upload is not None and goes_on():
+            self._look_after_upload()
+            time.sleep(0.02)
+
+    def _look_after_upload(self) -> None:
+        if self._upload is not None and self._upload.has_ended():
+            self._note_end(self._upload)
+            self._upload = None
+
+    def _begin_upload(self, checkpoint: Checkpoint) -> None:
+        now = time.monotonic()
+        self._next_at = self._claim_at = now + self._target.every_s
+        self._has_told_of_wait = False
+        try:
+            self._put_aside(checkpoint)
+            self._upload = _Upload(self._job(), checkpoint.step)
+        except OSError as error:
+            self._failed(checkpoint.step, f"{error.filename or self._aside}: {error.strerror}")
+
+    def _put_aside(self, checkpoint: Checkpoint) -> None:
+        """Give the files a second name: the run removes its older checkpoints meanwhile."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        for part in ("checkpoint", "run"):
+            (self._aside / part).mkdir(parents=True)
+        there = set() if self._last is None else self._last.stored()
+        new = [name for name, entry in checkpoint.files.items() if stored_as(entry) not in there]
+        for name in (*new, MANIFEST):
+            link_or_copy(checkpoint.path / name, self._aside / "checkpoint" / name)
+        for name in RUN_FILES:  # they grow, or are replaced
+            if (self._run.path / name).exists():
+                shutil.copyfile(self._run.path / name, self._aside / "run" / name)
+
+    def _job(self) -> Job:
+        return Job(
+            folder=str(self._aside),
+            repo_id=self._target.repo_id,
+            run_id=self._target.run_id,
+            writer=self._writer,
+            known_step=self._known_step,
+            name=f"{self._run.path.absolute().parent.name}/{self._run.name}",
+            every_s=self._target.every_s,
+            last=self._last,
+            last_commit=self._last_commit,
+        )
+
+    def _note_end(self, upload: "_Upload") -> None:
+        outcome = upload.outcome()
+        if outcome.error is not None or outcome.document is None:
+            self._last, self._last_commit = None, None
+            self._failed(upload.step, _without_remedy(outcome.error), outcome.wait_s)
+            return
+        self._last, self._last_commit = outcome.document, outcome.commit
+        num_files = len(outcome.document.newest.stored())
+        self._news.append(
+            f"backed up step {upload.step:,} to {self._target.repo_id}: "
+            f"{outcome.num_bytes / 1e6:,.1f} MB in {time.monotonic() - upload.began:.0f} s, "
+            f"{outcome.num_files} of {num_files} files were new"
+        )
+
+    def _failed(self, step: int, reason: str, wait_s: float = 0.0) -> None:
+        self._next_at = time.monotonic() + wait_s
+        wait = f" in {wait_s:.0f} s or later" if wait_s else ""
+        self._news.append(
+            f"warning: step {step:,} was not backed up to {self._target.repo_id} ({reason}): the "
+            f"next checkpoint{wait} tries again"
+        )
+
+
+class _Upload:
+    """The process that uploads a checkpoint."""
+
+    def __init__(self, job: Job, step: int) -> None:
+        self.step = step
+        self.began = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dqn_zoo.sharing.backup_upload"],
+            stdin=subprocess.PIPE,  # closes when this process ends
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **apart(),  # Ctrl-C ends the training, not the upload
+        )
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already; its output says why
+            self._process.stdin.write(job.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        self._process.kill()
+        self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Return what became of it, once it has ended."""
+        output, _ = self._process.communicate()
+        lines = output.decode("utf-8", "replace").strip().splitlines()
+        last = lines[-1] if lines else f"the upload ended with {self._process.returncode}"
+        try:
+            return Outcome.read(json.loads(last))
+        except ValueError:
+            return Outcome(error=last)
+
+
+def _without_remedy(error: UserError | str | None) -> str:
+    """Return what happened; what to do about it was meant for somebody who waits."""
+    return re.sub(r": ([^:()]*, then )?run the same command again[^:()]*", "", str(error)).strip()
