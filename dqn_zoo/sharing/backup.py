@@ -10,7 +10,6 @@ import re
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from dqn_zoo.sharing.backup_upload import Job, Outcome, check_owner, read_docume
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy, replace_file
-from dqn_zoo.system.processes import apart
+from dqn_zoo.system.processes import apart, python_module
 from dqn_zoo.system.saved import Saved
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.rates import about
@@ -282,7 +281,7 @@ class _Upload:
         self.step = step
         self.began = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dqn_zoo.sharing.backup_upload"],
+            python_module("sharing.backup_upload"),
             stdin=subprocess.PIPE,  # closes when this process ends
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
