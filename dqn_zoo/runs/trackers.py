@@ -198,19 +198,19 @@ def _start_wandb(
             ),
         )
 
-    asked_for = os.environ.get("WANDB_MODE")
     wandb.setup(settings=wandb.Settings(silent=True))
-    # Without a key it would ask for one, and nobody may be there to answer.
-    has_key = asked_for is not None or wandb.login(prompt=False, verify=False)
-    trouble = ""
+    mode, trouble = os.environ.get("WANDB_MODE"), ""
     try:
-        run = open_run(asked_for if has_key else "offline")
+        # Without a key it would ask for one, and nobody may be there to answer.
+        if mode not in ("offline", "disabled") and not wandb.login(prompt=False, verify=False):
+            mode = "offline"
+        run = open_run(mode)
     except Exception as error:
-        if asked_for == "offline" or not has_key:
+        if mode == "offline":
             raise
-        trouble = f"its server was not reached ({_one_line(error)}); "
+        trouble = f"its server does not take it ({_one_line(error)}); "
         run = open_run("offline")
-    where = run.url if not run.offline else f"offline; `wandb sync {Path(run.dir).parent}` sends it"
+    where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
     return _Wandb(wandb, run), f"{trouble}{where}"
 
 
