@@ -1,6 +1,6 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
-# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3, rliable, Optuna
+# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3 and other extras
 # make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format
 # make dist      sdist and wheel, the wheel tried out in an environment of its own
@@ -36,8 +36,8 @@ test: install
 	$(BIN)/python -m pytest $(ARGS)
 
 extras: install
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch]'
-	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune) and not slow' $(ARGS)
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch,wandb,trackio]'
+	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune or trackers) and not slow' $(ARGS)
 
 cluster: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,cluster]'

@@ -308,10 +308,6 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 _NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters"
-_NO_TRACKER = (
-    "there is no tracker yet; TensorBoard is on by default, and progress.csv, episodes.csv and "
-    "evaluations.csv hold every number"
-)
 _NO_PACKAGES = "all games come with ale-py, which is imported already; leave the flag out"
 
 REFUSED_TRAIN: dict[str, str] = {
@@ -346,12 +342,6 @@ REFUSED_TRAIN: dict[str, str] = {
     "leave the flag out",
     "--uuid": "run folders are claimed one at a time, so that two starts never share one; "
     "leave the flag out",
-    "--track": _NO_TRACKER,
-    "--wandb-project-name": _NO_TRACKER,
-    "--wandb-entity": _NO_TRACKER,
-    "--wandb-group": _NO_TRACKER,
-    "-tags": _NO_TRACKER,
-    "--wandb-tags": _NO_TRACKER,
 }
 
 REFUSED_TUNE: dict[str, str] = {

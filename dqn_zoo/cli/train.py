@@ -18,6 +18,7 @@ from dqn_zoo.cli.train_arguments import (
     build_parser,
     check_resume_flags,
     overrides_from,
+    track_to,
 )
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         resolved, fitted = _resolve(flags), None
         backup = None if flags.print_config else _backup(flags, None)
+        track = None if flags.print_config else track_to(flags)
         if "for" in flags.given or not flags.print_config:
             resolved = _with_threads(resolved)
         if "for" in flags.given:
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resolved.config,
             log_folder=flags.log_folder,
             trained_agent=flags.trained_agent,  # looked at in _resolve
-            options=_options(flags, stopwatch, backup),
+            options=replace(_options(flags, stopwatch, backup), track=track),
             announce=partial(_announce, resolved, flags, fitted=fitted),
             stopwatch=stopwatch,
         )

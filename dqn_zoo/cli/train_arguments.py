@@ -6,7 +6,7 @@ A flag for a setting takes its name, choices, range, default and help from the f
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from dqn_zoo.cli.arguments import (
     REFUSED_TRAIN,
@@ -22,6 +22,9 @@ from dqn_zoo.cli.arguments import (
 )
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, accepted_values
+
+if TYPE_CHECKING:
+    from dqn_zoo.runs.trackers import TrackTo
 
 DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name
@@ -56,6 +59,7 @@ def build_parser() -> Parser:
     _add_length(groups[_LENGTH])
     _add_runs(groups[_RUNS])
     _add_backup(groups[_RUNS])
+    _add_tracking(groups[_RUNS])
     _add_display(groups[_MACHINE])
     add_refused_flags(parser, REFUSED_TRAIN)
     return parser
@@ -113,6 +117,32 @@ def check_resume_flags(arguments: argparse.Namespace) -> None:
             f"{refused[0]} cannot go with --resume, which keeps the settings of the run; "
             f"only {', '.join(sorted(_WITH_RESUME))} can; -i starts a new run from given weights"
         )
+
+
+def track_to(arguments: argparse.Namespace) -> "TrackTo | None":
+    """Return where a new run is to be tracked, its package imported; None: nowhere.
+
+    Raises:
+        UserError: the package is missing, or a flag means nothing here.
+    """
+    of_tracking = {"project": "project_name", "entity": "entity", "group": "group", "tags": "tags"}
+    given = {key: f"wandb_{name}" for key, name in of_tracking.items()}
+    given = {key: dest for key, dest in given.items() if dest in arguments.given}
+    if arguments.track is None:
+        for dest in given.values():
+            raise UserError(f"{_flag(dest)} is of a tracked run: add --track or --track trackio")
+        return None
+    if arguments.track == "trackio" and "entity" in given:
+        raise UserError(
+            "--wandb-entity: Trackio has no entities; TRACKIO_SPACE_ID=USER/SPACE in the "
+            "environment sends a run to a Space"
+        )
+    from dqn_zoo.runs.trackers import TrackTo, import_tracker
+
+    import_tracker(arguments.track)
+    return TrackTo(
+        arguments.track, **{key: getattr(arguments, dest) for key, dest in given.items()}
+    )
 
 
 def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
@@ -233,6 +263,37 @@ def _add_backup(group: argparse._ArgumentGroup) -> None:
         metavar="TIME",
         help="with --hub-backup: no sooner than so long after the last, and no later, for which a "
         "checkpoint is saved if need be (default: 10m)",
+    )
+
+
+def _add_tracking(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--track",
+        nargs="?",
+        choices=("wandb", "trackio"),
+        const="wandb",
+        help="log to Weights & Biases as well, offline where there is no key for it, or to Trackio "
+        "on this machine; a resumed run goes on in the same tracked run (default: off)",
+    )
+    group.add_argument(
+        "--wandb-project-name",
+        metavar="NAME",
+        help="project of --track, of either tracker (default: dqn-zoo)",
+    )
+    group.add_argument(
+        "--wandb-entity",
+        metavar="NAME",
+        help="user or team that the project belongs to (default: that of the key)",
+    )
+    group.add_argument(
+        "--wandb-group", metavar="NAME", help="group of runs in the project (default: none)"
+    )
+    group.add_argument(
+        "-tags",
+        "--wandb-tags",
+        nargs="+",
+        metavar="TAG",
+        help="tags of the tracked run (default: none)",
     )
 
 

@@ -1,20 +1,25 @@
 """One job of a sweep, in a process of its own: train, or go on, then play the games."""
 
+import contextlib
 import json
 import sys
 import time
+from dataclasses import replace
 
 import torch
 
 from dqn_zoo.experiments.plan import WEIGHTS, Job, Sweep, WhichWeights
+from dqn_zoo.experiments.summary import read_score
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game
 from dqn_zoo.play.results import results
 from dqn_zoo.play.session import Session, choose_weights, play_session
 from dqn_zoo.play.statistics import summarize
+from dqn_zoo.runs.logfiles import EventLog
 from dqn_zoo.runs.manifest import has_finished, read_manifest
 from dqn_zoo.runs.run import discard_run, lock
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
@@ -34,12 +39,37 @@ def run_job(sweep: Sweep, job: Job) -> int:
     if sweep.is_done(job):
         return 0
     outcome = _train(sweep, job)
-    if outcome is not None and outcome.reason != "finished":
-        return EXIT_CODES[outcome.reason]
-    for which in WEIGHTS:
-        if not sweep.results_file(job, which).exists():
-            _play(sweep, job, which)
+    events = EventLog(sweep.run(job).tensorboard, warn=print)
+    with contextlib.closing(events):
+        events.hparams(_compared(sweep, job))
+        if outcome is not None and outcome.reason != "finished":
+            return EXIT_CODES[outcome.reason]
+        for which in WEIGHTS:
+            if not sweep.results_file(job, which).exists():
+                _play(sweep, job, which)
+        scores = read_score(sweep, job)._asdict()
+        steps = sweep.config(job).n_timesteps
+        events.scalars(steps, {f"score/{which}": score for which, score in scores.items()})
     return 0
+
+
+def _compared(sweep: Sweep, job: Job) -> dict[str, bool | float | str]:
+    """Return what tells a job from the others: variant, game, seed, settings that are compared."""
+    variants = sweep.plan.variants
+    configs = [sweep.config(replace(job, variant=each.name)).model_dump() for each in variants]
+    own = sweep.config(job).model_dump()
+    keys = {key for key in own if any(config[key] != own[key] for config in configs)}
+    keys |= {key for variant in variants for key in variant.settings}
+    settings = {key: own[key] for key in own if key in keys - {"env", "algo", "seed"}}
+    return {
+        "variant": job.variant,
+        "game": job.game,
+        "seed": job.seed,
+        **{
+            key: value if isinstance(value, int | float) else as_yaml(value)
+            for key, value in settings.items()
+        },
+    }
 
 
 def _train(sweep: Sweep, job: Job) -> Outcome | None:

@@ -23,6 +23,7 @@ from dqn_zoo.experiments.plan import PLAN_FILE, Job, Plan, Sweep, Variant
 from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, may_try_again, why_it_ended
 from dqn_zoo.runs.learning_curve import columns
+from dqn_zoo.runs.logfiles import EventLog
 from dqn_zoo.system.locks import LockedError, hold
 from dqn_zoo.system.signals import Ended, Stop, stop_requests
 
@@ -303,7 +304,10 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
         handle.wait()
     if code != 0:
         raise TrialError(why_it_ended(sweep, job, code))
-    return value_of(list(means.values()))
+    value = value_of(list(means.values()))
+    with contextlib.closing(EventLog(sweep.run(job).tensorboard, warn=print)) as events:
+        events.scalars(sweep.config(job).n_timesteps, {"score/trial": value})
+    return value
 
 
 def value_of(means: list[float]) -> float:

@@ -260,6 +260,45 @@ def watch(
         raise
 
 
+def film_beginning(
+    path: Path,
+    q_values: QValues,
+    *,
+    game: str,
+    settings: EnvSettings,
+    seed: int,
+    max_seconds: float,
+    goes_on: Callable[[], bool],
+) -> bool:
+    """Play a game until it ends or the film is long enough, and film it.
+
+    Args:
+        path: of the film.
+        q_values: of the agent.
+        game: name of the game.
+        settings: the rules; the gymnasium backend plays, whichever they name.
+        seed: of the game.
+        max_seconds: at the speed of the console.
+        goes_on: asked after every step; without its leave there is no film.
+
+    Returns:
+        Whether there is a film.
+
+    Raises:
+        UserError: nothing can be written, or ffmpeg is missing.
+    """
+    film = Film(path, max_seconds=max_seconds)
+    filmed = replace(settings, backend="gymnasium", on_frame=film.on_frame)
+    with closing(film), closing(play(q_values, game=game, settings=filmed, seeds=[seed])) as turns:
+        for turn in turns:
+            caption(film, turn)
+            if not goes_on():
+                return False
+            if film.seconds >= max_seconds:
+                break
+        return film.close()
+
+
 def caption(film: Film, turn: Turn) -> None:
     """Write the frames of a step into a film, under the score; the film ends with the games."""
     game = turn.games.get(0)

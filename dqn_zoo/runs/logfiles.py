@@ -1,4 +1,4 @@
-"""Append-only log files that never stop a run: CSV rows and TensorBoard scalars.
+"""Append-only log files that never stop a run: CSV rows, and TensorBoard's scalars and HParams.
 
 A full disk, a lost network folder or a missing library costs rows and one warning, never the run.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO, FileIO
 from pathlib import Path
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 
@@ -142,7 +142,7 @@ class CsvLog:
 
 
 class EventLog:
-    """TensorBoard scalars in an event file of this process; the first failure switches it off.
+    """TensorBoard's curves in an event file of this process; the first failure switches it off.
 
     Not `SummaryWriter`: that one writes from a thread, where a full disk ends in a traceback on the
     screen and is noticed a row later; and it imports torch.
@@ -166,13 +166,28 @@ class EventLog:
 
     def scalars(self, steps: int, values: Mapping[str, float]) -> None:
         """Write one point for each tag."""
-        if self._off or not values:
-            return
-        try:
-            self._write(steps, values)
-        except Exception as error:  # also what a broken installation raises on import
-            self._off = True
-            self._warn(f"TensorBoard is switched off, the run goes on: {error}")
+
+        def points() -> Any:
+            from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+
+            return Summary(
+                value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+            )
+
+        if values:
+            self._try_to_write(steps, points)
+
+    def hparams(self, settings: Mapping[str, bool | float | str]) -> None:
+        """Write what the run is a row of in TensorBoard's table of settings against scores."""
+
+        def row() -> Any:
+            from tensorboard.plugins.hparams.summary_v2 import (  # type: ignore[import-untyped]
+                hparams_pb,
+            )
+
+            return hparams_pb(dict(settings))
+
+        self._try_to_write(0, row)
 
     def close(self) -> None:
         """Close the event file."""
@@ -180,12 +195,20 @@ class EventLog:
             self._file.close()
             self._file = None
 
-    def _write(self, steps: int, values: Mapping[str, float]) -> None:
+    def _try_to_write(self, steps: int, summary: Callable[[], Any]) -> None:
+        if self._off:
+            return
+        try:
+            self._write(steps, summary())
+        except Exception as error:  # also what a broken installation raises on import
+            self._off = True
+            self._warn(f"TensorBoard is switched off, the run goes on: {error}")
+
+    def _write(self, steps: int, summary: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
             Event,
             SessionLog,
         )
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
         from tensorboard.summary.writer.record_writer import (  # type: ignore[import-untyped]
             RecordWriter,
         )
@@ -203,8 +226,7 @@ class EventLog:
                 start = SessionLog(status=SessionLog.START)
                 purge = Event(wall_time=now, step=self._purge_from, session_log=start)
                 records.write(purge.SerializeToString())
-        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        event = Event(wall_time=now, step=steps, summary=Summary(value=points))
+        event = Event(wall_time=now, step=steps, summary=summary)
         records.write(event.SerializeToString())
         _write_whole(self._file, buffer.getvalue())
 

@@ -80,6 +80,19 @@ class Invocation(TypedDict):
     end_step: Count | None
 
 
+@with_config(AS_WRITTEN)
+class Tracking(TypedDict):
+    """The run of a tracker that a run is logged to; a resume goes on in it."""
+
+    tracker: str
+    project: str
+    entity: str | None
+    group: str | None
+    tags: list[str]
+    name: str
+    id: str
+
+
 class Manifest(Machine):
     """The whole document."""
 
@@ -87,6 +100,7 @@ class Manifest(Machine):
     command: NotRequired[str]
     protocol: NotRequired[dict[str, Any]]
     tensorboard: NotRequired[str | None]
+    tracking: NotRequired[Tracking | None]
     origin: NotRequired[Origin]
     invocations: Annotated[list[Invocation], Field(min_length=1)]
 
@@ -115,6 +129,7 @@ def write_manifest(
     protocol: Mapping[str, Any],
     until_steps: int,
     tensorboard: Path | None = None,
+    tracking: Tracking | None = None,
     begins_with: str | None = None,
 ) -> None:
     """Write the manifest of a new run, with its first invocation.
@@ -127,6 +142,7 @@ def write_manifest(
         protocol: The protocol with all of its values.
         until_steps: Steps that the run is to reach.
         tensorboard: Folder of the run's events, where it is not in the run folder.
+        tracking: Where else it is logged to.
         begins_with: Whose weights it starts from, in words without a path; None: nobody's.
 
     Raises:
@@ -137,6 +153,7 @@ def write_manifest(
         "seed": seed,
         "protocol": dict(protocol),
         "tensorboard": None if tensorboard is None else str(tensorboard.absolute()),
+        "tracking": tracking,
         **vars(setup),
         **describe_machine(),
         "command": shlex.join(command),

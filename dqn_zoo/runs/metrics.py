@@ -16,6 +16,7 @@ from pydantic import Field
 
 from dqn_zoo.runs.logfiles import CsvLog, EventLog, Value, Warn
 from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.trackers import TrackedLog
 from dqn_zoo.system.saved import Count, Finite, Saved
 
 
@@ -207,14 +208,24 @@ class RunLog:
         run: Where the CSV files lie; they are continued where they exist.
         tensorboard_folder: Folder of this run's events, or None for no TensorBoard.
         warn: Called with one line when a log begins to fail. No method raises for a full disk.
+        tracked: Takes what TensorBoard takes, and films; the log closes it.
     """
 
-    def __init__(self, run: Run, *, tensorboard_folder: Path | None, warn: Warn) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        tensorboard_folder: Path | None,
+        warn: Warn,
+        tracked: TrackedLog | None = None,
+    ) -> None:
         self._progress = CsvLog(run.progress_file, PROGRESS_COLUMNS, warn=warn)
         self._episodes = CsvLog(run.episodes_file, EPISODE_COLUMNS, warn=warn)
         self._evaluations = CsvLog(run.evaluations_file, EVALUATION_COLUMNS, warn=warn)
         self._csv_logs = (self._progress, self._episodes, self._evaluations)
-        self._events = EventLog(tensorboard_folder, warn=warn) if tensorboard_folder else None
+        events = EventLog(tensorboard_folder, warn=warn) if tensorboard_folder else None
+        self._curves = [curves for curves in (events, tracked) if curves is not None]
+        self._tracked = tracked
 
     def progress(self, row: Mapping[str, Value]) -> None:
         """Write one row of `PROGRESS`."""
@@ -228,6 +239,16 @@ class RunLog:
     def evaluation(self, row: Mapping[str, Value]) -> None:
         """Write one row of `EVALUATIONS`."""
         self._write(self._evaluations, EVALUATIONS, row)
+
+    @property
+    def takes_films(self) -> bool:
+        """Whether a film of an evaluation arrives somewhere."""
+        return self._tracked is not None and self._tracked.is_on
+
+    def film(self, file: Path, *, steps: int) -> None:
+        """Pass on a film of the evaluation at these steps; the file may vanish after that."""
+        if self._tracked is not None:
+            self._tracked.film(steps, "eval/film", file)
 
     def offsets(self) -> dict[str, int]:
         """Bytes of each CSV file, for the checkpoint; what they cover is on the disk."""
@@ -244,25 +265,26 @@ class RunLog:
         """
         for log in self._csv_logs:
             log.rollback(offsets.get(log.path.name, 0))
-        if self._events is not None:
-            self._events.purge(steps)
+        for curves in self._curves:
+            curves.purge(steps)
 
     def close(self) -> None:
         """Close every file."""
         for log in self._csv_logs:
             log.close()
-        if self._events is not None:
-            self._events.close()
+        for curves in self._curves:
+            curves.close()
 
     def _write(self, log: CsvLog, metrics: tuple[Metric, ...], row: Mapping[str, Value]) -> None:
         unknown = set(row) - {metric.name for metric in metrics}
         assert not unknown, f"{sorted(unknown)} are no columns of {log.path.name}"
         log.append(row)
-        if self._events is not None:
+        if self._curves:
             cells = ((metric.tag, row.get(metric.name)) for metric in metrics)
             points = {tag: float(cell) for tag, cell in cells if tag and cell is not None}
             present = {tag: point for tag, point in points.items() if not math.isnan(point)}
-            self._events.scalars(int(float(row["steps"] or 0)), present)
+            for curves in self._curves:
+                curves.scalars(int(float(row["steps"] or 0)), present)
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ logs/dqn/SpaceInvaders_1/
     best_model.safetensors
     progress.csv, episodes.csv, evaluations.csv (see metrics.py)
     results.json, results/ (see play/measurements.py)
-    checkpoints/, tensorboard/
+    checkpoints/, tensorboard/, wandb/ (see trackers.py)
 """
 
 import contextlib

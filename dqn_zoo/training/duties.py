@@ -5,10 +5,13 @@ So a run that was stopped in the middle of its duties does the rest of them when
 """
 
 import math
+import tempfile
 import time
+from pathlib import Path
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
+from dqn_zoo.play.session import film_beginning
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
@@ -25,6 +28,10 @@ from dqn_zoo.training.trainer import Trainer
 
 EARLY_S = 60.0
 """After so long, and after so long of learning, there is a checkpoint: to watch, to resume from."""
+
+
+FILM_S = 20.0
+"""How much of a game a tracker shows of the best evaluation so far: seconds of the console's."""
 
 
 class _StoppedInEvaluationError(Exception):
@@ -248,7 +255,29 @@ class Duties:
                 "is_best": is_best,
             }
         )
+        if is_best and self._log.takes_films:
+            self._film(evaluation_seeds(config.seed, trainer.evaluations, 1)[0])
         trainer.evaluations = algorithm.steps // config.eval_freq
+
+    def _film(self, seed: int) -> None:
+        """Film the beginning of a game by the rules of the evaluation, for the tracker."""
+        trainer = self._trainer
+        self._show("filming")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "evaluation.mp4"
+                if film_beginning(
+                    file,
+                    trainer.algorithm.q_values,
+                    game=trainer.config.env,
+                    settings=trainer.evaluation_settings,
+                    seed=seed,
+                    max_seconds=FILM_S,
+                    goes_on=lambda: self._stop.reason() is None,
+                ):
+                    self._log.film(file, steps=trainer.algorithm.steps)
+        except (OSError, UserError) as error:
+            self._display.message(f"warning: the evaluation was not filmed ({error})")
 
     def _try_to_write_best(self) -> None:
         try:

@@ -14,6 +14,7 @@ from dqn_zoo.play.given import find_given, load_given, name_of
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, newest_checkpoint
 from dqn_zoo.runs.going_back import older_checkpoint, set_aside
 from dqn_zoo.runs.manifest import (
+    Manifest,
     Setup,
     append_invocation,
     end_invocation,
@@ -24,6 +25,13 @@ from dqn_zoo.runs.manifest import (
 )
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run, claim_run, discard_run, lock, resume_command
+from dqn_zoo.runs.trackers import (
+    TrackedLog,
+    TrackTo,
+    import_tracker,
+    settings_shown,
+    tracking_of,
+)
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores
 from dqn_zoo.settings.recipes import dump_config
@@ -65,6 +73,7 @@ class TrainOptions:
     time_limit_s: float | None = None
     progress: bool | None = None
     tensorboard_folder: Path | None = None
+    track: TrackTo | None = None
     command: tuple[str, ...] = ()
     backup: Backup = field(default_factory=NoBackup)
 
@@ -105,6 +114,8 @@ def train(
     """
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
+    if options.track is not None:
+        import_tracker(options.track.tracker)
     config = complete(config)
     assert config.seed is not None, "complete draws it"
     check_memory(config)
@@ -135,6 +146,10 @@ def train(
                     protocol=protocol_from_config(config).as_json(),
                     until_steps=config.n_timesteps,
                     tensorboard=_tensorboard_folder(run, options),
+                    tracking=options.track
+                    and tracking_of(
+                        options.track, env=config.env, algo=config.algo, seed=config.seed
+                    ),
                     begins_with=parent,
                 )
                 goal = config.n_timesteps
@@ -253,9 +268,14 @@ def _invocation(
             random_score=None if scores is None else scores.random,
         ),
     )
-    tensorboard_folder = Path(read_manifest(run)["tensorboard"] or run.tensorboard)
+    manifest = read_manifest(run)
     with contextlib.closing(display):
-        log = RunLog(run, tensorboard_folder=tensorboard_folder, warn=display.message)
+        log = RunLog(
+            run,
+            tensorboard_folder=Path(manifest["tensorboard"] or run.tensorboard),
+            warn=display.message,
+            tracked=_tracked(trainer, run, manifest, display),
+        )
         with contextlib.closing(log):
             if checkpoint is None:
                 log.rollback({}, 0)
@@ -367,6 +387,15 @@ def _tensorboard_folder(run: Run, options: TrainOptions) -> Path | None:
     if options.tensorboard_folder is None:
         return None
     return options.tensorboard_folder / run.path.parent.name / run.name
+
+
+def _tracked(trainer: Trainer, run: Run, manifest: Manifest, display: Display) -> TrackedLog | None:
+    tracking = manifest.get("tracking")
+    if tracking is None:
+        return None
+    settings = settings_shown(trainer.config.model_dump(mode="json"), manifest)
+    with trainer.stopwatch.section("logging"):
+        return TrackedLog(tracking, settings, folder=run.path, say=display.message)
 
 
 def _setup(config: Config) -> Setup:

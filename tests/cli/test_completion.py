@@ -37,7 +37,8 @@ def test_bash_completes_commands_games_recipes_and_settings(tmp_path, capsys):
         (["dqn-enjoy", "--protocol", ""], ["zoo", "machado", "sb3"]),
         (["dqn-bench", "--games", "Po"], ["Pong", "Pooyan"]),
         (["dqn-completion", ""], ["bash", "zsh"]),
-        (["dqn-train", "--tra"], ["--trained-agent"]),  # not --track, which is refused
+        (["dqn-train", "--tru"], []),  # not --truncate-last-trajectory, which is refused
+        (["dqn-train", "--track", ""], ["wandb", "trackio"]),
     ):
         ended = subprocess.run(
             ["bash", "--norc", "-c", COMPLETE, "bash", script, *words],

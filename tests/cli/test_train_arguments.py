@@ -5,6 +5,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.offers import parser_of
@@ -25,8 +26,10 @@ from dqn_zoo.cli.train_arguments import (
     check_resume_flags,
     explicit_flags,
     overrides_from,
+    track_to,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.trackers import TrackTo
 from dqn_zoo.settings.config import Config, accepted_values, build_config
 from dqn_zoo.settings.recipes import dump_config, resolve
 
@@ -101,12 +104,37 @@ def test_the_page_for_users_of_rl_zoo_lists_every_flag(command, flags):
         (build_parser, ["--device", "cuda:1"], "--device: one GPU is used.*CUDA_VISIBLE_DEVICES=1"),
         (enjoy.build_parser, ["--device", "cuda:1"], "--device: .*and say --device cuda"),
         (enjoy.build_parser, ["--exp-id", "-1"], "--exp-id: .*--run RUN names any"),
-        (build_parser, ["--track"], "--track: there is no tracker yet"),
-        (build_parser, ["-tags", "a", "b"], "-tags: there is no tracker yet"),
     ],
 )
 def test_values_of_rl_zoo_that_are_not_ours_are_answered(build, arguments, expected):
     assert re.match(expected, error_of(build().parse_args, arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--wandb-project-name", "x"], "--wandb-project-name is of a tracked run: add --track"),
+        (["-tags", "a", "b"], "--wandb-tags is of a tracked run: add --track"),
+        (["--track", "trackio", "--wandb-entity", "x"], "--wandb-entity: Trackio has no entities"),
+        (["--track", "comet"], "--track: invalid choice: 'comet'"),
+    ],
+)
+def test_flags_of_tracking_that_mean_nothing_are_refused(arguments, expected):
+    def read():
+        return track_to(parse(*arguments))
+
+    assert error_of(read).startswith(expected)
+
+
+def test_a_bare_track_is_wandb_with_the_names_of_rl_zoo(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    assert track_to(parse()) is None
+    assert track_to(parse("--track")) == TrackTo("wandb", project="dqn-zoo")
+    given = ["--wandb-project-name", "p", "--wandb-entity", "e", "--wandb-group", "g"]
+    expected = TrackTo("wandb", project="p", entity="e", group="g", tags=["s", "t"])
+    for tags in ("-tags", "--wandb-tags"):
+        assert track_to(parse("--track", *given, tags, "s", "t")) == expected
+    assert error_of(check_resume_flags, parse("--resume", "x", "--track")).startswith("--track can")
 
 
 def test_the_first_gpu_may_be_called_by_its_number():

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.children import Child
+from support.hparams import table_of
 
 from dqn_zoo.cli.bench import main
 from dqn_zoo.cli.bench import main as bench
@@ -265,6 +266,27 @@ def test_a_job_waits_for_the_process_that_still_saves_its_run(tmp_path, monkeypa
     assert waits
     assert run_job(sweep, job) == 0
     assert sweep.is_done(job)
+
+
+def test_tensorboard_has_a_table_of_settings_against_scores(tmp_path):
+    variants = [Variant("a", "dqn", {}), Variant("b", "dqn", {"gamma": 0.9, "bootstrap": "double"})]
+    small = {"n_timesteps": 120, "eval_freq": 60, "max_frames": 100}
+    sweep = sweep_in(
+        tmp_path / "sweep", games=["Breakout"], num_seeds=1, variants=variants, **small
+    )
+    for job in sweep.plan.jobs():
+        assert run_job(sweep, job) == 0
+    table = table_of(sweep.folder)
+    for job, own in zip(sweep.plan.jobs(), (("greedy", 0.99), ("double", 0.9)), strict=True):
+        row = {"bootstrap": own[0], "game": "Breakout", "gamma": own[1], "seed": 1.0}
+        row["variant"] = job.variant
+        scores = table.pop(tuple(sorted(row.items())))
+        last = columns(sweep.run(job).evaluations_file, "mean")[0][-1]
+        assert scores["eval/mean_reward"] == pytest.approx(last)
+        for which in ("last", "best"):
+            results = json.loads(sweep.results_file(job, which).read_text())
+            assert scores[f"score/{which}"] == pytest.approx(results["mean_reward"])
+    assert table == {}
 
 
 def test_a_start_that_left_an_empty_folder_is_made_again(tmp_path):

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support.hparams import table_of
 
 from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
+from dqn_zoo.experiments.job import run_job
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
 from dqn_zoo.experiments.summary import Cell, RunScore, Summary
@@ -182,6 +184,34 @@ def test_a_study_goes_on_to_the_number_of_trials_and_draws_anew(tmp_path):
     rates = [trial.params["learning_rate"] for trial in (*first, *second)]
     assert len(set(rates)) == 5
     assert run_trials(study_in(tmp_path, space), tmp_path, space, 5, lambda _: 1) == []
+
+
+class InThisProcess(Scripted):
+    """A job that is done when it is launched."""
+
+    def __init__(self, sweep: Sweep, job: Job) -> None:
+        self.code = run_job(sweep, job)
+
+    def poll(self) -> int:
+        return self.code
+
+
+@pytest.mark.tune
+def test_tensorboard_has_a_table_of_settings_against_the_values_of_trials(tmp_path):
+    space = space_of(tmp_path, "gamma: {uniform: [0.9, 0.99]}")
+    settings = TINY | {"max_frames": 100, "learning_starts": 40, "log_interval": 20}
+    goal = Goal(game="Pong", algo="dqn", settings=settings, budget_steps=60, num_evaluations=2)
+    study = open_study(tmp_path / "study", goal, space, sampler="random", pruner="none", seed=3)
+    trials = []
+    optimize(
+        study, tmp_path / "study", goal, space, InThisProcess,
+        num_trials=2, num_jobs=1, machine={}, on_trial=trials.append,
+    )  # fmt: skip
+    table = table_of(tmp_path / "study")
+    assert len(table) == 2
+    for trial in trials:
+        row = {"game": "Pong", "gamma": trial.params["gamma"], "seed": 1.0, "variant": "trial"}
+        assert table[tuple(row.items())]["score/trial"] == pytest.approx(trial.value)
 
 
 @pytest.mark.tune

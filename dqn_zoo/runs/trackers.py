@@ -1,0 +1,261 @@
+"""Weights & Biases and Trackio: one more outlet of what a run logs, and never needed by it.
+
+Both take what they are given into a queue and write or send it in a process or thread of their own.
+The first failure switches a tracker off with one line.
+"""
+
+import contextlib
+import io
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+from dqn_zoo.errors import UserError
+from dqn_zoo.runs.logfiles import Warn
+from dqn_zoo.runs.manifest import Machine, Manifest, Tracking
+
+DEFAULT_PROJECT = "dqn-zoo"
+
+START_TIMEOUT_S = 30.0
+"""A server that has not answered by then is not waited for: what is logged stays on this disk."""
+
+END_TIMEOUT_S = 60.0
+"""The same for what is still to be sent when the training is over."""
+
+
+class TrackTo(NamedTuple):
+    """Where the user wants a new run tracked.
+
+    Attributes:
+        tracker: a key of `TRACKERS`.
+        project: that the run belongs to.
+        entity: user or team whose project it is; None: the own. Trackio has none.
+        group: of runs in the project.
+        tags: of the run.
+    """
+
+    tracker: str
+    project: str = DEFAULT_PROJECT
+    entity: str | None = None
+    group: str | None = None
+    tags: Sequence[str] = ()
+
+
+def import_tracker(tracker: str) -> ModuleType:
+    """Import the package of a tracker, which has its name.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    try:
+        return import_module(tracker)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == tracker
+        what = "is missing" if missing else f"cannot be imported ({error})"
+        raise UserError(
+            f"--track {tracker}: the package {tracker} {what}: pip install '.[{tracker}]' in a "
+            f"clone, or pip install {tracker}"
+        ) from error
+
+
+def tracking_of(to: TrackTo, *, env: str, algo: str, seed: int) -> Tracking:
+    """Return what the manifest of a new run says of its tracking; the name is RL-Zoo's."""
+    return {
+        "tracker": to.tracker,
+        "project": to.project,
+        "entity": to.entity,
+        "group": to.group,
+        "tags": list(to.tags),
+        "name": f"{env}__{algo}__{seed}__{int(time.time())}",
+        "id": uuid.uuid4().hex[:8],
+    }
+
+
+class TrackedRun(Protocol):
+    """An open run of a tracker."""
+
+    def log(self, steps: int, values: Mapping[str, Any]) -> None:
+        """Take points of curves, by tag."""
+
+    def film(self, file: Path) -> object:
+        """Return what `log` takes for a film; the file may vanish after that."""
+
+    def finish(self) -> None:
+        """Store or send what is left; after `END_TIMEOUT_S` it stays on this disk."""
+
+
+Start = Callable[[Any, Tracking, Mapping[str, Any], Path], tuple[TrackedRun, str]]
+
+
+class TrackedLog:
+    """The outlet of a run to its tracker; no method raises.
+
+    Args:
+        tracking: from the manifest.
+        settings: shown beside the curves; see `settings_shown`.
+        folder: of the run; what a tracker stores beside it lies there.
+        say: called with one line: where the run is tracked, or why it no longer is.
+    """
+
+    def __init__(
+        self, tracking: Tracking, settings: Mapping[str, Any], *, folder: Path, say: Warn
+    ) -> None:
+        self._tracker = tracking["tracker"]
+        self._say = say
+        self._run: TrackedRun | None = None
+        with self._guarded():
+            package = import_tracker(self._tracker)
+            self._run, where = TRACKERS[self._tracker](package, tracking, settings, folder)
+            say(f"tracked by {self._tracker}: {where}")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether what is logged arrives somewhere."""
+        return self._run is not None
+
+    def purge(self, steps: int) -> None:
+        """Do nothing: no tracker forgets; an exact resume logs the same points again."""
+
+    def scalars(self, steps: int, values: Mapping[str, float]) -> None:
+        """Take one point for each tag."""
+        if self._run is not None and values:
+            with self._guarded():
+                self._run.log(steps, values)
+
+    def film(self, steps: int, tag: str, file: Path) -> None:
+        """Take a film; the file may vanish after that."""
+        if self._run is not None:
+            with self._guarded():
+                self._run.log(steps, {tag: self._run.film(file)})
+
+    def close(self) -> None:
+        """Finish; what cannot be sent in time stays on this disk."""
+        if self._run is not None:
+            with self._guarded():
+                self._run.finish()
+            self._run = None
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: it is not worth a training
+            self._run = None
+            self._say(f"{self._tracker} is switched off, the run goes on: {_one_line(error)}")
+
+
+def settings_shown(settings: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Return what a tracker shows beside the curves: every setting, and the machine."""
+    keys = [key for key in Machine.__annotations__ if key in manifest]
+    return {**settings, "machine": {key: manifest[key] for key in keys}}  # type: ignore[literal-required]
+
+
+class _Wandb:
+    """A run of Weights & Biases, against `global_step` as RL-Zoo's curves are."""
+
+    def __init__(self, package: Any, run: Any) -> None:
+        self._package = package
+        self._run = run
+        run.define_metric("global_step")
+        run.define_metric("*", step_metric="global_step")
+
+    def log(self, steps: int, values: Mapping[str, Any]) -> None:
+        self._run.log({"global_step": steps, **values})
+
+    def film(self, file: Path) -> object:
+        return self._package.Video(str(file), format="mp4")
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+def _start_wandb(
+    wandb: Any, tracking: Tracking, settings: Mapping[str, Any], folder: Path
+) -> tuple[TrackedRun, str]:
+    def open_run(mode: str | None) -> Any:
+        return wandb.init(
+            mode=mode,
+            dir=folder,
+            project=tracking["project"],
+            entity=tracking["entity"],
+            group=tracking["group"],
+            tags=tracking["tags"],
+            name=tracking["name"],
+            id=tracking["id"],
+            resume="allow",
+            config=dict(settings),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",  # the live display is no log
+                init_timeout=START_TIMEOUT_S,
+                finish_timeout=END_TIMEOUT_S,
+                disable_code=True,
+            ),
+        )
+
+    wandb.setup(settings=wandb.Settings(silent=True))
+    mode, trouble = os.environ.get("WANDB_MODE"), ""
+    try:
+        # Without a key it would ask for one, and nobody may be there to answer.
+        if mode not in ("offline", "disabled") and not wandb.login(prompt=False, verify=False):
+            mode = "offline"
+        run = open_run(mode)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        trouble = f"its server does not take it ({_one_line(error)}); "
+        run = open_run("offline")
+    where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
+    return _Wandb(wandb, run), f"{trouble}{where}"
+
+
+class _Trackio:
+    """A run of Trackio; it lies where `trackio show` looks for it."""
+
+    def __init__(self, package: Any, run: Any) -> None:
+        self._package = package
+        self._run = run
+
+    def log(self, steps: int, values: Mapping[str, Any]) -> None:
+        self._run.log(dict(values), step=steps)
+
+    def film(self, file: Path) -> object:
+        return self._package.Video(file)
+
+    def finish(self) -> None:
+        with _unprinted():
+            self._package.finish()
+
+
+def _start_trackio(
+    trackio: Any, tracking: Tracking, settings: Mapping[str, Any], folder: Path
+) -> tuple[TrackedRun, str]:
+    project = tracking["project"]
+    with _unprinted():
+        run = trackio.init(
+            project,
+            name=tracking["name"],
+            group=tracking["group"],
+            resume="allow",
+            config={**settings, "tags": tracking["tags"]},
+            embed=False,
+        )
+    return _Trackio(trackio, run), f"`trackio show --project {project}` shows {tracking['name']}"
+
+
+def _unprinted() -> contextlib.AbstractContextManager[object]:
+    """Keep what Trackio prints off the screen: a line of ours says it."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+TRACKERS: dict[str, Start] = {"wandb": _start_wandb, "trackio": _start_trackio}
+"""How a run is opened, and in words where it is seen. Each tracker is called as its package."""
