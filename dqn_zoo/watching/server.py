@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from importlib import resources
@@ -28,6 +29,7 @@ from dqn_zoo.watching.messages import Drawn, read_message
 from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
 from dqn_zoo.watching.runs import describe_run, read_curves
+from dqn_zoo.watching.saliency import Onlooker
 
 MOST_PAGES = 16
 """Open at once, each with a game."""
@@ -68,6 +70,7 @@ class Watch:
         self._token = token
         self._host = host.lower()
         self._players: set[Player] = set()
+        self._saliency = threading.Lock()
         self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
 
     @property
@@ -163,6 +166,7 @@ class Watch:
             show=outlet.put_moment,
             show_past=outlet.put_past,
             film_folder=Path(self._films.name),
+            onlooker=Onlooker(outlet.put_map, self._saliency),
         )
         self._players.add(player)
         player.start()
