@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.cli.train_arguments import (
     build_parser,
+    check_page_flags,
     check_resume_flags,
     overrides_from,
     track_to,
@@ -42,12 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.list_algos:
         return _list_algos()
     check_resume_flags(flags)
+    check_page_flags(flags)
+    with _page(flags) as begin_page:
+        return _train(flags, stopwatch, begin_page)
+
+
+def _train(
+    flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
+) -> int:
+    """Start a run or resume one, and say how it ended."""
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
     if flags.resume is not None:
         run, config, from_step = _run_to_resume(flags)
         backup = _backup(flags, run)
         from dqn_zoo.training.starting import resume
 
+        begin_page(run.path.parent.parent)
         outcome = resume(
             run,
             config,
@@ -75,10 +86,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log_folder=flags.log_folder,
             trained_agent=flags.trained_agent,  # looked at in _resolve
             options=replace(_options(flags, stopwatch, backup), track=track),
-            announce=partial(_announce, resolved, flags, fitted=fitted),
+            announce=partial(_announce, resolved, flags, fitted=fitted, begin_page=begin_page),
             stopwatch=stopwatch,
         )
     return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
+
+
+@contextlib.contextmanager
+def _page(flags: argparse.Namespace) -> Iterator[Callable[[Path], None]]:
+    """Yield what begins a page beside the run, which ends behind the block; without one, nothing.
+
+    Raises:
+        UserError: the extra is missing.
+    """
+    if not flags.watch:
+        yield lambda log_folder: None
+        return
+    from dqn_zoo.cli.watch import missing, open_page
+    from dqn_zoo.watching.beside import page_beside
+
+    with contextlib.ExitStack() as ending:
+        try:
+            begin = ending.enter_context(page_beside(print_warning))
+        except ImportError as error:
+            raise missing("--watch", error) from None
+
+        def begin_page(log_folder: Path) -> None:
+            address = begin(log_folder)
+            print(f"watch it at {address}", flush=True)
+            open_page(address, asked=not flags.no_browser)
+
+        yield begin_page
 
 
 def _list_algos() -> int:
@@ -152,13 +190,19 @@ def _print_config(resolved: "Resolved") -> int:
 
 
 def _announce(
-    resolved: "Resolved", flags: argparse.Namespace, config: "Config", *, fitted: "Fitted | None"
+    resolved: "Resolved",
+    flags: argparse.Namespace,
+    config: "Config",
+    *,
+    fitted: "Fitted | None",
+    begin_page: Callable[[Path], None],
 ) -> None:
     """Say what the run is about to do, and what was begun before it."""
     for line in _preview(resolved, config, flags.time_limit, fitted):
         print(line, flush=True)  # the start of the emulators may be ended where it stands
     for line in _hint_on_unfinished(flags.log_folder, config):
         print(line, flush=True)
+    begin_page(flags.log_folder)
 
 
 def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | None]":

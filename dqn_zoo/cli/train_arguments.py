@@ -145,6 +145,16 @@ def track_to(arguments: argparse.Namespace) -> "TrackTo | None":
     )
 
 
+def check_page_flags(arguments: argparse.Namespace) -> None:
+    """Refuse what says something of a page that nobody asked for.
+
+    Raises:
+        UserError: --no-browser was given without --watch.
+    """
+    if arguments.no_browser and not arguments.watch:
+        raise UserError("--no-browser goes with --watch, which serves a page beside the run")
+
+
 def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--env",
@@ -299,6 +309,17 @@ def _add_tracking(group: argparse._ArgumentGroup) -> None:
 
 def _add_display(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "--watch",
+        action="store_true",
+        help="serve a page beside the run, on which its curves grow and its newest weights play; "
+        "docs/watch.md (default: off)",
+    )
+    group.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="with --watch: only print the address (default: open it, where there is a display)",
+    )
+    group.add_argument(
         "--profile",
         action="store_true",
         help="show at the end where the time went (default: off)",
@@ -410,6 +431,8 @@ _WITH_RESUME = frozenset(
         "--time-limit",
         "--progress",
         "--profile",
+        "--watch",
+        "--no-browser",
         "--device",
         "--num-threads",
         "--cuda-graph",

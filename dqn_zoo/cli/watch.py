@@ -75,13 +75,8 @@ def _watch(arguments: argparse.Namespace) -> None:
         from dqn_zoo.watching.server import Watch
         from dqn_zoo.watching.serving import bind, is_loopback, make_server
     except ImportError as error:
-        raise UserError(
-            f"dqn-watch needs {error.name}: pip install '.[watch]' in a clone, or "
-            "pip install starlette uvicorn websockets"
-        ) from None
+        raise missing("dqn-watch", error) from None
     import torch
-
-    from dqn_zoo.play.window import has_display
 
     torch.set_num_threads(1)  # each page has a thread of its own
     first, gallery = _choose(arguments)
@@ -97,10 +92,25 @@ def _watch(arguments: argparse.Namespace) -> None:
         )
     address = f"http://{_in_address(arguments.host)}:{port}/?token={token}"
     print(f"{first.key} plays at {address}\nCtrl-C ends it", flush=True)
-    if arguments.browser and has_display():
-        webbrowser.open(address)  # which waits for the server: its socket listens already
+    open_page(address, asked=arguments.browser)
     with socket:
         make_server(watch.app(), compresses=is_open).run(sockets=[socket])
+
+
+def open_page(address: str, *, asked: bool) -> None:
+    """Open a page that is to be served, where there is a display; its socket listens already."""
+    from dqn_zoo.play.window import has_display
+
+    if asked and has_display():
+        webbrowser.open(address)
+
+
+def missing(what: str, error: ImportError) -> UserError:
+    """Say what to install for a page."""
+    return UserError(
+        f"{what} needs {error.name}: pip install '.[watch]' in a clone, or "
+        "pip install starlette uvicorn websockets"
+    )
 
 
 def _choose(arguments: argparse.Namespace) -> "tuple[Choice, Gallery]":

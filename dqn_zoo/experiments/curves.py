@@ -175,6 +175,12 @@ def read_curve(
         raise UserError(f"{folder} cannot be read: {reason}") from error
 
 
+def group_name(config: Config, by: str) -> str:
+    """Return the name of the group of a run, whose seeds share the value of a setting."""
+    value = str(getattr(config, by))
+    return value if by == "algo" else f"{by} {value}"
+
+
 def overlay(
     curves: Sequence[Curve], axis: Axis, *, smoothing: int, num_points: int = 100
 ) -> list[Band]:
@@ -234,11 +240,10 @@ def _ours(run: Run, kind: Kind, by: str) -> Curve | None:
     at, seconds = columns(run.progress_file, "steps", "time_s")
     if not len(steps) or not at:
         return None
-    value = str(getattr(config, by))
     return Curve(
         source=run.path,
         game=config.env,
-        group=value if by == "algo" else f"{by} {value}",
+        group=group_name(config, by),
         seed=config.seed,
         steps=steps,
         seconds=np.interp(steps, at, seconds),

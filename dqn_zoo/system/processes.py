@@ -1,12 +1,14 @@
 """Programs that this one starts: apart from its Ctrl-C, and asked to end so that they can save."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PACKAGES = Path(__file__).parents[2]
 """The folder that this package lies in."""
@@ -35,6 +37,34 @@ def ask_to_end(process: "subprocess.Popen[bytes]") -> None:
         process.send_signal(signal.CTRL_BREAK_EVENT)
     else:
         process.terminate()
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start a process that Ctrl-C does not reach, not even before its first line."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stand_apart() -> None:
+    """Hear nothing of this process's terminal any more, and write nothing to it."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+
+
+def end_at_once() -> NoReturn:
+    """End this process where it stands, from any of its threads; nothing is tidied."""
+    os._exit(0)
 
 
 def end_this() -> None:

@@ -213,6 +213,7 @@ class WatchedGame:
         seed: of its games.
 
     Attributes:
+        agent: that plays.
         config: as it was given.
         epsilon: chance of a random action.
         records: of the games so far, the latest last.
@@ -222,7 +223,7 @@ class WatchedGame:
     """
 
     def __init__(self, agent: Agent, config: Config, *, seed: int) -> None:
-        self._agent = agent
+        self.agent = agent
         self.config = config
         self.seed = seed
         self.epsilon = EnvSettings.from_config(config).protocol.eval_epsilon
@@ -239,7 +240,7 @@ class WatchedGame:
 
     def use(self, agent: Agent) -> None:
         """Let other weights of the same run go on."""
-        self._agent = agent
+        self.agent = agent
 
     def step(self, by_hand: int | None) -> Moment:
         """Make a step.
@@ -249,7 +250,7 @@ class WatchedGame:
         """
         games, observation = self._games, self._games.observation[0]
         running = games.running
-        outlook = self._agent.outlook(observation)
+        outlook = self.agent.outlook(observation)
         choice = int(epsilon_greedy(outlook.q_values[None], self.epsilon, running.generator)[0])
         step, result = games.play(
             choice if by_hand is None else by_hand, by_hand=by_hand is not None

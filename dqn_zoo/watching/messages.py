@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dqn_zoo.envs.backend import SCREEN_SIZE
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Outlook
 from dqn_zoo.watching.game import Moment, Screen
@@ -92,6 +93,13 @@ class Branch(_Message):
     do: Literal["branch"]
 
 
+class Saliency(_Message):
+    """Show which parts of the picture the value comes from, or no longer."""
+
+    do: Literal["saliency"]
+    on: bool
+
+
 class Film(_Message):
     """Make a film of a game, or of its last seconds."""
 
@@ -106,7 +114,7 @@ class Drawn(_Message):
     do: Literal["drawn"]
 
 
-Message = Open | Go | Speed | Epsilon | Hand | Press | Look | Branch | Film | Drawn
+Message = Open | Go | Speed | Epsilon | Hand | Press | Look | Branch | Saliency | Film | Drawn
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="do")])
 
 
@@ -153,6 +161,14 @@ def picture(moment: Moment, screens: Sequence[Screen], **more: Any) -> bytes:
     text = json.dumps(head, separators=(",", ":")).encode()
     parts = [struct.pack("<I", len(text)), text, moment.observation.tobytes()]
     return b"".join([*parts, *(screen.tobytes() for screen in screens)])
+
+
+def read_picture(shown: bytes) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """Return the head of a picture, and what the network got: uint8 [stack, 84, 84]."""
+    (length,) = struct.unpack_from("<I", shown)
+    head = json.loads(shown[4 : 4 + length])
+    stack = np.frombuffer(shown, np.uint8, head["stack"] * SCREEN_SIZE**2, offset=4 + length)
+    return head, stack.reshape(-1, SCREEN_SIZE, SCREEN_SIZE)
 
 
 def _returns(outlook: Outlook) -> dict[str, list[list[float]]]:

@@ -42,6 +42,7 @@ class Outlet:
         self._lock = threading.Lock()
         self._notices: deque[dict[str, Any]] = deque(maxlen=MOST_NOTICES)
         self._waiting: _Waiting | bytes | None = None
+        self._map: dict[str, Any] | None = None
         self._undrawn = 0
 
     def put_notice(self, notice: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ class Outlet:
         with self._lock:
             self._notices.append(notice)
             if "opened" in notice:  # what waits is of another game
-                self._waiting = None
+                self._waiting = self._map = None
         self._wake()
 
     def put_moment(self, moment: Moment, speed: float, more: dict[str, Any]) -> None:
@@ -70,6 +71,12 @@ class Outlet:
             self._waiting = shown
         self._wake()
 
+    def put_map(self, found: dict[str, Any]) -> None:
+        """Let a map of saliency be sent in the place of one that still waits."""
+        with self._lock:
+            self._map = found
+        self._wake()
+
     def drawn(self) -> None:
         """Note that the page has drawn a picture."""
         self._undrawn = max(self._undrawn - 1, 0)
@@ -82,6 +89,9 @@ class Outlet:
             with self._lock:
                 if self._notices:
                     return json.dumps(self._notices.popleft())
+                if self._map is not None and self._undrawn < MOST_UNDRAWN:
+                    found, self._map = self._map, None
+                    return json.dumps(found)
                 waiting = self._waiting
                 if waiting is not None and self._undrawn < MOST_UNDRAWN:
                     self._waiting = None

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dqn_zoo.envs.backend import NOOP
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.session import with_rules
@@ -31,9 +34,12 @@ from dqn_zoo.watching.messages import (
     Message,
     Open,
     Press,
+    Saliency,
     Speed,
+    read_picture,
 )
 from dqn_zoo.watching.past import Past
+from dqn_zoo.watching.saliency import Onlooker, Seen
 
 LATE_S = 0.25
 """Lost time up to this is made up for; more is forgotten, as when a laptop slept."""
@@ -52,6 +58,7 @@ class Player(threading.Thread):
         show: takes every moment, in this thread.
         show_past: takes a picture of the past, in this thread.
         film_folder: where films for the page are put.
+        onlooker: makes maps of saliency for the page.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Player(threading.Thread):
         show: Show,
         show_past: Callable[[bytes], None],
         film_folder: Path,
+        onlooker: Onlooker,
     ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
@@ -69,6 +77,7 @@ class Player(threading.Thread):
         self._show = show
         self._show_past = show_past
         self._film_folder = film_folder
+        self._onlooker = onlooker
         self._filming: Filming | None = None
         self._past = Past()
         self._newer: Callable[[], Opened | None] = lambda: None
@@ -97,6 +106,7 @@ class Player(threading.Thread):
             while not self._closing.is_set():
                 self._turn()
         finally:
+            self._onlooker.want(False)
             if self._filming is not None:
                 self._filming.end()
             if self._game is not None:
@@ -149,6 +159,7 @@ class Player(threading.Thread):
             self._game.close()
         self._game, self._past, self._newer = game, Past(), opened.newer
         self._held = self._pressed = NOOP
+        self._onlooker.see(None)
         self._plays = True
         self._due = time.monotonic()
         self._notify(
@@ -164,6 +175,7 @@ class Player(threading.Thread):
                 "actions": game.action_meanings,
                 "gamma": config.gamma,
                 "atoms": [config.v_min, config.v_max],
+                "crop": config.crop or (0, 0, 0, 0),
             }
         )
 
@@ -201,6 +213,11 @@ class Player(threading.Thread):
         shown = self._past.look(message.back)
         if shown is not None:
             self._show_past(shown)
+            head, observation = read_picture(shown)
+            self._see(observation, head["choice"], head["game"], head["step"])
+
+    def _see(self, observation: NDArray[np.uint8], choice: int, game: int, step: int) -> None:
+        self._onlooker.see(Seen(self._going().agent, observation, choice, game, step))
 
     def _branch(self, _: Branch) -> None:
         game, place = self._going(), self._past.place()
@@ -249,6 +266,7 @@ class Player(threading.Thread):
         moment = game.step(by_hand)
         self._past.add(moment)
         self._show(moment, self._speed, more)
+        self._see(moment.observation, moment.choice, moment.game, moment.step)
         now = time.monotonic()
         if self._due < now - LATE_S:
             self._due = now
@@ -272,4 +290,5 @@ _ANSWERS: dict[type[Message], Callable[[Player, Any], None]] = {
     Look: Player._look,
     Branch: Player._branch,
     Film: Player._film,
+    Saliency: lambda player, message: player._onlooker.want(message.on),
 }

@@ -55,8 +55,7 @@ def read_curves(run: Run, since: str) -> dict[str, Any]:
         run: whose.
         since: the `stamp` of an earlier answer; where nothing was added, the stamp is all.
     """
-    files = (run.progress_file, run.evaluations_file)
-    stamp = "-".join(_stamp(file) for file in files)
+    stamp = stamp_of(run)
     if stamp == since:
         return {"stamp": stamp}
     return {
@@ -64,6 +63,11 @@ def read_curves(run: Run, since: str) -> dict[str, Any]:
         "progress": _read(run.progress_file, PROGRESS),
         "evaluations": _read(run.evaluations_file, EVALUATIONS),
     }
+
+
+def stamp_of(run: Run) -> str:
+    """Return what changes when a row is added."""
+    return "-".join(_stamp(file) for file in (run.progress_file, run.evaluations_file))
 
 
 def _read(file: Path, names: Sequence[str]) -> Mapping[str, list[float | None]]:

@@ -6,8 +6,9 @@ import ipaddress
 import secrets
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.run import Run
 from dqn_zoo.watching.agents import Gallery
+from dqn_zoo.watching.groups import MOST_RUNS, read_groups, settings_that_differ
 from dqn_zoo.watching.messages import Drawn, read_message
 from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
 from dqn_zoo.watching.runs import describe_run, read_curves
+from dqn_zoo.watching.saliency import Onlooker
 
 MOST_PAGES = 16
 """Open at once, each with a game."""
@@ -68,6 +72,7 @@ class Watch:
         self._token = token
         self._host = host.lower()
         self._players: set[Player] = set()
+        self._saliency = threading.Lock()
         self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
 
     @property
@@ -83,6 +88,8 @@ class Watch:
             Route("/agents", self._agents),
             Route("/runs", self._runs),
             Route("/curves", self._curves),
+            Route("/settings", self._settings),
+            Route("/groups", self._groups),
             Route("/films/{name}", self._film),
             WebSocketRoute("/play", self._play),
         ]
@@ -138,6 +145,30 @@ class Watch:
         since = request.query_params.get("since", "")
         return JSONResponse(await asyncio.to_thread(read_curves, run, since))
 
+    async def _settings(self, request: Request) -> Response:
+        def answer(runs: dict[str, Run]) -> dict[str, Any]:
+            return {"settings": settings_that_differ(runs)}
+
+        return await self._of_several(request, answer)
+
+    async def _groups(self, request: Request) -> Response:
+        by, since = (request.query_params.get(name, "") for name in ("by", "since"))
+        return await self._of_several(request, lambda runs: read_groups(runs, by, since))
+
+    async def _of_several(
+        self, request: Request, answer: Callable[[dict[str, Run]], dict[str, Any]]
+    ) -> Response:
+        """Answer a question about some runs of the list."""
+        if not self._knows(request):
+            return _refuse("the token is missing")
+        asked = request.query_params.getlist("run")[:MOST_RUNS]
+        runs = await asyncio.to_thread(self._gallery.runs)
+        known = {key: runs[key] for key in asked if key in runs}
+        try:
+            return JSONResponse(await asyncio.to_thread(answer, known))
+        except UserError as error:
+            return PlainTextResponse(f"{error}\n", status_code=404)
+
     async def _film(self, request: Request) -> Response:
         if not self._knows(request):
             return _refuse("the token is missing")
@@ -163,6 +194,7 @@ class Watch:
             show=outlet.put_moment,
             show_past=outlet.put_past,
             film_folder=Path(self._films.name),
+            onlooker=Onlooker(outlet.put_map, self._saliency),
         )
         self._players.add(player)
         player.start()

@@ -13,8 +13,9 @@ export function link(path, more = {}) {
   for (const each of document.querySelectorAll("a[data-page]")) each.href = link(each.dataset.page);
 }
 
-export async function ask(path, more = {}) {
-  const answer = await fetch(link(path, more));
+// runs: names of which the address has many.
+export async function ask(path, more = {}, runs = []) {
+  const answer = await fetch(link(path, more) + runs.map(run => `&run=${encodeURIComponent(run)}`).join(""));
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }

@@ -1,5 +1,6 @@
 import {Connection, ask, link} from "./connection.js";
 import {Joystick} from "./joystick.js";
+import {Saliency} from "./saliency.js";
 import {Frames, Screen} from "./screen.js";
 import {Story} from "./story.js";
 import {Values} from "./values.js";
@@ -16,8 +17,11 @@ const joystick = new Joystick(by("pad"), (action, at) => {
   presses.push(at);
   connection.tell({do: "press", action, press: presses.length - 1});
 });
+const saliency = new Saliency({
+  canvas: by("saliency"), note: by("saliency-note"), button: by("look"), tell: on => connection.tell({do: "saliency", on}),
+});
 let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
-let now = null, looking = 0;  // the game that is shown, and how many steps ago
+let now = null, shown = [], looking = 0;  // the game that is shown, its moment, and how many steps ago that is
 const mostGames = 10;  // as many as the server can go back to
 let plays = true, opened = null, results = [];
 
@@ -75,6 +79,7 @@ function hear(notice) {
     by("epsilon").value = notice.epsilon;
     by("seed").value = notice.seed;
     by("results").hidden = true;
+    saliency.begin(notice);
     rewound(0);
     describe();
     document.title = `${notice.game}, dqn-watch`;
@@ -92,6 +97,7 @@ function hear(notice) {
     rewound(0);
     setPlays(true);
   }
+  if (notice.saliency) saliency.show(notice, looking ? shown : null);
   if ("going_back" in notice) setState(`going back, ${Math.round(notice.going_back * 100)} %`);
   if ("filming" in notice) by("filming").textContent = `filming, ${Math.round(notice.filming * 100)} %`;
   if ("film" in notice) save(notice);
@@ -134,6 +140,9 @@ function show(picture) {
     : "The value of each action, by which the agent chooses.";
   if ("press" in picture) newestAnswer = picture.press;
   now = picture.game;
+  shown = [picture.game, picture.step];
+  if (picture.is_past) saliency.clear();
+  saliency.fit(picture.height);
   if (picture.result !== null && !picture.is_past) end(picture);
 }
 
@@ -250,6 +259,7 @@ document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select")) return;
   if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "n" || event.key === "N") oneStep();
+  else if (event.key === "s" || event.key === "S") saliency.toggle();
   else if (event.key === "j" || event.key === "J") takeOver();
 });
 

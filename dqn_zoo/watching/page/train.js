@@ -1,11 +1,12 @@
 // The runs of the log folder as they grow.
 
 import {ask, link} from "./connection.js";
+import {mostDrawn, ofGroups, ofRuns} from "./lines.js";
 
 const by = id => document.getElementById(id);
 const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const tenths = new Intl.NumberFormat("en", {maximumFractionDigits: 1});
-const pollEveryMs = 3000, mostDrawn = 6;
+const pollEveryMs = 3000;
 const panels = [
   {title: "Score: last 100 training games", column: "return_mean"},
   {title: "Score: evaluations", column: "mean", ofEvaluations: true},
@@ -16,7 +17,7 @@ const panels = [
 ];
 
 const curves = new Map();  // by run: what the server answered last
-let drawn = null, rows = [], plots = [];
+let drawn = null, rows = [], plots = [], groups = null;
 
 link();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -27,15 +28,54 @@ async function poll() {
   try {
     ({runs: rows} = await ask("runs"));
     drawn ??= new Set(rows.filter(row => row.training).concat(rows).slice(0, 1).map(row => row.key));
+    const isFirst = !by("by").dataset.runs;
     list();
-    let hasChanged = false;
-    for (const run of drawn) hasChanged = await read(run) || hasChanged;
-    if (hasChanged) draw();
+    if (isFirst) await offer();
+    if (await readAll()) draw();
     say("");
   } catch (error) {
     say(error instanceof TypeError ? "dqn-watch has ended, or cannot be reached: start it again, and open its new address" : error.message);
   }
   setTimeout(poll, pollEveryMs);
+}
+
+// Returns whether there is anything new.
+async function readAll() {
+  if (by("by").value) return readGroups();
+  let hasChanged = false;
+  for (const run of drawn) hasChanged = await read(run) || hasChanged;
+  return hasChanged;
+}
+
+async function readGroups() {
+  const setting = by("by").value, runs = [...drawn];
+  const isOther = !groups || groups.of !== String([setting, ...runs]);
+  const answer = await ask("groups", {by: setting, since: isOther ? "" : groups.stamp}, runs);
+  if (!answer.panels || by("by").value !== setting) return false;
+  groups = {...answer, of: String([setting, ...runs])};
+  return true;
+}
+
+// The settings in which the runs that are drawn differ; what is chosen stays, if it is one of them.
+async function offer() {
+  const {settings} = await ask("settings", {}, [...drawn]), select = by("by"), chosen = select.value;
+  select.dataset.runs = drawn.size;
+  select.replaceChildren(select.options[0], ...settings.map(each => new Option(each, each, false, each === chosen)));
+  select.disabled = !settings.length;
+  if (select.value !== chosen) select.value = "";
+  by("by-note").hidden = !select.value;
+}
+
+async function choose(change) {
+  try {
+    change();
+    await offer();
+    await readAll();
+    say("");
+  } catch (error) {
+    say(error.message);
+  }
+  draw();
 }
 
 async function read(run) {
@@ -98,21 +138,24 @@ function fill(row, data) {
   return row;
 }
 
-async function toggle(run, box) {
+function toggle(run, box) {
   if (box.checked && drawn.size >= mostDrawn) {
     box.checked = false;
     say(`${mostDrawn} runs are drawn: leave one out first`);
     return;
   }
-  if (box.checked) drawn.add(run);
-  else drawn.delete(run);
-  try {
-    if (box.checked) await read(run);
-  } catch (error) {
-    say(error.message);
-  }
-  draw();
+  choose(() => {
+    if (box.checked) drawn.add(run);
+    else drawn.delete(run);
+    by("all").checked = drawn.size >= Math.min(rows.length, mostDrawn);
+  });
 }
+
+by("all").addEventListener("change", () => choose(() => {
+  drawn = new Set(by("all").checked ? rows.slice(0, mostDrawn).map(row => row.key) : []);
+  list();
+}));
+by("by").addEventListener("change", () => choose(() => {}));
 
 // --- Curves
 
@@ -123,7 +166,7 @@ function size(place) {
 function draw() {
   const style = getComputedStyle(document.documentElement), colour = name => style.getPropertyValue(`--${name}`).trim();
   const axis = {stroke: colour("soft"), grid: {stroke: colour("line"), width: 1}, ticks: {stroke: colour("line"), width: 1}};
-  const runs = [...drawn].filter(run => curves.has(run));
+  const runs = [...drawn].filter(run => curves.has(run)), isGrouped = Boolean(by("by").value && groups);
   plots.forEach(plot => plot.destroy());
   const figures = panels.map(panel => {
     const figure = document.createElement("figure"), title = document.createElement("figcaption"), place = document.createElement("div");
@@ -133,13 +176,12 @@ function draw() {
   });
   by("curves").replaceChildren(...figures.map(each => each.figure));
   plots = figures.map(({place, panel}) => {
-    const tables = runs.map(run => {
+    const tables = () => runs.map(run => {
       const table = curves.get(run)[panel.ofEvaluations ? "evaluations" : "progress"];
       return [table.steps, table[panel.column]];
     });
-    const series = runs.map((run, place) => ({
-      label: run, stroke: colour(`c${place % mostDrawn}`), width: 2, spanGaps: true, points: {show: Boolean(panel.ofEvaluations), size: 6},
-    }));
+    const {series, bands, data} = isGrouped
+      ? ofGroups(groups.groups, groups.panels[panel.column], colour) : ofRuns(runs, tables(), Boolean(panel.ofEvaluations), colour);
     return new uPlot({
       ...size(place),
       scales: {x: {time: false}},
@@ -148,7 +190,8 @@ function draw() {
         {...axis, size: 56},
       ],
       series: [{label: "steps"}, ...series],
+      bands,
       cursor: {sync: {key: "steps"}, drag: {x: true, y: false}},
-    }, tables.length ? uPlot.join(tables) : [[]], place);
+    }, data, place);
   });
 }
