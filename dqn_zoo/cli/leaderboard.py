@@ -71,11 +71,12 @@ def _build_parser() -> Parser:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from dqn_zoo.play.by_hand import folder_of
     from dqn_zoo.runs.run import check_log_folder
     from dqn_zoo.settings.games import parse_game
 
     game = parse_game(arguments.env).game
-    if "folder" in arguments.given:
+    if "folder" in arguments.given and not folder_of(arguments.folder, game).is_dir():
         check_log_folder(arguments.folder)
     _check_files(arguments.csv, arguments.html)
 

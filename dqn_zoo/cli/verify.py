@@ -1,4 +1,7 @@
-"""dqn-verify: play the games of a card again, with fresh seeds, and say whether its score holds."""
+"""dqn-verify: play the games of a card again, with fresh seeds, and say whether its score holds.
+
+A person's games are played again from their actions.
+"""
 
 import argparse
 import secrets
@@ -16,6 +19,7 @@ from dqn_zoo.cli.play_session import (
     make_session,
     play_games,
     print_warning,
+    refuse_beside,
 )
 from dqn_zoo.errors import UserError
 
@@ -47,7 +51,8 @@ def _build_parser() -> Parser:
     parser.add_argument(
         "agent",
         metavar="USER/REPO|RUN",
-        help="an agent of the Hub (USER/REPO@REVISION), or a run with a results.json",
+        help="an agent of the Hub (USER/REPO@REVISION), a run with a results.json, or games of "
+        "your own from dqn-watch (logs/human/GAME), which are played again from their actions",
     )
     add_log_folder(parser.add_argument_group("where"))
     games = parser.add_argument_group("games")
@@ -73,6 +78,9 @@ def _build_parser() -> Parser:
 
 def _verify(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
+    if files := _by_hand(Path(arguments.agent)):
+        refuse_beside(arguments, arguments.agent, {"episodes", "seed"}, "holds games of their own")
+        return _verify_by_hand(files)
     from dqn_zoo.settings.recipes import load_config
     from dqn_zoo.sharing.verify import judge, read_claim, verdict_lines
 
@@ -103,6 +111,39 @@ def _verify(arguments: argparse.Namespace) -> int:
     verdict = judge(claim, played)
     print(*verdict_lines(claim, played, verdict), sep="\n")
     return 0 if verdict.holds else EXIT_DOES_NOT_HOLD
+
+
+def _by_hand(path: Path) -> list[Path]:
+    """Return the files of games that a person played, where they are to be verified."""
+    from dqn_zoo.play.by_hand import FOLDER, files_of
+
+    if path.parent.name == FOLDER and path.is_dir():
+        return files_of(path)
+    return [path] if path.suffix == ".json" and path.is_file() else []
+
+
+def _verify_by_hand(files: Sequence[Path]) -> int:
+    """Play games of a person again, and those that an agent played beside them."""
+    from dqn_zoo.play.by_hand import read_game, rules_of
+    from dqn_zoo.settings.protocols import rules_in_words
+    from dqn_zoo.sharing.verify import holds_by_hand
+
+    all_hold = True
+    for file in files:
+        game = read_game(file)
+        rules = rules_in_words(rules_of(game, where=str(file)))
+        print(f"{file}: {game['env']}, protocol {rules}, seed {game['seed']}")
+        agent = game["agent"]
+        for who, whose in (("you", game["played"]), (agent["name"], agent["played"])):
+            if whose is None:
+                print(f"  {who}: no full game")
+                continue
+            is_true = holds_by_hand(game, whose, where=str(file))
+            all_hold &= is_true
+            verdict = "holds, its actions lead there" if is_true else "does not hold"
+            score = f"{whose['score']:,.0f} in {whose['length_steps']:,} steps"
+            print(f"  {who}: {score}; {verdict}", flush=True)
+    return 0 if all_hold else EXIT_DOES_NOT_HOLD
 
 
 def _find(agent: str, log_folder: Path) -> "Run":

@@ -83,7 +83,13 @@ def _watch(arguments: argparse.Namespace) -> None:
     socket = bind(arguments.host, arguments.port)
     token = secrets.token_urlsafe(24)
     port = socket.getsockname()[1]
-    watch = Watch(gallery, first=first.key, token=token, host=arguments.host)
+    watch = Watch(
+        gallery,
+        first=first.key,
+        token=token,
+        log_folder=arguments.folder,
+        host=arguments.host,
+    )
     is_open = not is_loopback(arguments.host)
     if is_open:
         print_warning(

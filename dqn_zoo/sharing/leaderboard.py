@@ -15,8 +15,10 @@ from io import StringIO
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.by_hand import FOLDER, HumanScores, folder_of, human_scores
 from dqn_zoo.play.measurements import FEWEST_GAMES, Measured, has_any, is_current, measured
 from dqn_zoo.play.results_file import LARGEST_SCORE
+from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
@@ -46,13 +48,13 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One agent.
+    """One agent, or a person.
 
     Attributes:
         rank: from 1; agents with equal results share one; None: of too few games for a rank.
-        name: repository, or folder of a run.
+        name: repository, or folder of a run or of the games of a person.
         owner: of the repository; `you` for a run.
-        library: that trained it.
+        library: that trained it; `human` where a person played.
         mean: of the raw scores.
         std: of the population.
         result: mean minus std.
@@ -61,7 +63,7 @@ class Row:
         is_same_protocol: whether it is the protocol that the leaderboard compares with.
         updated: date, as 2026-11-26; empty where unknown.
         url: page of the repository; empty for a run.
-        is_own: a run on this computer.
+        is_own: a run on this computer, or a person at it.
     """
 
     rank: int | None = None
@@ -135,6 +137,7 @@ def make_leaderboard(
         UserError: the Hub refuses.
     """
     rows = list(own_rows(game, protocol, log_folder, warn))
+    rows += human_rows(game, protocol, log_folder, warn)
     num_cards = num_unreadable = 0
     wanted = None if library is None else library_name(library)
     libraries = set()
@@ -196,6 +199,21 @@ def own_rows(
             samples, reasons = [], [str(error)]
         if not samples:
             warn(f"{run.path} is left out: {' '.join(reasons[0].split())[:200]}")
+
+
+def human_rows(
+    game: str, protocol: str, log_folder: Path, warn: Callable[[str], None]
+) -> list[Row]:
+    """Return a row for all that a person played of a game by the same rules.
+
+    Args:
+        game: name of the game.
+        protocol: name of the protocol to compare with.
+        log_folder: that the games of duels are kept in.
+        warn: takes a line about a game that is left out because it cannot be read.
+    """
+    found = human_scores(folder_of(log_folder, game), lambda why: warn(f"{why}: it is left out"))
+    return [_human_row(scores, protocol) for scores in found if scores.scores]
 
 
 def ranked(rows: Iterable[Row]) -> Iterator[Row]:
@@ -291,6 +309,30 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
         protocol=words,
         is_same_protocol=is_same,
         updated=best.content.get("eval_datetime", "")[:10],
+        url="",
+        is_own=True,
+    )
+
+
+def _human_row(played: HumanScores, protocol: str) -> Row:
+    summary, rules = summarize(played.scores), rules_in_words(played.rules)
+    words = (
+        f"{rules} by hand, sticky actions {played.rules.action_repeat_probability:g}, "
+        f"no-ops up to {played.rules.noop_max}"
+    )
+    if played.given_up:
+        words += f"; {played.given_up} given up"
+    return Row(
+        name=str(played.folder),
+        owner="you",
+        library=FOLDER,
+        mean=summary.mean,
+        std=summary.std,
+        result=summary.mean_minus_std,
+        num_games=summary.num_games,
+        protocol=words,
+        is_same_protocol=rules == protocol,
+        updated=played.latest,
         url="",
         is_own=True,
     )

@@ -1,10 +1,20 @@
-"""Does the score of a card hold? The same games by the same rules, with fresh seeds."""
+"""Does a score hold? That of a card: the same games by the same rules, with fresh seeds.
+
+A person's: the very game, because a person cannot play as many as one asks for, but every action
+is kept.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
+from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.by_hand import HumanGame, Played, actions_of, rules_of
+from dqn_zoo.play.evaluation import Game, RunningGame, enjoy_seeds
 from dqn_zoo.play.measurements import FEWEST_GAMES
 from dqn_zoo.play.results_file import read_results, sample_of
 from dqn_zoo.play.statistics import Sample, Summary, welch_interval
@@ -16,6 +26,7 @@ from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.sharing.agent_files import digest
 from dqn_zoo.system import shell
+from dqn_zoo.system.documents import DocumentError
 
 RULES_OF_THE_CONFIG = (
     "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
@@ -117,6 +128,22 @@ def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
     return lines
 
 
+def holds_by_hand(game: HumanGame, whose: Played, *, where: str) -> bool:
+    """Let the emulator play a game again; return whether its score follows from its actions.
+
+    Args:
+        game: whose seed and rules.
+        whose: the person's game of that seed, or the agent's.
+        where: what to call it in messages.
+
+    Raises:
+        UserError: it cannot be played here, or has an action that the game does not have.
+    """
+    again = _play_again(game, whose, where=where)
+    claimed = (whose["score"], whose["length_steps"], whose["truncated"])
+    return again is not None and (again.score, again.length_steps, again.truncated) == claimed
+
+
 def _own_results(run: Run) -> dict[str, Any]:
     if not run.results_file.exists():
         raise UserError(
@@ -124,6 +151,30 @@ def _own_results(run: Run) -> dict[str, Any]:
             f"{shell.command('dqn-enjoy', '--run', run.path)} makes one"
         )
     return dict(read_results(run.results_file))
+
+
+def _play_again(game: HumanGame, whose: Played, *, where: str) -> Game | None:
+    """Return the game that actions lead to; None if it does not end with the last of them."""
+    (seed,) = enjoy_seeds(game["seed"], 1)
+    settings = EnvSettings(protocol=rules_of(game, where=where), backend="gymnasium")
+    actions = actions_of(whose)
+    plan = ReseedPlan(lambda _row, _count: seed, every_steps=0)
+    with make_envs(game["env"], settings=settings, reseed=plan) as environments:
+        if max(actions, default=0) >= environments.num_actions:
+            raise DocumentError(
+                f"{where} has an action {max(actions)}, and {game['env']} only "
+                f"{environments.num_actions} of them"
+            )
+        environments.reset()
+        running = RunningGame(0, seed)
+        for action in actions:
+            step = environments.step(np.array([action]))
+            running.score += float(step.reward[0])
+            running.length_steps += 1
+            if step.terminated[0] or step.truncated[0]:
+                is_last = running.length_steps == len(actions)
+                return running.end(truncated=bool(step.truncated[0])) if is_last else None
+    return None
 
 
 def _claimed_weights(run: Run, sha256: str | None) -> Path:

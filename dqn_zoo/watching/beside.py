@@ -107,7 +107,7 @@ def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Conne
     from dqn_zoo.watching.serving import make_server
 
     torch.set_num_threads(1)
-    watch = Watch(Gallery(log_folder, []), first="", token=token)
+    watch = Watch(Gallery(log_folder, []), first="", token=token, log_folder=log_folder)
     servers.append(make_server(watch.app(), compresses=False))
     # Behind the main thread, where it would take the signals.
     thread = threading.Thread(target=servers[0].run, kwargs={"sockets": [listening]})

@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from dqn_zoo.envs.backend import SCREEN_SIZE
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Outlook
+from dqn_zoo.play.by_hand import Order
+from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
 from dqn_zoo.watching.game import Moment, Screen
 
 LARGEST_BYTES = 1_024
@@ -43,6 +45,18 @@ class Open(_Message):
     agent: Annotated[str, Field(max_length=300)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     protocol: Literal["zoo", "machado", "sb3"] | None = None  # the run's
+
+
+class OpenDuel(_Message):
+    """Let two agents of the list play the same seed, or a person and the right one."""
+
+    do: Literal["duel"]
+    left: Annotated[str, Field(max_length=300)] | None  # a person
+    right: Annotated[str, Field(max_length=300)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    protocol: Literal["zoo", "machado", "sb3"] | None = None  # that of the right agent's run
+    order: Order = "side by side"  # of a person and an agent
+    stops: bool = False  # where two agents part
 
 
 class Go(_Message):
@@ -114,7 +128,9 @@ class Drawn(_Message):
     do: Literal["drawn"]
 
 
-Message = Open | Go | Speed | Epsilon | Hand | Press | Look | Branch | Saliency | Film | Drawn
+Message = (
+    Open | OpenDuel | Go | Speed | Epsilon | Hand | Press | Look | Branch | Saliency | Film | Drawn
+)
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="do")])
 
 
@@ -169,6 +185,17 @@ def read_picture(shown: bytes) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     head = json.loads(shown[4 : 4 + length])
     stack = np.frombuffer(shown, np.uint8, head["stack"] * SCREEN_SIZE**2, offset=4 + length)
     return head, stack.reshape(-1, SCREEN_SIZE, SCREEN_SIZE)
+
+
+def picture_in_time(moment: Moment, speed: float, **more: Any) -> bytes:
+    """Return a moment as a page gets it that plays at a speed.
+
+    At more than the console's there are not more screens than a second shows.
+    """
+    every = max(1, min(round(speed), FRAMES_PER_STEP))
+    screens = moment.screens[::-1][::every][::-1]
+    length_ms = len(moment.screens) / FRAMES_PER_SECOND / speed * 1_000
+    return picture(moment, screens, ms=round(length_ms, 2), **more)
 
 
 def _returns(outlook: Outlook) -> dict[str, list[list[float]]]:

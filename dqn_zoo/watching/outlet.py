@@ -7,9 +7,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
 from dqn_zoo.watching.game import Moment
-from dqn_zoo.watching.messages import picture
+from dqn_zoo.watching.messages import picture_in_time
 
 MOST_NOTICES = 100
 MOST_TRAIL = 512
@@ -65,8 +64,8 @@ class Outlet:
             self._waiting = _Waiting(moment, speed, more, (*trail[-MOST_TRAIL:], point))
         self._wake()
 
-    def put_past(self, shown: bytes) -> None:
-        """Let a picture of the past be sent in the place of one that still waits."""
+    def put_picture(self, shown: bytes) -> None:
+        """Let a picture that is made be sent in the place of one that still waits."""
         with self._lock:
             self._waiting = shown
         self._wake()
@@ -105,9 +104,4 @@ class Outlet:
 
 
 def _picture(waiting: _Waiting) -> bytes:
-    """Write a picture: at more than the console's speed not more screens than a second shows."""
-    moment, speed = waiting.moment, waiting.speed
-    every = max(1, min(round(speed), FRAMES_PER_STEP))
-    screens = moment.screens[::-1][::every][::-1]
-    length_ms = len(moment.screens) / FRAMES_PER_SECOND / speed * 1_000
-    return picture(moment, screens, ms=round(length_ms, 2), trail=waiting.trail, **waiting.more)
+    return picture_in_time(waiting.moment, waiting.speed, trail=waiting.trail, **waiting.more)

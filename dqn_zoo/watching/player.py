@@ -22,6 +22,7 @@ from dqn_zoo.settings.protocols import (
     rules_in_words,
 )
 from dqn_zoo.watching.agents import Gallery, Opened
+from dqn_zoo.watching.duel import Duel
 from dqn_zoo.watching.filming import Filming
 from dqn_zoo.watching.game import Moment, WatchedGame
 from dqn_zoo.watching.messages import (
@@ -33,6 +34,7 @@ from dqn_zoo.watching.messages import (
     Look,
     Message,
     Open,
+    OpenDuel,
     Press,
     Saliency,
     Speed,
@@ -56,9 +58,10 @@ class Player(threading.Thread):
         gallery: what may be opened.
         notify: takes a notice for the page, in this thread or that of a film.
         show: takes every moment, in this thread.
-        show_past: takes a picture of the past, in this thread.
+        show_picture: takes a picture that is made, in this thread.
         film_folder: where films for the page are put.
         onlooker: makes maps of saliency for the page.
+        log_folder: where the games of a person are kept.
     """
 
     def __init__(
@@ -67,23 +70,26 @@ class Player(threading.Thread):
         *,
         notify: Notify,
         show: Show,
-        show_past: Callable[[bytes], None],
+        show_picture: Callable[[bytes], None],
         film_folder: Path,
         onlooker: Onlooker,
+        log_folder: Path,
     ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
         self._notify = notify
         self._show = show
-        self._show_past = show_past
+        self._show_picture = show_picture
         self._film_folder = film_folder
         self._onlooker = onlooker
+        self._log_folder = log_folder
         self._filming: Filming | None = None
         self._past = Past()
         self._newer: Callable[[], Opened | None] = lambda: None
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._game: WatchedGame | None = None
+        self._duel: Duel | None = None  # in the place of a game
         self._plays = False
         self._speed = 1.0
         self._due = 0.0  # when the next step is to be shown
@@ -109,8 +115,7 @@ class Player(threading.Thread):
             self._onlooker.want(False)
             if self._filming is not None:
                 self._filming.end()
-            if self._game is not None:
-                self._game.close()
+            self._leave()
 
     def has_film(self, name: str) -> Path | None:
         """Return the film of this page that has a name."""
@@ -124,8 +129,8 @@ class Player(threading.Thread):
             message = self._next_message()
             if message is not None:
                 self._obey(message)
-            elif self._game is not None and not self._closing.is_set():
-                self._step(self._game)
+            elif not self._closing.is_set():
+                self._step()
         except UserError as error:
             self._plays = False
             self._notify({"error": str(error)})
@@ -136,7 +141,7 @@ class Player(threading.Thread):
 
     def _next_message(self) -> Message | None:
         """Return a message, None where a step is due first."""
-        if self._game is None or not self._plays:
+        if not self._plays:
             return self._messages.get()
         with suppress(queue.Empty):
             wait = self._due - time.monotonic()
@@ -147,19 +152,28 @@ class Player(threading.Thread):
         _ANSWERS[type(message)](self, message)
 
     def _going(self) -> WatchedGame:
+        if self._duel is not None:
+            raise UserError("a duel is played as it is: the page Play does the rest")
         if self._game is None:
             raise UserError("no agent plays yet: choose one of the list")
         return self._game
+
+    def _leave(self) -> None:
+        """End what is played now."""
+        for each in (self._game, self._duel):
+            if each is not None:
+                each.close()
+        self._game = self._duel = None
+        self._held = self._pressed = NOOP
+        self._press = None
+        self._onlooker.see(None)
 
     def _open(self, message: Open) -> None:
         opened = self._gallery.open(message.agent)
         config = with_rules(opened.agent.config, protocol=message.protocol)
         game = WatchedGame(opened.agent, config, seed=message.seed)
-        if self._game is not None:
-            self._game.close()
+        self._leave()
         self._game, self._past, self._newer = game, Past(), opened.newer
-        self._held = self._pressed = NOOP
-        self._onlooker.see(None)
         self._plays = True
         self._due = time.monotonic()
         self._notify(
@@ -179,12 +193,27 @@ class Player(threading.Thread):
             }
         )
 
+    def _open_duel(self, message: OpenDuel) -> None:
+        duel = Duel(self._gallery, message, log_folder=self._log_folder)
+        self._leave()
+        self._duel = duel
+        self._plays = not duel.has_person  # who begins when ready
+        self._due = time.monotonic()
+        self._notify(duel.describe())
+
     def _go(self, message: Go) -> None:
-        game = self._going()
+        if self._duel is None:
+            self._going()
+        elif self._duel.is_over:
+            return
+        elif message.do == "step" and self._duel.is_by_hand:
+            raise UserError("a person plays in the time of the console, not step by step")
+        elif message.do == "pause" and self._plays:
+            self._duel.pause()
         self._plays = message.do == "play"
         self._due = time.monotonic()
         if message.do == "step":
-            self._step(game)
+            self._step()
 
     def _set_speed(self, message: Speed) -> None:
         self._speed = message.times
@@ -198,21 +227,24 @@ class Player(threading.Thread):
         self._held = self._pressed = NOOP
 
     def _hold(self, message: Press) -> None:
-        game = self._going()
+        game = self._duel or self._going()
         if message.action >= len(game.action_meanings):
             raise UserError(f"this game has no action {message.action}")
         self._held = message.action
         self._press = message.press
         if message.action != NOOP:
             self._pressed = message.action  # also if it is let go before the next step
-        if self._plays and self._by_hand and self._is_next():
-            self._step(game)  # at once; the one behind it comes when it is due
+        by_hand = self._by_hand if self._duel is None else self._duel.is_by_hand
+        if self._plays and by_hand and self._is_next():
+            self._step()  # at once; the one behind it comes when it is due
 
     def _look(self, message: Look) -> None:
+        if self._duel is not None:
+            self._going()  # says why not
         self._plays = False
         shown = self._past.look(message.back)
         if shown is not None:
-            self._show_past(shown)
+            self._show_picture(shown)
             head, observation = read_picture(shown)
             self._see(observation, head["choice"], head["game"], head["step"])
 
@@ -254,34 +286,55 @@ class Player(threading.Thread):
         )
         self._filming.start()
 
-    def _step(self, game: WatchedGame) -> None:
-        by_hand = None
-        if self._by_hand:
-            by_hand = self._pressed if self._held == NOOP else self._held
+    def _step(self) -> None:
+        """Make a step, and say when the next one is due."""
+        held = self._pressed if self._held == NOOP else self._held
+        num_screens = self._step_game(held) if self._duel is None else self._step_duel(held)
+        now = time.monotonic()
+        if self._due < now - LATE_S:
+            self._due = now
+        self._due += self._length_s(num_screens)
+
+    def _step_duel(self, held: int) -> int:
+        assert self._duel is not None
+        duel, speed = self._duel, self._speed_now()
+        notices = duel.step(held)
+        self._pressed = NOOP
+        self._show_picture(duel.picture(speed))
+        for notice in notices:
+            self._notify(notice)
+        if duel.is_over or any(notice.get("stops") for notice in notices):
+            self._plays = False
+        return duel.num_screens
+
+    def _step_game(self, held: int) -> int:
+        game = self._going()
         if (newer := self._newer()) is not None:
             game.use(newer.agent)
             self._notify({"newer": newer.weights, "steps": newer.steps})
         more = {} if self._press is None else {"press": self._press}
         self._press, self._pressed = None, NOOP
-        moment = game.step(by_hand)
+        moment = game.step(held if self._by_hand else None)
         self._past.add(moment)
         self._show(moment, self._speed, more)
         self._see(moment.observation, moment.choice, moment.game, moment.step)
-        now = time.monotonic()
-        if self._due < now - LATE_S:
-            self._due = now
-        self._due += self._length_s(len(moment.screens))
+        return len(moment.screens)
 
     def _is_next(self) -> bool:
         """Return whether the next step is the one whose turn it is: not if that came early."""
         return time.monotonic() > self._due - self._length_s(FRAMES_PER_STEP)
 
+    def _speed_now(self) -> float:
+        """Return the speed: a person's game for a score has the console's."""
+        return 1.0 if self._duel is not None and self._duel.is_by_hand else self._speed
+
     def _length_s(self, num_screens: int) -> float:
-        return num_screens / FRAMES_PER_SECOND / self._speed
+        return num_screens / FRAMES_PER_SECOND / self._speed_now()
 
 
 _ANSWERS: dict[type[Message], Callable[[Player, Any], None]] = {
     Open: Player._open,
+    OpenDuel: Player._open_duel,
     Go: Player._go,
     Speed: Player._set_speed,
     Epsilon: Player._set_epsilon,

@@ -63,13 +63,17 @@ class Watch:
         gallery: agents that may be opened.
         first: key of the agent that a page begins with.
         token: that the address holds.
+        log_folder: where the scores of people are kept.
         host: a name that this machine is asked for by, beside those that it always has.
     """
 
-    def __init__(self, gallery: Gallery, *, first: str, token: str, host: str = "") -> None:
+    def __init__(
+        self, gallery: Gallery, *, first: str, token: str, log_folder: Path, host: str = ""
+    ) -> None:
         self._gallery = gallery
         self._first = first
         self._token = token
+        self._log_folder = log_folder
         self._host = host.lower()
         self._players: set[Player] = set()
         self._saliency = threading.Lock()
@@ -84,6 +88,7 @@ class Watch:
         """Return the application that a server runs."""
         routes = [
             Route("/", self._page),
+            Route("/duel", self._duel),
             Route("/train", self._train),
             Route("/agents", self._agents),
             Route("/runs", self._runs),
@@ -110,6 +115,9 @@ class Watch:
 
     async def _page(self, request: Request) -> Response:
         return self._html(request, "index.html")
+
+    async def _duel(self, request: Request) -> Response:
+        return self._html(request, "duel.html")
 
     async def _train(self, request: Request) -> Response:
         return self._html(request, "train.html")
@@ -192,9 +200,10 @@ class Watch:
             self._gallery,
             notify=outlet.put_notice,
             show=outlet.put_moment,
-            show_past=outlet.put_past,
+            show_picture=outlet.put_picture,
             film_folder=Path(self._films.name),
             onlooker=Onlooker(outlet.put_map, self._saliency),
+            log_folder=self._log_folder,
         )
         self._players.add(player)
         player.start()

@@ -32,11 +32,9 @@ def untrained_run(folder: Path, algo: str = "dqn", seed: int = 1, **overrides: A
 
 
 @contextlib.contextmanager
-def served(
-    folder: Path | None, first: Choice, *, compresses: bool = False
-) -> Iterator[SimpleNamespace]:
+def served(folder: Path, first: Choice, *, compresses: bool = False) -> Iterator[SimpleNamespace]:
     """Serve a page; yields its port, its address, the `Watch` behind it and the server."""
-    watch = Watch(Gallery(folder, [first]), first=first.key, token=TOKEN)
+    watch = Watch(Gallery(folder, [first]), first=first.key, token=TOKEN, log_folder=folder)
     server = make_server(watch.app(), compresses=compresses)
     with bind("127.0.0.1", None) as socket:
         port = socket.getsockname()[1]

@@ -28,7 +28,7 @@ export class Connection {
     this.socket.binaryType = "arraybuffer";
     this.socket.addEventListener("open", opened);
     this.socket.addEventListener("message", event =>
-      typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(readPicture(event.data)));
+      typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(...readPictures(event.data)));
     this.socket.addEventListener("close", event =>
       closed(words[event.code] ?? "dqn-watch has ended, or cannot be reached: start it again, and open its new address"));
   }
@@ -40,15 +40,21 @@ export class Connection {
 
 const side = 84;
 
-export function readPicture(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  let at = 4 + length;
+// A message holds one picture, or in a duel one of each side.
+export function readPictures(buffer) {
+  const pictures = [];
+  let at = 0;
   const take = size => {
     at += size;
     return new Uint8Array(buffer, at - size, size);
   };
-  const frames = Array.from({length: head.stack}, () => take(side * side));
-  const screens = Array.from({length: head.screens}, () => take(head.height * 160 * 3));
-  return {...head, frames, screens};
+  while (at < buffer.byteLength) {
+    const length = new DataView(buffer).getUint32(at, true);
+    at += 4;
+    const head = JSON.parse(new TextDecoder().decode(take(length)));
+    const frames = Array.from({length: head.stack}, () => take(side * side));
+    const screens = Array.from({length: head.screens}, () => take(head.height * 160 * 3));
+    pictures.push({...head, frames, screens});
+  }
+  return pictures;
 }

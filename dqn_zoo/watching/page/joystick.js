@@ -1,10 +1,23 @@
-// Keys and touch as actions of the game: arrows and the button, in the emulator's names.
+// Keys, touch and a gamepad as actions of the game: arrows and the button, in the emulator's names.
 
 const order = [["ArrowUp", "UP"], ["ArrowDown", "DOWN"], ["ArrowRight", "RIGHT"], ["ArrowLeft", "LEFT"], [" ", "FIRE"]];
 const words = Object.fromEntries(order);
 const signs = {ArrowUp: "\u25b2", ArrowDown: "\u25bc", ArrowRight: "\u25b6", ArrowLeft: "\u25c0", " ": "Fire"};
 const names = {ArrowUp: "up", ArrowDown: "down", ArrowRight: "right", ArrowLeft: "left", " ": "fire"};
 const opposite = {ArrowUp: "ArrowDown", ArrowDown: "ArrowUp", ArrowRight: "ArrowLeft", ArrowLeft: "ArrowRight"};
+
+const deadZone = 0.5;
+
+// The keys that a gamepad stands for: cross, left stick, and any of the four buttons under the right thumb.
+function lean({buttons, axes}) {
+  const isDown = place => Boolean(buttons[place]?.pressed), [x = 0, y = 0] = axes;
+  const held = {
+    ArrowUp: isDown(12) || y < -deadZone, ArrowDown: isDown(13) || y > deadZone,
+    ArrowLeft: isDown(14) || x < -deadZone, ArrowRight: isDown(15) || x > deadZone,
+    " ": [0, 1, 2, 3].some(isDown),
+  };
+  return Object.keys(held).filter(key => held[key]);
+}
 
 export class Joystick {
   // press(action, at) is called with the place of an action in the game's list, and the time, whenever it changes.
@@ -13,6 +26,7 @@ export class Joystick {
     this.press = press;
     this.isTaken = false;
     this.held = [];  // keys, the latest last
+    this.leant = new Set();  // keys that a gamepad holds
     document.addEventListener("keydown", event => this.key(event, true));
     document.addEventListener("keyup", event => this.key(event, false));
     addEventListener("blur", () => this.release());
@@ -28,8 +42,21 @@ export class Joystick {
 
   take(isTaken) {
     this.release();
+    if (isTaken && !this.isTaken) requestAnimationFrame(now => this.poll(now));
     this.isTaken = isTaken;
     this.pad.hidden = !isTaken;
+  }
+
+  // A gamepad tells nothing: it is asked at every picture of the screen.
+  poll(now) {
+    if (!this.isTaken) {
+      this.leant.clear();
+      return;
+    }
+    requestAnimationFrame(next => this.poll(next));
+    const leant = new Set(Array.from(navigator.getGamepads?.() ?? []).flatMap(each => each?.connected ? lean(each) : []));
+    for (const key of Object.keys(signs)) if (leant.has(key) !== this.leant.has(key)) this.hold(key, leant.has(key), now);
+    this.leant = leant;
   }
 
   release() {

@@ -70,10 +70,10 @@ function hear(notice) {
   if (notice.opened) {
     opened = notice;
     results = [];
+    screen.settle();
     say("");
     values.begin(notice.actions, notice.atoms);
     story.clear();
-    screen.waiting = [];
     joystick.begin(notice.actions);
     tellSpeed();
     by("epsilon").value = notice.epsilon;

@@ -1,0 +1,111 @@
+"""The page Duel in a real browser: you against an agent, and two agents until they part."""
+
+import csv
+import re
+
+import pytest
+from support.browser import opened_page, screenshots
+from support.watched import served, untrained_run, wait_until
+
+from dqn_zoo.cli.leaderboard import main as leaderboard
+from dqn_zoo.play.by_hand import files_of, folder_of, read_game
+from dqn_zoo.watching.agents import of_run
+
+pytestmark = pytest.mark.browser
+LEARNED, UNTRAINED = "pretrained/Breakout", "dqn/Breakout_1"
+
+GAMEPAD = """() => {
+    const buttons = Array.from({length: 16}, () => ({pressed: false}));
+    window.gamepad = {connected: true, axes: [0, 0, 0, 0], buttons};
+    navigator.getGamepads = () => [null, window.gamepad];
+}"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("duels")
+    run = untrained_run(folder, max_frames=400)  # 100 steps, no-ops included
+    with served(folder, of_run(run)) as place:
+        place.folder = folder
+        place.duel = place.url.replace("/?", "/duel?")
+        yield place
+    assert place.watch.num_pages == 0
+
+
+def said(tab, text: str | re.Pattern[str]) -> None:
+    """Wait for a piece of news."""
+    tab.locator("#news", has_text=text).wait_for()
+
+
+def steps(tab) -> list[int]:
+    shown = tab.locator(".steps").all_inner_texts()
+    return [int(text.replace("-", "0")) for text in shown]
+
+
+def test_you_play_an_agent_with_a_gamepad_and_stand_in_the_leaderboard(place, tmp_path):
+    with opened_page(f"{place.duel}&seed=7") as tab:
+        said(tab, "Ready when you are")
+        assert tab.locator("#left .state").inner_text() == "Begin (P)"
+        assert tab.locator("#step:disabled, #speed:disabled").count() == 2
+        assert files_of(folder_of(place.folder, "Breakout")) == []
+        tab.evaluate(GAMEPAD)
+        tab.evaluate("() => { gamepad.axes = [-0.9, 0.1]; }")
+        tab.keyboard.press("p")
+        wait_until(lambda: steps(tab)[0] > 5)
+        held = "#pad button.held"
+        assert tab.locator(held).get_attribute("aria-label") == "left"
+        tab.keyboard.press("p")
+        assert tab.locator("#left .state").inner_text() == "paused"
+        tab.evaluate("() => { gamepad.axes = [0, 0]; gamepad.buttons[15].pressed = true; }")
+        tab.locator(f"{held}[aria-label=right]").wait_for()
+        tab.keyboard.press("p")
+        tab.locator("#results tbody tr").wait_for()
+        said(tab, re.compile("^(A draw|.* ahead by [0-9]+)[.] They part at step [0-9]+: "))
+        assert tab.locator("#play").inner_text() == "New duel"
+        assert tab.locator("#pad").is_hidden()
+        screenshots(tab, "duel")
+        [file] = files_of(folder_of(place.folder, "Breakout"))
+        assert str(file) in tab.locator("#kept").inner_text()
+        assert tab.said == []
+    game = read_game(file)
+    assert (game["seed"], game["pauses"], game["order"]) == (7, 1, "side by side")
+    actions = game["played"]["actions"]
+    left, right = actions.index("d"), actions.index("c")
+    assert 0 < left < right, "first by the stick, then by the cross"
+    assert set(actions[right:]) == {"b", "c"}, "and FIRE by the rules"
+    rows = tmp_path / "rows.csv"
+    asked = ["--env", "Breakout", "--offline", "-f", str(place.folder), "--csv", str(rows)]
+    assert leaderboard(asked) == 0
+    [row] = csv.DictReader(rows.read_text().splitlines())
+    assert (row["library"], float(row["mean"])) == ("human", game["played"]["score"])
+
+
+def test_two_agents_of_one_game_stand_still_where_they_part_and_play_on_to_the_end(place):
+    with opened_page(f"{place.duel}&left={LEARNED}&seed=3") as tab:
+        said(tab, "They part at step")
+        wait_until(lambda: len(set(steps(tab))) == 1)
+        [parted] = set(steps(tab))
+        assert f"They part at step {parted}: " in tab.locator("#news").inner_text()
+        chosen = tab.locator("li.chosen, li.random").all_inner_texts()
+        assert len(chosen) == len(set(chosen)) == 2
+        assert tab.locator(".state", has_text="paused").count() == 2
+        screenshots(tab, "compare")
+        tab.keyboard.press("n")
+        wait_until(lambda: steps(tab) == [parted + 1] * 2)
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        left, right = (tab.locator(f"#{side} .screen").bounding_box() for side in ("left", "right"))
+        assert left["y"] == right["y"]
+        screenshots(tab, "compare-phone")
+        tab.select_option("#speed", "16")
+        tab.click("#play")
+        tab.locator("#results tbody tr").wait_for()
+        cells = tab.locator("#results td").all_inner_texts()
+        assert [cells[0], cells[1], cells[3], cells[5]] == ["3", LEARNED, UNTRAINED, str(parted)]
+        assert tab.locator(".state", has_text="over").count() == 2
+        assert tab.locator("#left-agent option").all_inner_texts() == ["You", UNTRAINED, LEARNED]
+        tab.select_option("#right-agent", "pretrained/Pong")
+        said(tab, "Ready when you are")
+        assert tab.title().startswith("Pong")
+        assert tab.locator("#left-agent option").all_inner_texts() == ["You", "pretrained/Pong"]
+        assert tab.said == []
