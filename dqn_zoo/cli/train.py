@@ -45,51 +45,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_resume_flags(flags)
     check_page_flags(flags)
     with _page(flags) as begin_page:
-        return _train(flags, stopwatch, begin_page)
-
-
-def _train(
-    flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
-) -> int:
-    """Start a run or resume one, and say how it ended."""
-    # PyTorch takes a second to import, so it comes after everything that can be refused without it.
-    if flags.resume is not None:
-        run, config, from_step = _run_to_resume(flags)
-        backup = _backup(flags, run)
-        from dqn_zoo.training.starting import resume
-
-        begin_page(run.path.parent.parent)
-        outcome = resume(
-            run,
-            config,
-            from_step=from_step,
-            options=_options(flags, stopwatch, backup),
-            stopwatch=stopwatch,
-        )
-    else:
-        resolved, fitted = _resolve(flags), None
-        backup = None if flags.print_config else _backup(flags, None)
-        track = None if flags.print_config else track_to(flags)
-        if "for" in flags.given or not flags.print_config:
-            resolved = _with_threads(resolved)
-        if "for" in flags.given:
-            from dqn_zoo.cli.train_for import fit_to_time
-
-            fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
-            resolved = fitted.resolved
-        if flags.print_config:
-            return _print_config(resolved)
-        from dqn_zoo.training.starting import train
-
-        outcome = train(
-            resolved.config,
-            log_folder=flags.log_folder,
-            trained_agent=flags.trained_agent,  # looked at in _resolve
-            options=replace(_options(flags, stopwatch, backup), track=track),
-            announce=partial(_announce, resolved, flags, fitted=fitted, begin_page=begin_page),
-            stopwatch=stopwatch,
-        )
+        choose = _new_run if flags.resume is None else _resumed_run
+        start = choose(flags, stopwatch, begin_page)
+        outcome = None if start is None else start()
+    if outcome is None:
+        return 0
     return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
+
+
+# PyTorch takes a second to import, so it comes after everything that can be refused without it.
+
+
+def _resumed_run(
+    flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
+) -> "Callable[[], Outcome]":
+    """Return what goes on with a run."""
+    run, config, from_step = _run_to_resume(flags)
+    backup = _backup(flags, run)
+    from dqn_zoo.training.starting import resume
+
+    begin_page(run.path.parent.parent)
+    options = _options(flags, stopwatch, backup)
+    return partial(resume, run, config, from_step=from_step, options=options, stopwatch=stopwatch)
+
+
+def _new_run(
+    flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
+) -> "Callable[[], Outcome] | None":
+    """Return what begins a run; None: its settings were to be printed, and are."""
+    resolved, fitted = _resolve(flags), None
+    backup = None if flags.print_config else _backup(flags, None)
+    track = None if flags.print_config else track_to(flags)
+    if "for" in flags.given or not flags.print_config:
+        resolved = _with_threads(resolved)
+    if "for" in flags.given:
+        from dqn_zoo.cli.train_for import fit_to_time
+
+        fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
+        resolved = fitted.resolved
+    if flags.print_config:
+        _print_config(resolved)
+        return None
+    from dqn_zoo.training.starting import train
+
+    return partial(
+        train,
+        resolved.config,
+        log_folder=flags.log_folder,
+        trained_agent=flags.trained_agent,  # looked at in _resolve
+        options=replace(_options(flags, stopwatch, backup), track=track),
+        announce=partial(_announce, resolved, flags, fitted=fitted, begin_page=begin_page),
+        stopwatch=stopwatch,
+    )
 
 
 @contextlib.contextmanager
@@ -182,11 +189,10 @@ def _with_threads(resolved: "Resolved") -> "Resolved":
     )
 
 
-def _print_config(resolved: "Resolved") -> int:
+def _print_config(resolved: "Resolved") -> None:
     from dqn_zoo.settings.recipes import format_config
 
     print(format_config(resolved), end="")
-    return 0
 
 
 def _announce(
