@@ -23,6 +23,7 @@ COMMANDS = {
     "dqn-watch": "watch",
     "dqn-import": "import_sb3",
     "dqn-export-sb3": "export_sb3",
+    "dqn-export-onnx": "export_onnx",
     "dqn-completion": "completion",
 }
 """The module here of every entry point."""

@@ -36,6 +36,7 @@ from dqn_zoo.runs.run import NoRunError
 from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
+    from dqn_zoo.exchange.minari_games import MinariGames
     from dqn_zoo.play.evaluation import Game
     from dqn_zoo.play.film import Film
     from dqn_zoo.play.session import Session
@@ -50,7 +51,7 @@ MOST_FOLLOWED = 100_000
 
 _NOT_FOLLOWED = {
     *("hub", "pretrained", "weights", "kind", "n_timesteps", "n_envs"),
-    *("record", "record_seconds", "output", "progress"),
+    *("record", "record_seconds", "minari", "output", "progress"),
 }
 
 _EPILOG = """\
@@ -140,6 +141,13 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         help="the film ends after N seconds; the games continue (default: 120)",
     )
     group.add_argument(
+        "--minari",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the games as a Minari data set, played one at a time: what the agent saw, did "
+        "and got (default: none)",
+    )
+    group.add_argument(
         "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
     )
     add_progress(group)
@@ -157,6 +165,8 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     from dqn_zoo.play.agent import build_agent
     from dqn_zoo.play.results import headline
 
+    if arguments.minari is not None:
+        refuse_beside(arguments, "--minari", {"n_envs"}, because="plays one game at a time")
     session = make_session(
         arguments,
         run,
@@ -165,22 +175,36 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         max_steps=arguments.n_timesteps,
         has_window=has_window,
         is_filmed=arguments.record is not None,
+        is_kept=arguments.minari is not None,
     )
     agent = build_agent(session.weights.file, session.config, device=session.device)
     _check_writable(arguments.output or run.results_file)
-    film = _film(arguments, session)
-    print(headline(session), flush=True)
-    if arguments.render is None and arguments.record is None and not has_window:
-        print("no display here: playing headless (--record films the games)", flush=True)
+    film, kept = _film(arguments, session), None
+    games: list[Game] = []
     try:
+        kept = _minari_games(arguments, session, agent.num_actions)
+        print(headline(session), flush=True)
+        if arguments.render is None and arguments.record is None and not has_window:
+            print("no display here: playing headless (--record films the games)", flush=True)
         games, interruption = play_games(
-            session, agent.q_values, film=film, has_progress_bar=arguments.progress
+            session,
+            agent.q_values,
+            film=film,
+            on_turn=None if kept is None else kept.take,
+            has_progress_bar=arguments.progress,
         )
     finally:
         is_filmed = film is not None and film.close()
+        if kept is not None:
+            kept.close(with_games=bool(games))
     _report(session, config, games, arguments.output, was_interrupted=interruption is not None)
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
+    if kept is not None and games:
+        print(
+            f"data set: {len(games)} games, {kept.num_steps:,} steps, {kept.megabytes:.1f} MB; "
+            f'next: minari.MinariDataset("{kept.folder / "data"}")'
+        )
     if interruption is not None:
         raise interruption
     return 0
@@ -334,6 +358,16 @@ def _num_games(arguments: argparse.Namespace) -> int | None:
         return DEFAULT_EPISODES
     number: int | None = arguments.episodes
     return number
+
+
+def _minari_games(
+    arguments: argparse.Namespace, session: "Session", num_actions: int
+) -> "MinariGames | None":
+    if arguments.minari is None:
+        return None
+    from dqn_zoo.exchange.minari_games import MinariGames
+
+    return MinariGames(arguments.minari, session, num_actions)
 
 
 def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command
 from dqn_zoo.cli.output import work_is_kept
-from dqn_zoo.cli.play_session import add_weights, add_whom, find_asked_run
-from dqn_zoo.errors import UserError
+from dqn_zoo.cli.play_session import add_asked_agent, find_asked_agent
 from dqn_zoo.system import shell
 
 _EPILOG = """\
@@ -31,9 +30,7 @@ def _build_parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "asked", nargs="?", metavar="RUN", help="a run, by folder or name, as with --run"
-    )
+    add_asked_agent(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -42,23 +39,14 @@ def _build_parser() -> Parser:
         metavar="FOLDER",
         help="where to write; RL-Zoo's -f (default: sb3)",
     )
-    add_whom(parser.add_argument_group("which agent to export"))
-    add_weights(parser.add_argument_group("weights"))
     return parser
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    if arguments.asked is not None:
-        if arguments.run is not None:
-            raise UserError(f"give a run once: {arguments.asked}, or --run {arguments.run}")
-        arguments.run = arguments.asked
-    run, config = find_asked_run(arguments)
+    run, config, weights = find_asked_agent(arguments)
 
     from dqn_zoo.exchange.sb3_export import export_sb3
-    from dqn_zoo.play.session import WeightsChoice, choose_weights
 
-    choice: WeightsChoice = "default" if arguments.weights is None else arguments.weights
-    weights = choose_weights(run, choice, arguments.kind)
     file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)
     env_id, folder = file.stem, arguments.output
     work_is_kept()

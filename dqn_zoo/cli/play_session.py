@@ -18,7 +18,7 @@ from dqn_zoo.errors import UserError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from dqn_zoo.play.evaluation import Game
+    from dqn_zoo.play.evaluation import Game, Turn
     from dqn_zoo.play.film import Film
     from dqn_zoo.play.session import Session, Weights
     from dqn_zoo.runs.run import Run
@@ -173,6 +173,28 @@ def find_asked_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     return run, config
 
 
+def add_asked_agent(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that exports an agent of a run."""
+    parser.add_argument(
+        "asked", nargs="?", metavar="RUN", help="a run, by folder or name, as with --run"
+    )
+    add_whom(parser.add_argument_group("which agent to export"))
+    add_weights(parser.add_argument_group("weights"))
+
+
+def find_asked_agent(arguments: argparse.Namespace) -> "tuple[Run, Config, Weights]":
+    """Return the run that `add_asked_agent` lets one name, its settings, and which weights."""
+    from dqn_zoo.play.session import WeightsChoice, choose_weights
+
+    if arguments.asked is not None:
+        if arguments.run is not None:
+            raise UserError(f"give a run once: {arguments.asked}, or --run {arguments.run}")
+        arguments.run = arguments.asked
+    run, config = find_asked_run(arguments)
+    choice: WeightsChoice = "default" if arguments.weights is None else arguments.weights
+    return run, config, choose_weights(run, choice, arguments.kind)
+
+
 def refuse_beside(
     arguments: argparse.Namespace, flag: str, others: set[str], because: str = "names the agent"
 ) -> None:
@@ -198,10 +220,11 @@ def make_session(
     max_steps: int | None = None,
     has_window: bool = False,
     is_filmed: bool = False,
+    is_kept: bool = False,
 ) -> "Session":
     """Return what the flags of a command ask for; PyTorch gets its threads.
 
-    `weights` is given where no flag chooses them.
+    `weights` is given where no flag chooses them; `is_kept` says that every step is written down.
     """
     import torch
 
@@ -213,7 +236,7 @@ def make_session(
     num_threads = asked if asked > 0 else default_num_threads(device, cores)
     torch.set_num_threads(num_threads)
     choice: WeightsChoice = "default" if arguments.weights is None else arguments.weights
-    one_by_one = has_window or is_filmed or max_steps is not None
+    one_by_one = has_window or is_filmed or is_kept or max_steps is not None
     num_envs = arguments.n_envs or (1 if one_by_one else ENVS_PER_CORE * cores)
     return Session(
         run=run,
@@ -235,6 +258,7 @@ def play_games(
     q_values: Callable[[Any], Any],
     *,
     film: "Film | None" = None,
+    on_turn: "Callable[[Turn], None] | None" = None,
     has_progress_bar: bool = False,
 ) -> "tuple[list[Game], KeyboardInterrupt | None]":
     """Play, print every game as it ends, and return the games and what ended them early."""
@@ -253,7 +277,14 @@ def play_games(
 
     try:
         with _progress_bar(session, is_shown=has_progress_bar) as progress:
-            play_session(session, q_values, on_game=on_game, on_progress=on_progress, film=film)
+            play_session(
+                session,
+                q_values,
+                on_game=on_game,
+                on_progress=on_progress,
+                film=film,
+                on_turn=on_turn,
+            )
     except KeyboardInterrupt as interruption:
         return games, interruption
     return games, None

@@ -1,5 +1,6 @@
 """What is left when training is over: a network that knows its game and how it was trained."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
@@ -108,10 +111,40 @@ class Agent:
             return np.asarray(q_values.argmax(axis=1), np.int64)
         return epsilon_greedy(q_values, epsilon, generator or np.random.default_rng())
 
+    def to_torch(self) -> nn.Module:
+        """Return a module of plain PyTorch for uint8 [batch, stack, 84, 84], to keep or to export.
+
+        It gives float32 [batch, num_actions], computed in float32; later changes of one of the two
+        do not reach the other.
+        """
+        return _QValues(self.network)
+
     def _autocast(self) -> torch.autocast:
         """Multiply as in training, so that an agent is judged by the numbers it learned with."""
         enabled = self.config.precision == "bfloat16" and self.device.type != "mps"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+class _QValues(nn.Module):
+    """A copy of a network as a function of frames, without what only training needs."""
+
+    def __init__(self, network: QNetwork) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.network.remove_noise()
+        for module in list(self.network.modules()):
+            if isinstance(module, nn.Conv2d) and parametrize.is_parametrized(module):
+                # Spectral norm, which is settled by now.
+                weight = nn.Parameter(module.weight.detach().clone())
+                # Not `remove_parametrizations`: it changes a class that copies share.
+                module.__class__ = parametrize.type_before_parametrizations(module)
+                del module.parametrizations
+                module.register_parameter("weight", weight)
+        self.requires_grad_(False).eval()
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return float32 [batch, num_actions] for uint8 [batch, stack, 84, 84]."""
+        return self.network.q_values(observation)
 
 
 def load_run_agent(

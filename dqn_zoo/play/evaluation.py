@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dqn_zoo.envs.env_settings import EnvSettings, ReseedPlan
-from dqn_zoo.envs.environments import Environments
+from dqn_zoo.envs.environments import Environments, EnvStep
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.schedules import epsilon_greedy
@@ -87,10 +87,14 @@ class Turn(NamedTuple):
     Attributes:
         games: the game this step belonged to, by environment; a finished quota has no entry.
         finished: those that this step ended.
+        observation: uint8 [num_envs, stack, 84, 84], what the agent saw before it.
+        step: what the environments answered.
     """
 
     games: dict[int, RunningGame]
     finished: list[Game]
+    observation: NDArray[np.uint8]
+    step: EnvStep
 
 
 _Reports = queue.SimpleQueue[Game | BaseException]
@@ -213,12 +217,12 @@ def play(
             step = environments.step(
                 _actions(q_values, observation, playing, epsilon, environments)
             )
-            observation = step.observation
             steps_played += len(playing)
             for row, running in playing.items():
                 running.score += float(step.reward[row])
                 running.length_steps += 1
-            turn = Turn(dict(playing), [])
+            turn = Turn(dict(playing), [], observation, step)
+            observation = step.observation
             for row in np.flatnonzero(step.terminated | step.truncated).tolist():
                 if row not in playing:
                     continue

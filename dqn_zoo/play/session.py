@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.evaluation import Game, QValues, Turn, enjoy_seeds, evaluate, play
+from dqn_zoo.play.evaluation import Game, QValues, RunningGame, Turn, enjoy_seeds, evaluate, play
 from dqn_zoo.play.film import Film
 from dqn_zoo.play.weights import ONLINE, Kind, find_weights, load_weights, weights_note
 from dqn_zoo.play.window import sdl_settings
@@ -181,6 +181,7 @@ def play_session(
     on_game: Callable[[Game], None],
     on_progress: Callable[[int], None],
     film: Film | None = None,
+    on_turn: Callable[[Turn], None] | None = None,
 ) -> None:
     """Play the games of a session, in several threads where nobody watches and nothing is counted.
 
@@ -190,11 +191,12 @@ def play_session(
         on_game: called with every game as it ends.
         on_progress: called several times a second with the steps played so far.
         film: what the session is recorded by; it is given captions.
+        on_turn: called in the calling thread, where all games are played then, after every step.
 
     Raises:
         UserError: if no window can be opened, or the agent does not fit the game.
     """
-    if not session.is_watched and session.max_steps is None:
+    if not session.is_watched and session.max_steps is None and on_turn is None:
         evaluate(
             q_values,
             game=session.config.env,
@@ -210,7 +212,9 @@ def play_session(
     with closing(watch(session, q_values, film)) as turns:
         for turn in turns:
             if film is not None:
-                caption(film, turn)
+                caption(film, turn.games.get(0))
+            if on_turn is not None:
+                on_turn(turn)
             steps_played += len(turn.games)
             for game in turn.finished:
                 on_game(game)
@@ -291,7 +295,7 @@ def film_beginning(
     filmed = replace(settings, backend="gymnasium", on_frame=film.on_frame)
     with closing(film), closing(play(q_values, game=game, settings=filmed, seeds=[seed])) as turns:
         for turn in turns:
-            caption(film, turn)
+            caption(film, turn.games.get(0))
             if not goes_on():
                 return False
             if film.seconds >= max_seconds:
@@ -299,9 +303,8 @@ def film_beginning(
         return film.close()
 
 
-def caption(film: Film, turn: Turn) -> None:
+def caption(film: Film, game: RunningGame | None) -> None:
     """Write the frames of a step into a film, under the score; the film ends with the games."""
-    game = turn.games.get(0)
     if game is None:
         film.close()  # environment 0 has played its games
     else:

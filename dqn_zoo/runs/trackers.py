@@ -145,7 +145,10 @@ class TrackedLog:
         try:
             yield
         except Exception as error:  # whatever it is: it is not worth a training
-            self._run = None
+            run, self._run = self._run, None
+            if run is not None:
+                with contextlib.suppress(Exception):
+                    run.finish()  # else it would try, and complain, when Python ends
             self._say(f"{self._tracker} is switched off, the run goes on: {_one_line(error)}")
 
 
@@ -171,7 +174,10 @@ class _Wandb:
         return self._package.Video(str(file), format="mp4")
 
     def finish(self) -> None:
-        self._run.finish()
+        try:
+            self._run.finish()
+        finally:
+            self._package.teardown()
 
 
 def _start_wandb(
@@ -209,6 +215,8 @@ def _start_wandb(
         if mode == "offline":
             raise
         trouble = f"its server does not take it ({_one_line(error)}); "
+        wandb.teardown()  # else the id is taken by the run that did not open
+        wandb.setup(settings=wandb.Settings(silent=True))
         run = open_run("offline")
     where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
     return _Wandb(wandb, run), f"{trouble}{where}"

@@ -18,7 +18,7 @@ from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, Outlook
-from dqn_zoo.play.evaluation import Game, RunningGame, Turn, enjoy_seeds
+from dqn_zoo.play.evaluation import Game, RunningGame, enjoy_seeds
 from dqn_zoo.play.film import Film
 from dqn_zoo.play.session import caption
 from dqn_zoo.schedules import epsilon_greedy
@@ -356,7 +356,7 @@ def film_game(
                 games.on_screen = on_screen
             running = games.running
             games.play(action)
-            caption(film, Turn({0: running}, []))
+            caption(film, running)
         is_complete = True
         return film.close()
     finally:
