@@ -72,7 +72,7 @@ def test_you_play_an_agent_with_a_gamepad_and_stand_in_the_leaderboard(place, tm
     actions = game["played"]["actions"]
     left, right = actions.index("d"), actions.index("c")
     assert 0 < left < right, "first by the stick, then by the cross"
-    assert set(actions[right:]) == {"b", "c"}, "and FIRE by the rules"
+    assert set(actions[right:]) <= {"b", "c"}, "and FIRE by the rules"
     rows = tmp_path / "rows.csv"
     asked = ["--env", "Breakout", "--offline", "-f", str(place.folder), "--csv", str(rows)]
     assert leaderboard(asked) == 0
