@@ -96,14 +96,15 @@ def test_two_agents_play_one_game_by_the_right_ones_rules_until_they_part(agents
     assert over["file"] is None
     assert kept(tmp_path) == []
     rules = EnvSettings.from_config(agents.open(OTHER).agent.config)
-    for key, score in zip((ONE, OTHER), over["over"], strict=True):
+    for side in watched._sides:
         [alone] = evaluate(
-            agents.open(key).agent.q_values,
+            agents.open(side.name).agent.q_values,
             game="Breakout",
             settings=replace(rules, backend="gymnasium"),
             seeds=enjoy_seeds(3, 1),
         )
-        assert alone.score == score
+        assert side.record.result == alone
+    assert over["over"] == [side.record.result.score for side in watched._sides]
 
 
 def test_an_agent_never_parts_from_itself_by_other_rules_either(duel):

@@ -169,7 +169,8 @@ function end(notice) {
   over = notice.over;
   setPlays(false);
   turn();
-  if (notice.file) by("kept").textContent = `Kept in ${notice.file}: dqn-leaderboard --env ${opened.game} counts it, dqn-verify plays it again.`;
+  const counts = opened.is_known ? "it does not count" : `dqn-leaderboard --env ${opened.game} counts it`;
+  if (notice.file) by("kept").textContent = `Kept in ${notice.file}: ${counts}, dqn-verify plays it again.`;
   const row = by("results").tBodies[0].insertRow(0);
   const cells = [opened.seed, sides[0].name, whole.format(over[0]), sides[1].name, whole.format(over[1]), parted ? whole.format(parted.parted) : "never"];
   for (const text of cells) row.insertCell().textContent = text;
@@ -182,8 +183,10 @@ function tellNews() {
   const [left, right] = hasPerson() ? ["by you", "by the agent"] : ["on the left", "on the right"];
   const where = parted && `They part at step ${whole.format(parted.parted)}: ${parted.actions[0]} ${left}, ${parted.actions[1]} ${right}.`;
   const lead = over && Math.abs(over[0] - over[1]);
-  const won = over && (lead ? `${over[0] > over[1] ? sides[0].name : sides[1].name} ahead by ${whole.format(lead)}. ` : "A draw. ");
-  by("news").textContent = over ? won + (where ?? "They never part.") : where ?? (hasBegun || plays ? "They act alike so far." : "Ready when you are.");
+  const first = sides[over?.[0] > over?.[1] ? 0 : 1], ahead = first.isPerson ? "You are" : `${first.name} is`;
+  const won = over && (lead ? `${ahead} ahead by ${whole.format(lead)}. ` : "A draw. ");
+  const sofar = !hasBegun ? "Ready when you are." : sides[1].picture ? "They act alike so far." : "The agent plays after you.";
+  by("news").textContent = over ? won + (where ?? "They never part.") : where ?? (hasPerson() ? sofar : "They act alike so far.");
   by("news").classList.toggle("parted", Boolean(where));
   sides.forEach(side => side.say(stateOf(side)));
 }
