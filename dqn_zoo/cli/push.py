@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,11 @@ def _build_parser() -> Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_whom(parser.add_argument_group("which agent to publish"))
+    whom = parser.add_argument_group("which agent to publish")
+    add_whom(whom)
+    whom.add_argument(
+        "--hub", metavar="USER/REPO", help="with --space: an agent of the Hub; USER/REPO@REVISION"
+    )
     add_weights(parser.add_argument_group("weights"))
     _add_repository(parser.add_argument_group("where"))
     games = parser.add_argument_group("games of the card")
@@ -97,6 +101,11 @@ def _add_repository(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="name of the repository (default: ALGO-GAME, such as dqn-SpaceInvaders)",
     )
+    group.add_argument(
+        "--space",
+        action="store_true",
+        help="make a Space, a page on which anybody watches the agent play; plays no games",
+    )
     group.add_argument("--private", action="store_true", help="a new repository is private")
     group.add_argument(
         "--revision", metavar="BRANCH", help="branch, created if missing (default: main)"
@@ -127,11 +136,17 @@ def _add_film(group: argparse._ArgumentGroup) -> None:
 
 def _push(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
-    from dqn_zoo.sharing.push import check_publishable, open_staging
+    if arguments.space:
+        from dqn_zoo.cli.space import push_space
+
+        return push_space(arguments)
+    if arguments.hub is not None:
+        raise UserError("--hub goes with --space: what is on the Hub already needs no push")
+    from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
 
     run, config = find_asked_run(arguments)
     check_publishable(run, config)
-    repo_id, remote, stale = _target(arguments, config)
+    repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
 
     from dqn_zoo.play.agent import build_agent
 
@@ -167,7 +182,7 @@ def _publish(
         print_warning(doubt)
     _film(arguments, session, staging, agent)
     files = complete(staging, session, content, config=config, num_actions=agent.num_actions)
-    print(*_listing(files), sep="\n")
+    print(*listing(files), sep="\n")
     if arguments.dry_run:
         print(f"dry run: everything is in {staging.path}; nothing was uploaded")
         return 0
@@ -177,12 +192,18 @@ def _publish(
     return 0
 
 
-def _target(
-    arguments: argparse.Namespace, config: "Config"
+def target(
+    arguments: argparse.Namespace, config: "Config", kind: str, is_ours: Callable[[str], bool]
 ) -> "tuple[str, Remote | None, list[str]]":
     """Return the repository, what it holds, and which files of ours lie there.
 
     Whatever the Hub would refuse after the games is found out before them.
+
+    Args:
+        arguments: of the command.
+        config: settings of the agent.
+        kind: what stands before the name: `spaces/`, or nothing.
+        is_ours: says of a path whether a push writes it.
     """
     from dqn_zoo.sharing import hub
     from dqn_zoo.sharing.push import check_remote, repo_name
@@ -190,16 +211,16 @@ def _target(
     name = arguments.repo_name or repo_name(config)
     hub.parse_repo(f"{arguments.organization or _NOBODY}/{name}")
     if arguments.dry_run:
-        return f"{arguments.organization or _NOBODY}/{name}", None, []
+        return f"{kind}{arguments.organization or _NOBODY}/{name}", None, []
     owner = hub.choose_owner(hub.read_account(), arguments.organization, name)
-    repo_id = f"{owner}/{name}"
+    repo_id = f"{kind}{owner}/{name}"
     remote = hub.look_up_branch(repo_id, arguments.revision)
     if remote is not None and arguments.private and not remote.private:
         raise UserError(
             f"{hub.page(repo_id)} is public already, and --private makes only new repositories "
             "private: make it private on its page, or push under another --repo-name"
         )
-    return repo_id, remote, check_remote(remote, repo_id)
+    return repo_id, remote, check_remote(remote, repo_id, is_ours)
 
 
 def _preview(arguments: argparse.Namespace, repo_id: str, remote: "Remote | None") -> str:
@@ -288,7 +309,7 @@ def _plays(film: Path) -> bool:
     return True
 
 
-def _listing(files: Mapping[str, Path]) -> list[str]:
+def listing(files: Mapping[str, Path]) -> list[str]:
     """Say what is published, and how large it is."""
     sizes = {name: path.stat().st_size for name, path in files.items()}
     rows = [f"  {size:>12,}  {name}" for name, size in sizes.items()]

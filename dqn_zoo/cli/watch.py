@@ -15,6 +15,7 @@ from dqn_zoo.runs.run import NoRunError
 
 if TYPE_CHECKING:
     from dqn_zoo.watching.agents import Choice, Gallery
+    from dqn_zoo.watching.visitors import Visits
 
 _EPILOG = """\
 The page is served on this machine alone, and its address holds a token without which nobody gets
@@ -66,6 +67,28 @@ def _build_parser() -> Parser:
         default=True,
         help="only print the address (default: open it, where there is a display)",
     )
+    visitors = parser.add_argument_group("visitors: a page for anybody, without a token")
+    visitors.add_argument(
+        "--visitors",
+        type=whole_number(1),
+        metavar="N",
+        help="serve anybody, N games at once, the agents of --agents and nothing else of this "
+        "machine (default: off)",
+    )
+    visitors.add_argument(
+        "--idle-minutes",
+        type=whole_number(1),
+        default=5,
+        metavar="M",
+        help="a visitor's game ends after M minutes in which nothing is done (default: 5)",
+    )
+    visitors.add_argument(
+        "--allow-host",
+        action="append",
+        default=(),
+        metavar="NAME",
+        help="a name by which visitors ask for the page; may be repeated (default: this machine's)",
+    )
     return parser
 
 
@@ -79,6 +102,7 @@ def _watch(arguments: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(1)  # each page has a thread of its own
+    visits = _visits(arguments)
     first, gallery = _choose(arguments)
     socket = bind(arguments.host, arguments.port)
     token = secrets.token_urlsafe(24)
@@ -89,18 +113,37 @@ def _watch(arguments: argparse.Namespace) -> None:
         token=token,
         log_folder=arguments.folder,
         host=arguments.host,
+        visits=visits,
     )
     is_open = not is_loopback(arguments.host)
-    if is_open:
+    if is_open and visits is None:
         print_warning(
             f"--host {arguments.host}: whoever reaches this machine and knows the token may watch, "
             "and what is sent is not encrypted"
         )
-    address = f"http://{_in_address(arguments.host)}:{port}/?token={token}"
+    address = f"http://{_in_address(arguments.host)}:{port}/"
+    if visits is None:
+        address += f"?token={token}"
     print(f"{first.key} plays at {address}\nCtrl-C ends it", flush=True)
     open_page(address, asked=arguments.browser)
     with socket:
         make_server(watch.app(), compresses=is_open).run(sockets=[socket])
+
+
+def _visits(arguments: argparse.Namespace) -> "Visits | None":
+    """Return the rules for visitors, where there are to be any."""
+    from dqn_zoo.watching.visitors import Visits
+
+    if arguments.visitors is None:
+        alone = {"idle_minutes", "allow_host"} & arguments.given
+        if alone:
+            flag = f"--{min(alone).replace('_', '-')}"
+            raise UserError(f"{flag} goes with --visitors N, which serves anybody")
+        return None
+    if arguments.agents is None:
+        raise UserError("--visitors shows what --agents names and nothing else: name it")
+    hosts = frozenset(name.lower() for name in arguments.allow_host if name)
+    return Visits(arguments.visitors, idle_s=60.0 * arguments.idle_minutes, hosts=hosts)
 
 
 def open_page(address: str, *, asked: bool) -> None:

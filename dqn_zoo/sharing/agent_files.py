@@ -287,6 +287,18 @@ def check_weights(description: Description, path: Path) -> None:
         raise UserError(f"{path} is damaged ({error}): not loaded") from error
 
 
+def read_agent(folder: Path) -> tuple[Description, Path]:
+    """Return what config.json of a folder says, and the weights beside it, checked.
+
+    Raises:
+        UserError: one of them is not what it should be.
+    """
+    description, weights = read_description(folder / CONFIG), folder / WEIGHTS
+    check_file(description, WEIGHTS, weights)
+    check_weights(description, weights)
+    return description, weights
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

@@ -1,6 +1,7 @@
 """The Hugging Face Hub as far as agents need it; each of its failures is one line with its remedy.
 
-Nothing here knows what the files mean. huggingface_hub is imported when it is first used.
+A Space goes by `spaces/owner/name`, as in the address of its page. Nothing here knows what the
+files mean. huggingface_hub is imported when it is first used.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import JSONDecodeError
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 """The branch of a repository that is meant where none is named."""
+
+SPACES = "spaces/"
 
 PATIENCE_S = 10.0
 """For the first sign of life."""
@@ -184,6 +187,12 @@ def choose_owner(
     return owner
 
 
+def _typed(repo_id: str) -> tuple[str, Literal["model", "space"]]:
+    """Return name and kind of a repository, as the client takes them."""
+    bare = repo_id.removeprefix(SPACES)
+    return bare, "model" if bare == repo_id else "space"
+
+
 def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
     """Return what a repository holds at a revision; None where the Hub knows no such repository.
 
@@ -196,14 +205,16 @@ def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
     at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
     try:
         with _explained(repo_id):
-            path = f"/api/models/{repo_id}{at}"
+            where = repo_id if repo_id.startswith(SPACES) else f"models/{repo_id}"
+            path = f"/api/{where}{at}"
             info = ask(path, ModelAtCommit, parameters={"blobs": True})
     except UserError as error:
         if isinstance(error.__cause__, RepositoryNotFoundError):
             return None
         raise
     files = {file.name: file.size for file in info.siblings}
-    return Remote(info.id, info.sha, files, info.card or {}, bool(info.private))
+    spelled = f"{SPACES if repo_id.startswith(SPACES) else ''}{info.id}"
+    return Remote(spelled, info.sha, files, info.card or {}, bool(info.private))
 
 
 def read_json(repo_id: str, name: str, commit: str, model: type[_T]) -> _T:
@@ -249,7 +260,7 @@ def upload(
     holds the commit after all: an answer can be lost or damaged on its way back.
 
     Args:
-        repo_id: `owner/name`.
+        repo_id: `owner/name`, or that of a Space.
         files: where each lies, by its path in the repository.
         message: of the commit.
         private: whether a new repository is private.
@@ -264,20 +275,23 @@ def upload(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
-        *(CommitOperationDelete(name, is_folder=False) for name in sorted(stale)),
+        *(CommitOperationAdd(path, file) for path, file in sorted(files.items())),
+        *(CommitOperationDelete(path, is_folder=False) for path in sorted(stale)),
     ]
     api = _api()
+    name, kind = _typed(repo_id)
     if before is None:
         with suppress(UnreadableError), _explained(repo_id):  # the commit will tell if it is there
-            api.create_repo(repo_id, private=private)
+            sdk = "docker" if kind == "space" else None
+            api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
     try:
         with _explained(repo_id):
             if revision not in (None, MAIN):
-                api.create_branch(repo_id, branch=str(revision), exist_ok=True)
+                api.create_branch(name, repo_type=kind, branch=str(revision), exist_ok=True)
             commit = api.create_commit(
-                repo_id,
+                name,
                 operations,
+                repo_type=kind,
                 commit_message=message,
                 revision=revision,
                 parent_commit=None if before is None else before.commit,
@@ -411,7 +425,8 @@ def _take_back(api: "HfApi", repo_id: str, error: BaseException, arrived: str | 
     else:
         with suppress(UserError), _explained(repo_id):
             if not arrived:
-                api.delete_repo(repo_id)
+                name, kind = _typed(repo_id)
+                api.delete_repo(name, repo_type=kind)
             return
     if isinstance(error, UserError):
         error.args = (f"{error}; the repository {page(repo_id)} {stays}",)

@@ -4,7 +4,7 @@ import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -300,7 +300,14 @@ def training_record(run: Run, steps: int | None) -> dict[str, Any]:
     return {"steps": steps, "seconds": _seconds(run, steps), **record}
 
 
-def check_remote(remote: hub.Remote | None, repo_id: str) -> list[str]:
+def is_of_an_agent(name: str) -> bool:
+    """Return whether a push writes a file of this path."""
+    return name in ALLOWED or name.startswith(f"{TENSORBOARD}/")
+
+
+def check_remote(
+    remote: hub.Remote | None, repo_id: str, is_ours: Callable[[str], bool]
+) -> list[str]:
     """Return what a repository holds that a push would replace, and refuse what is not ours.
 
     Raises:
@@ -308,7 +315,7 @@ def check_remote(remote: hub.Remote | None, repo_id: str) -> list[str]:
     """
     if remote is None:
         return []
-    ours = [name for name in remote.files if name in ALLOWED or name.startswith(f"{TENSORBOARD}/")]
+    ours = [name for name in remote.files if is_ours(name)]
     others = sorted(set(remote.files) - set(ours) - {".gitattributes"})
     if others:
         raise UserError(

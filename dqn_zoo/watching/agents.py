@@ -15,7 +15,7 @@ from dqn_zoo.runs.manifest import may_be_training
 from dqn_zoo.runs.run import Run, find_run, list_runs
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.sharing.agent_files import AgentFiles
+from dqn_zoo.sharing.agent_files import CONFIG, AgentFiles, read_agent
 from dqn_zoo.sharing.pretrained import GROUP, find_pretrained, list_pretrained, load_pretrained
 from dqn_zoo.sharing.pull import fetch
 
@@ -101,7 +101,7 @@ class Gallery:
 
 
 def named_agent(name: str, log_folder: Path) -> Choice:
-    """Return an agent by name: a run, `pretrained/GAME`, or `hf://USER/REPO`.
+    """Return an agent by name: a run, `pretrained/GAME`, `hf://USER/REPO`, or a folder of files.
 
     Raises:
         UserError: there is none.
@@ -109,6 +109,8 @@ def named_agent(name: str, log_folder: Path) -> Choice:
     packaged = re.fullmatch(rf"{GROUP}/([^/]+)", name)
     if packaged and not Path(name).is_dir():
         return of_package(parse_game(packaged[1]).game)
+    if (Path(name) / CONFIG).exists():
+        return of_files(Path(name))
     if name.startswith("hf:/"):
         return of_hub(name.removeprefix("hf:").lstrip("/"))
     return of_run(find_run(log_folder, run=name))
@@ -167,6 +169,21 @@ def of_hub(repo: str) -> Choice:
     return Choice(
         fetched.repo_id, fetched.agent.description.config.env, lambda: _opened(fetched.agent)
     )
+
+
+def of_files(folder: Path) -> Choice:
+    """Return the agent of a folder with config.json and weights, as `dqn-push --space` makes it.
+
+    Raises:
+        UserError: they are not what they should be.
+    """
+    description, weights = read_agent(folder)
+
+    def load() -> Opened:
+        agent = build_agent(weights, description.config, device="cpu")
+        return Opened(agent, "published weights", description.training.get("steps"))
+
+    return Choice(folder.absolute().name, description.config.env, load)
 
 
 def _key(run: Run) -> str:

@@ -32,6 +32,7 @@ from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
 from dqn_zoo.watching.runs import describe_run, read_curves
 from dqn_zoo.watching.saliency import Onlooker
+from dqn_zoo.watching.visitors import FRAMED_BY, Visit, Visits
 
 MOST_PAGES = 16
 """Open at once, each with a game."""
@@ -41,13 +42,13 @@ MOST_MESSAGES_S = 400
 
 PAGE_FOLDER = Path(str(resources.files("dqn_zoo.watching").joinpath("page")))
 
-CLOSED_FULL, CLOSED_TOO_MANY = 4001, 4008
+CLOSED_FULL, CLOSED_IDLE, CLOSED_WAIT, CLOSED_TOO_MANY = 4001, 4002, 4003, 4008
 """Codes with which a page's connection is closed; the page has words for them."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "frame-ancestors {}",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -65,16 +66,25 @@ class Watch:
         token: that the address holds.
         log_folder: where the scores of people are kept.
         host: a name that this machine is asked for by, beside those that it always has.
+        visits: serve anybody, by these rules, without the token; agents and nothing else.
     """
 
     def __init__(
-        self, gallery: Gallery, *, first: str, token: str, log_folder: Path, host: str = ""
+        self,
+        gallery: Gallery,
+        *,
+        first: str,
+        token: str,
+        log_folder: Path,
+        host: str = "",
+        visits: Visits | None = None,
     ) -> None:
         self._gallery = gallery
         self._first = first
         self._token = token
         self._log_folder = log_folder
-        self._host = host.lower()
+        self._visits = visits
+        self._hosts = {host.lower(), *(visits.hosts if visits else ())} - {""}
         self._players: set[Player] = set()
         self._saliency = threading.Lock()
         self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
@@ -88,19 +98,23 @@ class Watch:
         """Return the application that a server runs."""
         routes = [
             Route("/", self._page),
-            Route("/duel", self._duel),
-            Route("/train", self._train),
             Route("/agents", self._agents),
-            Route("/runs", self._runs),
-            Route("/curves", self._curves),
-            Route("/settings", self._settings),
-            Route("/groups", self._groups),
-            Route("/films/{name}", self._film),
             WebSocketRoute("/play", self._play),
         ]
+        if self._visits is None:
+            routes += [
+                Route("/duel", self._duel),
+                Route("/train", self._train),
+                Route("/runs", self._runs),
+                Route("/curves", self._curves),
+                Route("/settings", self._settings),
+                Route("/groups", self._groups),
+                Route("/films/{name}", self._film),
+            ]
         app = Starlette(routes=routes, lifespan=self._lifespan)
         app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
-        return _Guarded(app, self._host)
+        framed_by = FRAMED_BY if self._visits else "'none'"
+        return _Guarded(app, frozenset(self._hosts), framed_by)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -110,6 +124,8 @@ class Watch:
         self._films.cleanup()
 
     def _knows(self, connection: HTTPConnection) -> bool:
+        if self._visits is not None:
+            return True
         said = connection.query_params.get("token", "")
         return secrets.compare_digest(said.encode(), self._token.encode())
 
@@ -132,7 +148,8 @@ class Watch:
             return _refuse("the token is missing")
         choices = await asyncio.to_thread(self._gallery.choices)
         agents = [{"key": choice.key, "game": choice.game} for choice in choices]
-        return JSONResponse({"agents": agents, "first": self._first})
+        visitors = None if self._visits is None else self._visits.as_told()
+        return JSONResponse({"agents": agents, "first": self._first, "visitors": visitors})
 
     async def _runs(self, request: Request) -> Response:
         if not self._knows(request):
@@ -192,8 +209,9 @@ class Watch:
             await websocket.close()
             return
         await websocket.accept()
-        if len(self._players) >= MOST_PAGES:
-            await websocket.close(CLOSED_FULL)
+        most = MOST_PAGES if self._visits is None else self._visits.games
+        if len(self._players) >= most:
+            await websocket.close(CLOSED_FULL if self._visits is None else CLOSED_WAIT)
             return
         outlet = Outlet(asyncio.get_running_loop())
         player = Player(
@@ -209,7 +227,7 @@ class Watch:
         player.start()
         sending = asyncio.create_task(_send_all(websocket, outlet))
         try:
-            await _receive_all(websocket, outlet, player)
+            await _receive_all(websocket, outlet, player, Visit(self._visits))
         finally:
             player.close()
             self._players.discard(player)
@@ -227,12 +245,15 @@ async def _send_all(websocket: WebSocket, outlet: Outlet) -> None:
             await websocket.send_text(content)
 
 
-async def _receive_all(websocket: WebSocket, outlet: Outlet, player: Player) -> None:
-    """Hand on what the page sends; end when it goes away, or sends too much."""
+async def _receive_all(websocket: WebSocket, outlet: Outlet, player: Player, visit: Visit) -> None:
+    """Hand on what the page sends; end when it goes away, sends too much, or its time is up."""
     second, count = 0, 0
     while True:
         try:
-            text = await websocket.receive_text()
+            text = await asyncio.wait_for(websocket.receive_text(), visit.seconds_left())
+        except TimeoutError:
+            await websocket.close(CLOSED_IDLE)
+            return
         except (WebSocketDisconnect, KeyError):  # gone, or binary
             return
         now = int(time.monotonic())
@@ -242,6 +263,7 @@ async def _receive_all(websocket: WebSocket, outlet: Outlet, player: Player) -> 
             return
         try:
             message = read_message(text)
+            visit.take(message)
         except UserError as error:
             outlet.put_notice({"error": str(error)})
             continue
@@ -258,9 +280,10 @@ class _Guarded:
     can also send from its own address; then `Origin` is another than `Host`.
     """
 
-    def __init__(self, app: ASGIApp, own_host: str) -> None:
+    def __init__(self, app: ASGIApp, own_hosts: frozenset[str], framed_by: str) -> None:
         self._app = app
-        self._own_host = own_host
+        self._own_hosts = own_hosts
+        self._headers = {name: value.format(framed_by) for name, value in _HEADERS.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -269,25 +292,25 @@ class _Guarded:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         is_foreign = origin is not None and origin.partition("://")[2] != host
-        if is_foreign or not _is_here(host, self._own_host):
+        if is_foreign or not _is_here(host, self._own_hosts):
             await _refuse("this address is not one of dqn-watch")(scope, receive, send)
             return
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         await self._app(scope, receive, send_guarded)
 
 
-def _is_here(host: str, own_host: str) -> bool:
+def _is_here(host: str, own_hosts: frozenset[str]) -> bool:
     """Return whether a `Host` names this machine: by number, or by a name that only it has."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    if name and name in ("localhost", socket.gethostname().lower(), own_host):
+    if name and name in {"localhost", socket.gethostname().lower(), *own_hosts}:
         return True
     try:
         ipaddress.ip_address(name)

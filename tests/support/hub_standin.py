@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-LFS_SUFFIXES = (".safetensors", ".mp4", ".png", ".zip")
+LFS_SUFFIXES = (".safetensors", ".mp4", ".png", ".zip", ".whl")
 PAGE_SIZE = 3  # models on one page of a list, few so that a test sees several pages
 
 Files = dict[str, bytes]
@@ -149,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         split = urlsplit(self.path)
-        self.route, self.query = unquote(split.path), parse_qs(split.query)
+        # Spaces are kept under `spaces/owner/name`.
+        route = unquote(split.path).replace("/api/spaces/", "/api/models/spaces/")
+        self.route, self.query = route, parse_qs(split.query)
         line = f"{self.command} {self.route}"
         with self.server.changing:
             self.server.requests.append(line)
@@ -203,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         if who is None:
             self._send(401, {"error": "Invalid username or password."})
             return False
-        owner = repo_id.split("/")[0]
+        owner = repo_id.split("/")[-2]
         roles = {org["name"]: org["roleInOrg"] for org in who["orgs"]} | {who["name"]: "admin"}
         if who["auth"]["accessToken"]["role"] == "read" or roles.get(owner, "read") == "read":
             self._send(403, {"error": f"You don't have the rights to write to {owner}"})
@@ -215,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.server.repositories.get(repo_id)
         who = self._account()
         mine = {who["name"], *(org["name"] for org in who["orgs"])} if who else set()
-        if found is None or (found.private and repo_id.split("/")[0] not in mine):
+        if found is None or (found.private and repo_id.split("/")[-2] not in mine):
             self._send(404 if who else 401, {"error": "none"}, X_Error_Code="RepoNotFound")
             return None
         return found
@@ -238,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._json()
         who = self._account()
         owner = content.get("organization") or (who["name"] if who else "?")
-        repo_id = f"{owner}/{content['name']}"
+        repo_id = f"{_space(content)}{owner}/{content['name']}"
         if not self._may_write(repo_id):
             return
         if repo_id in self.server.repositories:
@@ -252,7 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self) -> None:
         content = self._json()
-        repo_id = f"{content.get('organization') or self._account()['name']}/{content['name']}"
+        owner = content.get("organization") or self._account()["name"]
+        repo_id = f"{_space(content)}{owner}/{content['name']}"
         if self._may_write(repo_id):
             del self.server.repositories[repo_id]
             self._send(200, {})
@@ -345,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         return {
             "_id": oid,
-            "id": repo_id,
+            "id": repo_id.removeprefix("spaces/"),
             "modelId": repo_id,
             "author": repo_id.split("/")[0],
             "sha": oid,
@@ -420,7 +423,15 @@ def _card(readme: bytes) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-_REPO = r"([^/]+/[^/]+)"
+def _space(content: dict[str, Any]) -> str:
+    """Return what stands before the name of what is made or removed."""
+    if content.get("type") != "space":
+        return ""
+    assert content.get("sdk", "docker") == "docker"
+    return "spaces/"
+
+
+_REPO = r"((?:spaces/)?[^/]+/[^/]+)"
 _ROUTES = [
     ("GET", r"/api/whoami-v2", "_whoami"),
     ("POST", r"/api/repos/create", "_create"),

@@ -19,6 +19,7 @@ from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.watching.agents import Choice, Gallery
 from dqn_zoo.watching.server import Watch
 from dqn_zoo.watching.serving import bind, make_server
+from dqn_zoo.watching.visitors import Visits
 
 TOKEN = "the-token"
 DEADLINE_S = 30.0
@@ -32,9 +33,17 @@ def untrained_run(folder: Path, algo: str = "dqn", seed: int = 1, **overrides: A
 
 
 @contextlib.contextmanager
-def served(folder: Path, first: Choice, *, compresses: bool = False) -> Iterator[SimpleNamespace]:
+def served(
+    folder: Path | None, first: Choice, *, compresses: bool = False, visits: Visits | None = None
+) -> Iterator[SimpleNamespace]:
     """Serve a page; yields its port, its address, the `Watch` behind it and the server."""
-    watch = Watch(Gallery(folder, [first]), first=first.key, token=TOKEN, log_folder=folder)
+    watch = Watch(
+        Gallery(folder, [first]),
+        first=first.key,
+        token=TOKEN,
+        log_folder=folder or Path(),
+        visits=visits,
+    )
     server = make_server(watch.app(), compresses=compresses)
     with bind("127.0.0.1", None) as socket:
         port = socket.getsockname()[1]

@@ -79,10 +79,10 @@ def test_this_machine_by_other_names_is_let_in(place):
 
 
 def test_a_name_that_was_asked_for_is_let_in_and_no_other():
-    assert server._is_here("laptop.local:8600", "laptop.local")
-    assert not server._is_here("stranger.local:8600", "laptop.local")
-    assert not server._is_here("", "")
-    assert not server._is_here(":8600", "")
+    assert server._is_here("laptop.local:8600", frozenset({"laptop.local"}))
+    assert not server._is_here("stranger.local:8600", frozenset({"laptop.local"}))
+    assert not server._is_here("", frozenset())
+    assert not server._is_here(":8600", frozenset())
 
 
 def test_an_agent_that_was_named_stands_at_the_head_of_the_list(place):

@@ -2,6 +2,8 @@
 
 const words = {
   4001: "16 pages are open, as many as dqn-watch serves: close one, and load this page again",
+  4002: "this game has ended, because it was left alone or had lasted long: load this page to begin another",
+  4003: "all games are taken: wait, this page tries again every 15 seconds",
   4008: "this page sent too much, and was closed: load it again",
 };
 
@@ -30,7 +32,7 @@ export class Connection {
     this.socket.addEventListener("message", event =>
       typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(...readPictures(event.data)));
     this.socket.addEventListener("close", event =>
-      closed(words[event.code] ?? "dqn-watch has ended, or cannot be reached: start it again, and open its new address"));
+      closed(words[event.code] ?? "dqn-watch has ended, or cannot be reached: start it again, and open its new address", event.code));
   }
 
   tell(message) {

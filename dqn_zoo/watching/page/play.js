@@ -22,6 +22,7 @@ const saliency = new Saliency({
 });
 let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
 let now = null, shown = [], looking = 0;  // the game that is shown, its moment, and how many steps ago that is
+const waitForAGame = 4003;  // with which the server closes
 const mostGames = 10;  // as many as the server can go back to
 let plays = true, opened = null, results = [];
 
@@ -33,8 +34,9 @@ const connection = new Connection({
   opened: begin,
   notice: hear,
   picture: receive,
-  closed: reason => {
+  closed: (reason, code) => {
     say(reason);
+    if (code === waitForAGame) setTimeout(() => location.reload(), 15_000);
     setState("not connected");
     for (const each of document.querySelectorAll("button, select, input")) each.disabled = true;
   },
@@ -42,7 +44,8 @@ const connection = new Connection({
 
 async function begin() {
   try {
-    const {agents, first} = await ask("agents");
+    const {agents, first, visitors} = await ask("agents");
+    if (visitors) welcome(visitors);
     const asked = new URLSearchParams(location.search).get("agent");
     const chosen = agents.some(each => each.key === asked) ? asked : first;
     by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
@@ -50,6 +53,14 @@ async function begin() {
   } catch (error) {
     say(error.message);
   }
+}
+
+// A page for anybody: nothing is filmed, there are no runs, and a game that is left alone ends.
+function welcome({games, minutes}) {
+  for (const each of document.querySelectorAll("nav, [aria-label=Film]")) each.hidden = true;
+  document.body.classList.add("visitors");
+  by("visitors").textContent = `Up to ${games} visitors play at once; a game that is left alone for ${minutes} minutes ends.`;
+  by("visitors").hidden = false;
 }
 
 function open() {
