@@ -271,8 +271,8 @@ def _add_backup(group: argparse._ArgumentGroup) -> None:
         "--hub-backup-every",
         type=flag_value(parse_duration),
         metavar="TIME",
-        help="with --hub-backup: no sooner than so long after the last, and no later, for which a "
-        "checkpoint is saved if need be (default: 10m)",
+        help="time between two backups; a checkpoint is saved for one if none is due "
+        "(default: 10m)",
     )
 
 

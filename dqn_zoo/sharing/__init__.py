@@ -1,1 +1,1 @@
-"""Agents on the Hugging Face Hub: push, pull, verify, and a leaderboard of their cards."""
+"""Agents on the Hugging Face Hub: push, pull, verify, a leaderboard; and backups of runs there."""

@@ -255,7 +255,8 @@ class HubBackup:
         outcome = upload.outcome()
         if outcome.error is not None or outcome.document is None:
             self._last, self._last_commit = None, None
-            self._failed(upload.step, _without_remedy(outcome.error), outcome.wait_s)
+            reason = _without_remedy(outcome.error).removeprefix(f"{self._target.repo_id}: ")
+            self._failed(upload.step, reason, outcome.wait_s)
             return
         self._last, self._last_commit = outcome.document, outcome.commit
         num_files = len(outcome.document.newest.stored())
@@ -312,4 +313,4 @@ class _Upload:
 
 def _without_remedy(error: UserError | str | None) -> str:
     """Return what happened; what to do about it was meant for somebody who waits."""
-    return re.sub(r": ([^:()]*, then )?run the same command again[^:()]*", "", str(error)).strip()
+    return re.sub(r": ([^:()]*, then )?run the same command again[^:()]*", " ", str(error)).strip()

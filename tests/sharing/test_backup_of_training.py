@@ -119,6 +119,7 @@ def test_training_goes_on_whatever_the_hub_answers_and_says_so(hub, computers):
         assert f"status {status}" in line
         assert line.endswith("tries again")
         assert "run the same command" not in line
+    assert "(the Hub has had too many requests (status 429, " in warnings[1][1]
     assert "checkpoint in 1 s or later tries again" in warnings[1][1]
     steps = [int(step.replace(",", "")) for step, _ in warnings]
     assert steps == sorted(set(steps))
