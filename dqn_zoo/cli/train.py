@@ -42,48 +42,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list_algos()
     check_resume_flags(flags)
     check_page_flags(flags)
-    with _page(flags) as begin_page:
-        return _train(flags, stopwatch, begin_page)
-
-
-def _train(
-    flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
-) -> int:
-    """Start a run or resume one, and say how it ended."""
     # PyTorch takes a second to import, so it comes after everything that can be refused without it.
-    if flags.resume is not None:
-        run, config, from_step = _run_to_resume(flags)
-        from dqn_zoo.training.starting import resume
+    with _page(flags) as begin_page:
+        if flags.resume is not None:
+            run, config, from_step = _run_to_resume(flags)
+            from dqn_zoo.training.starting import resume
 
-        begin_page(run.path.parent.parent)
-        outcome = resume(
-            run,
-            config,
-            from_step=from_step,
-            options=_options(flags, stopwatch),
-            stopwatch=stopwatch,
-        )
-    else:
-        resolved, fitted = _resolve(flags), None
-        if "for" in flags.given or not flags.print_config:
-            resolved = _with_threads(resolved)
-        if "for" in flags.given:
-            from dqn_zoo.cli.train_for import fit_to_time
+            begin_page(run.path.parent.parent)
+            outcome = resume(
+                run,
+                config,
+                from_step=from_step,
+                options=_options(flags, stopwatch),
+                stopwatch=stopwatch,
+            )
+        else:
+            resolved, fitted = _resolve(flags), None
+            if "for" in flags.given or not flags.print_config:
+                resolved = _with_threads(resolved)
+            if "for" in flags.given:
+                from dqn_zoo.cli.train_for import fit_to_time
 
-            fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
-            resolved = fitted.resolved
-        if flags.print_config:
-            return _print_config(resolved)
-        from dqn_zoo.training.starting import train
+                fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
+                resolved = fitted.resolved
+            if flags.print_config:
+                return _print_config(resolved)
+            from dqn_zoo.training.starting import train
 
-        outcome = train(
-            resolved.config,
-            log_folder=flags.log_folder,
-            trained_agent=flags.trained_agent,  # looked at in _resolve
-            options=_options(flags, stopwatch),
-            announce=partial(_announce, resolved, flags, fitted=fitted, begin_page=begin_page),
-            stopwatch=stopwatch,
-        )
+            outcome = train(
+                resolved.config,
+                log_folder=flags.log_folder,
+                trained_agent=flags.trained_agent,  # looked at in _resolve
+                options=_options(flags, stopwatch),
+                announce=partial(_announce, resolved, flags, fitted=fitted, begin_page=begin_page),
+                stopwatch=stopwatch,
+            )
     return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
 
 
