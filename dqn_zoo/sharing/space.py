@@ -62,7 +62,7 @@ RUN apt-get update \\
     && useradd --create-home --uid 1000 visited
 WORKDIR /home/visited/app
 COPY {wheel} .
-RUN pip install --no-cache-dir "./{wheel}[watch]" \\
+RUN pip install --no-cache-dir "torch=={torch}+cpu" "./{wheel}[watch]" \\
     --extra-index-url https://download.pytorch.org/whl/cpu
 COPY agents agents
 USER visited
@@ -103,6 +103,7 @@ def build_space(
             "port": PORT,
             "models": "" if source is None else f"models:\n- {source}\n",
             "wheel": wheel.name,
+            "torch": importlib.metadata.version("torch").partition("+")[0],
             "serve": " ".join(SERVE),
         }
         (folder / CARD).write_text(_CARD.format(**words), encoding="utf-8")

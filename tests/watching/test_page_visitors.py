@@ -17,6 +17,7 @@ def test_a_visitor_plays_sees_nothing_of_runs_or_films_and_the_next_is_told_to_w
             other.open("pretrained/Pong")
             tab.wait_for_selector("#message:not([hidden])")
             assert "all games are taken: wait" in tab.locator("#message").inner_text()
+            assert tab.locator("#state").inner_text() == "not connected"
             screenshots(tab, "visitors-wait")
             other.socket.close()
             wait_until(lambda: place.watch.num_pages == 0)

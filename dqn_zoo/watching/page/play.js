@@ -24,7 +24,7 @@ let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
 let now = null, shown = [], looking = 0;  // the game that is shown, its moment, and how many steps ago that is
 const waitForAGame = 4003;  // with which the server closes
 const mostGames = 10;  // as many as the server can go back to
-let plays = true, opened = null, results = [];
+let isClosed = false, plays = true, opened = null, results = [];
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
 by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
@@ -35,6 +35,7 @@ const connection = new Connection({
   notice: hear,
   picture: receive,
   closed: (reason, code) => {
+    isClosed = true;
     say(reason);
     if (code === waitForAGame) setTimeout(() => location.reload(), 15_000);
     setState("not connected");
@@ -49,7 +50,7 @@ async function begin() {
     const asked = new URLSearchParams(location.search).get("agent");
     const chosen = agents.some(each => each.key === asked) ? asked : first;
     by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
-    open();
+    if (!isClosed) open();
   } catch (error) {
     say(error.message);
   }
@@ -59,7 +60,8 @@ async function begin() {
 function welcome({games, minutes}) {
   for (const each of document.querySelectorAll("nav, [aria-label=Film]")) each.hidden = true;
   document.body.classList.add("visitors");
-  by("visitors").textContent = `Up to ${games} visitors play at once; a game that is left alone for ${minutes} minutes ends.`;
+  by("visitors").textContent = `${games === 1 ? "One visitor plays" : `Up to ${games} visitors play`} at a time; `
+    + `a game that is left alone for ${minutes} minute${minutes === 1 ? "" : "s"} ends.`;
   by("visitors").hidden = false;
 }
 
