@@ -29,7 +29,7 @@ EARLY_S = 60.0
 """After so long, and after so long of learning, there is a checkpoint: to watch, to resume from."""
 
 
-FILM_S = 20.0
+FILM_S = 10.0
 """How much of a game a tracker shows of the best evaluation so far: seconds of the console's."""
 
 
