@@ -3,7 +3,7 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from dqn_zoo.cli.play_session import (
     play_games,
     print_warning,
 )
+from dqn_zoo.cli.repository import listing, target
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
     from dqn_zoo.sharing.hub import Remote
     from dqn_zoo.sharing.push import Staging
-
-_NOBODY = "USER"
 
 _EPILOG = """\
 Plays the games of the card, films one more, and uploads a folder with exactly the files of an agent
@@ -192,37 +191,6 @@ def _publish(
     return 0
 
 
-def target(
-    arguments: argparse.Namespace, config: "Config", kind: str, is_ours: Callable[[str], bool]
-) -> "tuple[str, Remote | None, list[str]]":
-    """Return the repository, what it holds, and which files of ours lie there.
-
-    Whatever the Hub would refuse after the games is found out before them.
-
-    Args:
-        arguments: of the command.
-        config: settings of the agent.
-        kind: what stands before the name: `spaces/`, or nothing.
-        is_ours: says of a path whether a push writes it.
-    """
-    from dqn_zoo.sharing import hub
-    from dqn_zoo.sharing.push import check_remote, repo_name
-
-    name = arguments.repo_name or repo_name(config)
-    hub.parse_repo(f"{arguments.organization or _NOBODY}/{name}")
-    if arguments.dry_run:
-        return f"{kind}{arguments.organization or _NOBODY}/{name}", None, []
-    owner = hub.choose_owner(hub.read_account(), arguments.organization, name)
-    repo_id = f"{kind}{owner}/{name}"
-    remote = hub.look_up_branch(repo_id, arguments.revision)
-    if remote is not None and arguments.private and not remote.private:
-        raise UserError(
-            f"{hub.page(repo_id)} is public already, and --private makes only new repositories "
-            "private: make it private on its page, or push under another --repo-name"
-        )
-    return repo_id, remote, check_remote(remote, repo_id, is_ours)
-
-
 def _preview(arguments: argparse.Namespace, repo_id: str, remote: "Remote | None") -> str:
     from dqn_zoo.sharing import hub
 
@@ -307,13 +275,6 @@ def _plays(film: Path) -> bool:
         print(f"filming again: {error}")
         return False
     return True
-
-
-def listing(files: Mapping[str, Path]) -> list[str]:
-    """Say what is published, and how large it is."""
-    sizes = {name: path.stat().st_size for name, path in files.items()}
-    rows = [f"  {size:>12,}  {name}" for name, size in sizes.items()]
-    return [f"{len(files)} files, {sum(sizes.values()):,} bytes:", *rows]
 
 
 def _upload(

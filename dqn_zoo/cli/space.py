@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import find_asked_run, refuse_beside
+from dqn_zoo.cli.repository import listing, target
 from dqn_zoo.errors import UserError
 from dqn_zoo.system.locks import hold
 from dqn_zoo.system.processes import apart, ask_to_end
@@ -36,7 +37,6 @@ def push_space(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: for anything that the user can mend; nothing is uploaded then.
     """
-    from dqn_zoo.cli.push import listing, target
     from dqn_zoo.cli.watch import missing
     from dqn_zoo.sharing import hub
     from dqn_zoo.sharing.space import build_space, is_of_a_space
