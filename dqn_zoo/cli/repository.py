@@ -1,4 +1,4 @@
-"""What a push goes to, and what it brings there; for agents and for Spaces."""
+"""Where a push goes, and what it brings."""
 
 import argparse
 from collections.abc import Callable, Mapping
