@@ -133,7 +133,7 @@ def build_wheel(folder: Path) -> Path:
     """
     # A checkout that is the working folder has an egg-info, which is not what pip knows.
     known = importlib.metadata.distributions(name=DISTRIBUTION)
-    distribution = next((each for each in known if each.read_text("METADATA")), None)
+    distribution = next((each for each in known if _about(each, "METADATA")), None)
     if distribution is None:
         raise UserError(
             f"{DISTRIBUTION} is not installed here, and a Space needs what pip knows of it: "
@@ -164,9 +164,15 @@ def _contents(
     for path in _files(recipes):
         yield f"dqn_zoo/hyperparams/{path.relative_to(recipes).as_posix()}", path.read_bytes()
     for name in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
-        yield f"{about}/{name}", (distribution.read_text(name) or "").encode()
+        yield f"{about}/{name}", _about(distribution, name)
     tag = "Wheel-Version: 1.0\nGenerator: dqn_zoo\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     yield f"{about}/WHEEL", tag.encode()
+
+
+def _about(distribution: importlib.metadata.Distribution, name: str) -> bytes:
+    """Return a file of what pip knows; nothing where it is missing."""
+    read = distribution.read_text  # which is UTF-8 everywhere
+    return (read(name) or "").encode()
 
 
 def _files(folder: Path, leave_out: Sequence[str] = ()) -> Iterator[Path]:
