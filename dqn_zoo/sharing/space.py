@@ -22,6 +22,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipe_files import packaged_folder
 from dqn_zoo.sharing.agent_files import CARD, CONFIG, WEIGHTS
+from dqn_zoo.system import shell
 
 DISTRIBUTION = "dqn-zoo-atari"
 AGENTS, DOCKERFILE = "agents", "Dockerfile"
@@ -67,7 +68,7 @@ RUN pip install --no-cache-dir "torch=={torch}+cpu" "./{wheel}[watch]" \\
 COPY agents agents
 USER visited
 # The Hub says in SPACE_HOST by which name the page is asked for.
-CMD dqn-watch {serve} --host 0.0.0.0 --port {port} --allow-host "$SPACE_HOST" --agents agents/*
+CMD {serve} --allow-host "$SPACE_HOST" --agents agents/*
 """
 
 
@@ -104,7 +105,7 @@ def build_space(
             "models": "" if source is None else f"models:\n- {source}\n",
             "wheel": wheel.name,
             "torch": importlib.metadata.version("torch").partition("+")[0],
-            "serve": " ".join(SERVE),
+            "serve": shell.command("dqn-watch", *SERVE, "--host", "0.0.0.0", "--port", PORT),
         }
         (folder / CARD).write_text(_CARD.format(**words), encoding="utf-8")
         (folder / DOCKERFILE).write_text(_DOCKERFILE.format(**words), encoding="utf-8")
