@@ -22,6 +22,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipe_files import packaged_folder
 from dqn_zoo.sharing.agent_files import CARD, CONFIG, WEIGHTS
+from dqn_zoo.system import shell
 
 DISTRIBUTION = "dqn-zoo-atari"
 AGENTS, DOCKERFILE = "agents", "Dockerfile"
@@ -67,7 +68,7 @@ RUN pip install --no-cache-dir "torch=={torch}+cpu" "./{wheel}[watch]" \\
 COPY agents agents
 USER visited
 # The Hub says in SPACE_HOST by which name the page is asked for.
-CMD dqn-watch {serve} --host 0.0.0.0 --port {port} --allow-host "$SPACE_HOST" --agents agents/*
+CMD {serve} --allow-host "$SPACE_HOST" --agents agents/*
 """
 
 
@@ -104,7 +105,7 @@ def build_space(
             "models": "" if source is None else f"models:\n- {source}\n",
             "wheel": wheel.name,
             "torch": importlib.metadata.version("torch").partition("+")[0],
-            "serve": " ".join(SERVE),
+            "serve": shell.command("dqn-watch", *SERVE, "--host", "0.0.0.0", "--port", PORT),
         }
         (folder / CARD).write_text(_CARD.format(**words), encoding="utf-8")
         (folder / DOCKERFILE).write_text(_DOCKERFILE.format(**words), encoding="utf-8")
@@ -133,7 +134,7 @@ def build_wheel(folder: Path) -> Path:
     """
     # A checkout that is the working folder has an egg-info, which is not what pip knows.
     known = importlib.metadata.distributions(name=DISTRIBUTION)
-    distribution = next((each for each in known if each.read_text("METADATA")), None)
+    distribution = next((each for each in known if _about(each, "METADATA")), None)
     if distribution is None:
         raise UserError(
             f"{DISTRIBUTION} is not installed here, and a Space needs what pip knows of it: "
@@ -164,9 +165,15 @@ def _contents(
     for path in _files(recipes):
         yield f"dqn_zoo/hyperparams/{path.relative_to(recipes).as_posix()}", path.read_bytes()
     for name in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
-        yield f"{about}/{name}", (distribution.read_text(name) or "").encode()
+        yield f"{about}/{name}", _about(distribution, name)
     tag = "Wheel-Version: 1.0\nGenerator: dqn_zoo\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     yield f"{about}/WHEEL", tag.encode()
+
+
+def _about(distribution: importlib.metadata.Distribution, name: str) -> bytes:
+    """Return a file of what pip knows; nothing where it is missing."""
+    read = distribution.read_text  # which is UTF-8 everywhere
+    return (read(name) or "").encode()
 
 
 def _files(folder: Path, leave_out: Sequence[str] = ()) -> Iterator[Path]:

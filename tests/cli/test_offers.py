@@ -22,7 +22,7 @@ PACKAGE = ROOT / "dqn_zoo"
 ANY = "1"
 """Stands for what only a running program knows; a number, because some flags take one."""
 WITH_FLAGS = re.compile(rf"\b(?:{'|'.join(COMMANDS)})(?: +[^\s`;,)]+)* +-(?:[^`;,)#\n]|,(?=\S))*")
-COPIED = {"cli", "sharing/card.py", "settings/recipes.py"}
+COPIED = {"cli", "sharing/card.py", "sharing/space.py", "settings/recipes.py"}
 """Where commands are written for other places than this one: help texts, cards, files."""
 
 
