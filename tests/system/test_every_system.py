@@ -72,7 +72,7 @@ def calls_of_one_system(tree: ast.AST) -> Iterator[str]:
                     yield called
 
 
-NO_FILES = ("Sweep.", "archive.", "os.", "webbrowser.", "choice.", "self._gallery.")
+NO_FILES = ("Sweep.", "archive.", "os.", "webbrowser.", "choice.", "gallery.", "self._gallery.")
 """Whose `open` opens no text."""
 
 
