@@ -136,7 +136,7 @@ def _fetch(
         _check_checkpoint(place, backed_up.step)
         for file, entry in backed_up.run_files.items():
             shutil.copyfile(_download(remote, entry), run.path / file)
-        _make_manifest_local(run)
+        _make_manifest_local(run, is_own=target is not None)
         if target is not None:
             run.backup_file.write_text(target.model_dump_json(indent=1), encoding="utf-8")
 
@@ -187,8 +187,8 @@ def _check_checkpoint(place: Path, step: int) -> None:
                 raise _RefusedError(f"{name}: {error}") from error
 
 
-def _make_manifest_local(run: Run) -> None:
-    """Take out of a manifest what would lead to other folders of this computer.
+def _make_manifest_local(run: Run, *, is_own: bool) -> None:
+    """Take out of a manifest what would lead to other folders, or to a project of somebody else.
 
     Raises:
         _RefusedError: it is damaged, or holds what a terminal would obey.
@@ -202,4 +202,6 @@ def _make_manifest_local(run: Run) -> None:
         raise _RefusedError("manifest.json holds what is no text")
     manifest["tensorboard"] = None
     manifest.pop("origin", None)
+    if not is_own:
+        manifest["tracking"] = None
     run.manifest_file.write_text(json.dumps(manifest, indent=2), encoding="utf-8")

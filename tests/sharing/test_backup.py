@@ -389,6 +389,18 @@ def stored(files: Files, name: str) -> str:
     return f"files/{document_of(files).newest.files[name].sha256}"
 
 
+def tracked(files: Files, **changed: str) -> Files:
+    """Return a backup whose newest manifest says where its run is tracked."""
+    manifest = json.loads(
+        files[f"files/{document_of(files).newest.run_files['manifest.json'].sha256}"]
+    )
+    manifest["tracking"] = {
+        "tracker": "trackio", "project": "p", "entity": None, "group": None, "tags": [],
+        "name": "n", "id": "i",
+    } | changed  # fmt: skip
+    return with_run_file(files, "manifest.json", json.dumps(manifest).encode())
+
+
 OWN = "env: Breakout\nalgo: ../../x\n"
 HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a path that leads elsewhere": (
@@ -444,6 +456,14 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     "a manifest that is none": (
         lambda files: with_run_file(files, "manifest.json", b"[" * 99_999),
         "manifest.json is damaged",
+    ),
+    "a tracker that is a module": (
+        lambda files: tracked(files, tracker="this"),
+        "manifest.json is damaged: tracking.tracker",
+    ),
+    "a project that a terminal would obey": (
+        lambda files: tracked(files, project="\x1b[2J"),
+        "manifest.json is damaged: tracking.project",
     ),
 }  # fmt: skip
 
@@ -507,14 +527,17 @@ def test_whatever_a_document_says_the_answer_is_one_line(good, hub, tmp_path):
     assert not list((tmp_path / "logs").rglob("*"))
 
 
-def test_the_run_of_somebody_else_goes_on_here_without_being_backed_up_there(
+def test_the_run_of_somebody_else_goes_on_here_without_being_backed_up_or_tracked_there(
     good, hub, tmp_path, monkeypatch, capsys
 ):
-    hub.add(REPO, good)
+    hub.add(REPO, tracked(good))
+    own = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "own")
+    assert read_manifest(own)["tracking"]["project"] == "p"
     for token, said in (("hf_bob", "bob's, who may not write to 'ann'"), ("", "there is no token")):
         monkeypatch.setenv("HF_TOKEN", token)
         fetched = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
         assert read_target(fetched) is None
+        assert read_manifest(fetched)["tracking"] is None
         assert said in capsys.readouterr().out
 
 
