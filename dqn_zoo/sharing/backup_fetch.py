@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.weights import parse_weights
-from dqn_zoo.runs.checkpoint import DamagedError, FileEntry, verify
+from dqn_zoo.runs.checkpoint import DamagedError, FileEntry, newest_checkpoint, verify
 from dqn_zoo.runs.manifest import Manifest
 from dqn_zoo.runs.run import Run, checkpoint_name, place_run
 from dqn_zoo.settings.config import Config
@@ -42,6 +42,7 @@ def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
     Raises:
         UserError: the Hub does not have it, or nothing in it verifies; then no run is made.
     """
+    hub.give_up_after(hub.PATIENCE_S)
     name = hub.parse_repo(repo)
     remote = hub.look_up(*name)
     if remote is None:
@@ -58,16 +59,21 @@ def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
         return here
     target = None
     if name.revision is None and _may_write(remote.repo_id, say):
-        target = Target(repo_id=remote.repo_id, run_id=document.run_id, every_s=document.every_s)
+        target = Target(
+            repo_id=remote.repo_id,
+            run_id=document.run_id,
+            every_s=document.every_s,
+            known_step=document.newest.step,  # also where an older one is taken
+        )
     for backed_up in document.checkpoints:
         try:
             run = _fetch(remote, document.name, backed_up, target, log_folder, say)
         except (_RefusedError, DamagedError) as error:
             say(f"skipped step {backed_up.step:,} of {repo}: {error}")
             continue
-        hub.forget(remote.repo_id, remote.commit)
+        hub.forget(remote.commit)
         return run
-    hub.forget(remote.repo_id, remote.commit)
+    hub.forget(remote.commit)
     raise UserError(f"{repo} holds no checkpoint that can be resumed: start a new run")
 
 
@@ -76,15 +82,17 @@ class _RefusedError(Exception):
 
 
 def _run_here(document: Document, log_folder: Path) -> Run | None:
-    """Return a run that is the one of the backup and not behind it."""
+    """Return a run that is the one of the backup and not behind it, as far as it is intact."""
     for file in sorted(log_folder.glob("*/*_*/backup.json")):
         run = Run(file.parent)
         try:
             target = read_target(run)
+            if target is None or target.run_id != document.run_id:
+                continue
+            newest, _ = newest_checkpoint(run.checkpoints)
         except UserError:
             continue
-        is_it = target is not None and target.run_id == document.run_id
-        if is_it and max(run.checkpoint_steps(), default=-1) >= document.newest.step:
+        if newest is not None and newest.step >= document.newest.step:
             return run
     return None
 
@@ -176,7 +184,10 @@ def _read_config(file: Path) -> Config:
 
 def _check_checkpoint(place: Path, step: int) -> None:
     """Refuse a checkpoint whose own manifest disagrees, and files of weights that are none."""
-    checkpoint = verify(place)
+    try:
+        checkpoint = verify(place)
+    except UserError as error:  # of a newer version
+        raise _RefusedError(f"it {str(error).removeprefix(f'{place} ')}") from error
     if checkpoint.step != step or place.name != checkpoint_name(step):
         raise _RefusedError(f"it is of step {checkpoint.step:,}")
     for name in checkpoint.files:
