@@ -26,6 +26,8 @@ from dqn_zoo.system.files import link_or_copy
 
 SCHEME = "hf://"
 _SPARE_BYTES = 2**28
+_VALUES, _BEGINNINGS = 2**23, (b",", b"[", b"{")
+"""How many values a state may hold, which take far more room in Python, and what precedes each."""
 
 Say = Callable[[str], None]
 
@@ -104,7 +106,10 @@ def _may_write(repo_id: str, say: Say) -> bool:
         hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")
     except UserError as error:
         if not hub.may_pass(error):
-            say(f"it is not backed up from here on, --hub-backup says where to: {error}")
+            say(
+                f"this run is not backed up any more ({error}); --hub-backup USER/REPO names a "
+                "place"
+            )
             return False
     return True
 
@@ -178,7 +183,7 @@ def _read_config(file: Path) -> Config:
         config = load_config(file)
         check_names(config, "config.yml")
     except UserError as error:
-        raise _RefusedError(str(error)) from error
+        raise _RefusedError(str(error).replace(str(file), "config.yml")) from error
     return config
 
 
@@ -191,6 +196,8 @@ def _check_checkpoint(place: Path, step: int) -> None:
     if checkpoint.step != step or place.name != checkpoint_name(step):
         raise _RefusedError(f"it is of step {checkpoint.step:,}")
     for name in checkpoint.files:
+        if name == "state.json" and sum(map(checkpoint.read(name).count, _BEGINNINGS)) > _VALUES:
+            raise _RefusedError(f"{name} holds more than {_VALUES:,} values")
         if name.endswith(".safetensors"):
             try:
                 parse_weights(checkpoint.read(name))

@@ -584,6 +584,10 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
         lambda files: signed(files, version=3),
         ": it has checkpoint format 3 and this version reads up to 2; upgrade dqn_zoo",
     ),
+    "a state that fills the memory": (
+        lambda files: signed(files, state__json=b"," * (2**23 + 1)),
+        "state.json holds more than 8,388,608 values",
+    ),
     "a manifest of another step": (
         lambda files: says(files, lambda d: d["checkpoints"][0].update(step=STEPS + 1)),
         "it is of step 96",
@@ -594,7 +598,7 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "settings that are none": (
         lambda files: with_run_file(files, "config.yml", b"env: [" * 9_000),
-        "",
+        ": config.yml, line 1: nested too deeply",
     ),
     "a manifest that is none": (
         lambda files: with_run_file(files, "manifest.json", b"[" * 99_999),
