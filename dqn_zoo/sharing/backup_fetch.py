@@ -12,7 +12,7 @@ from pathlib import Path
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.weights import parse_weights
 from dqn_zoo.runs.checkpoint import DamagedError, FileEntry, newest_checkpoint, verify
-from dqn_zoo.runs.manifest import Manifest
+from dqn_zoo.runs.manifest import Manifest, goal_steps, has_finished
 from dqn_zoo.runs.run import Run, checkpoint_name, place_run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
@@ -21,6 +21,7 @@ from dqn_zoo.sharing.agent_files import check_names, digest
 from dqn_zoo.sharing.backup import Target, read_target
 from dqn_zoo.sharing.backup_files import BackedUp, Document, check_entries, stored_as
 from dqn_zoo.sharing.backup_upload import read_document
+from dqn_zoo.system import shell
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy
 
@@ -32,13 +33,16 @@ _VALUES, _BEGINNINGS = 2**23, (b",", b"[", b"{")
 Say = Callable[[str], None]
 
 
-def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
+def fetch_run(
+    repo: str, *, log_folder: Path, may_be_finished: bool = True, say: Say = print
+) -> Run:
     """Return a run folder of a backup: the one that is here, if it is as far, or a new one.
 
     Args:
         repo: `hf://USER/REPO`, which the run will be backed up to from here on, or
             `hf://USER/REPO@REVISION`, a backup as it was, which it will not.
         log_folder: folder of all runs.
+        may_be_finished: False refuses a run that has nothing left to train.
         say: takes one line for the user.
 
     Raises:
@@ -69,6 +73,8 @@ def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
         )
     for backed_up in document.checkpoints:
         try:
+            if not may_be_finished:
+                _refuse_finished(remote, document.name, backed_up)
             run = _fetch(remote, document.name, backed_up, target, log_folder, say)
         except (_RefusedError, DamagedError) as error:
             say(f"skipped step {backed_up.step:,} of {repo}: {error}")
@@ -77,6 +83,28 @@ def fetch_run(repo: str, *, log_folder: Path, say: Say = print) -> Run:
         return run
     hub.forget(remote.commit)
     raise UserError(f"{repo} holds no checkpoint that can be resumed: start a new run")
+
+
+def _refuse_finished(remote: hub.Remote, name: str, backed_up: BackedUp) -> None:
+    _check_entries(backed_up, remote)
+    file = _download(remote, backed_up.run_files["manifest.json"])
+    try:
+        manifest = read_file(file, Manifest)
+    except UserError as error:
+        raise _RefusedError(str(error).replace(str(file), "manifest.json")) from error
+    if has_finished(manifest):
+        goal = goal_steps(manifest)
+        raise UserError(
+            f"{name} has finished its {goal:,} steps; to train on, give a larger -n: "
+            + shell.command("dqn-train", "--resume", f"hf://{remote.repo_id}", "-n", 2 * goal)
+        )
+
+
+def _check_entries(backed_up: BackedUp, remote: hub.Remote) -> None:
+    try:
+        check_entries(backed_up, remote.files)
+    except UserError as error:
+        raise _RefusedError(str(error)) from error
 
 
 class _RefusedError(Exception):
@@ -128,10 +156,7 @@ def _fetch(
         _RefusedError, DamagedError: it is not what it should be.
         UserError: the Hub does not answer, or there is no room.
     """
-    try:
-        check_entries(backed_up, remote.files)
-    except UserError as error:
-        raise _RefusedError(str(error)) from error
+    _check_entries(backed_up, remote)
     num_bytes = sum(entry.size for entry in backed_up.entries())
     _check_room(log_folder, num_bytes)
     say(

@@ -645,6 +645,16 @@ def test_nothing_large_is_downloaded_of_what_is_refused(good, hub, tmp_path):
     assert not list((tmp_path / "logs").rglob("*"))
 
 
+def test_a_run_that_has_finished_is_refused_before_it_is_downloaded(good, hub, tmp_path):
+    hub.add(REPO, good)
+    hub.requests.clear()
+    with pytest.raises(UserError, match=rf"has finished its 96 steps.*--resume hf://{REPO} -n 192"):
+        fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs", may_be_finished=False)
+    manifest = f"files/{document_of(good).newest.run_files['manifest.json'].sha256}"
+    assert all(manifest in line for line in hub.requests if "/files/" in line)
+    assert not list((tmp_path / "logs").rglob("*"))
+
+
 def test_a_bomb_is_not_unpacked(good, hub, tmp_path):
     bomb = zlib.compress(bytes(2**27), 1)
     hub.add(REPO, signed(good, frames_00000__z=bomb))
