@@ -195,15 +195,14 @@ def _enjoy(arguments: argparse.Namespace) -> int:
         )
     finally:
         is_filmed = film is not None and film.close()
-        if kept is not None:
-            kept.close(with_games=bool(games))
+        has_data_set = kept is not None and kept.close()
     _report(session, config, games, arguments.output, was_interrupted=interruption is not None)
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
-    if kept is not None and games:
+    if kept is not None and has_data_set:
         print(
-            f"data set: {len(games)} games, {kept.num_steps:,} steps, {kept.megabytes:.1f} MB; "
-            f'next: minari.MinariDataset("{kept.folder / "data"}")'
+            f"data set: {kept.num_games} games, {kept.num_steps:,} steps, "
+            f"{kept.megabytes:.1f} MB; next: minari.MinariDataset({str(kept.folder / 'data')!r})"
         )
     if interruption is not None:
         raise interruption

@@ -57,7 +57,7 @@ def _export(arguments: argparse.Namespace) -> None:
     )
     if config.precision == "bfloat16":
         print("note: the agent was trained with bfloat16; the model computes in float32")
-    print(f'next: onnxruntime.InferenceSession("{file}").run(None, {{"observation": frames}})')
+    print(f"next: onnxruntime.InferenceSession({str(file)!r}).run(None, {{'observation': frames}})")
 
 
 if __name__ == "__main__":

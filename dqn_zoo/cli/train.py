@@ -223,7 +223,10 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     if asked.startswith("hf://"):
         from dqn_zoo.sharing.backup_fetch import fetch_run
 
-        asked = str(fetch_run(asked, log_folder=arguments.log_folder).path)
+        goes_further = arguments.n_timesteps is not None
+        asked = str(
+            fetch_run(asked, log_folder=arguments.log_folder, may_be_finished=goes_further).path
+        )
     run = find_run(
         arguments.log_folder,
         run=asked or None,

@@ -271,7 +271,7 @@ def _add_backup(group: argparse._ArgumentGroup) -> None:
         "--hub-backup-every",
         type=flag_value(parse_duration),
         metavar="TIME",
-        help="time between two backups; a checkpoint is saved for one if none is due "
+        help="time between two backups; if no checkpoint is due by then, one is saved for it "
         "(default: 10m)",
     )
 

@@ -10,6 +10,7 @@ share three of their four frames, which makes them thirty times smaller.
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ from dqn_zoo.system.files import move
 UNFINISHED = ".unfinished"
 CHUNK_STEPS = 256
 """What waits in memory: 7 MB of observations, however long a game is."""
+
+SPARE_BYTES = 2**27
+"""What stays free on the disk."""
+
+_UNWRITABLE = (OSError, RuntimeError)
+"""What a disk that refuses raises, in Python or in HDF5."""
 
 _CHUNK_OBSERVATIONS = 16  # compressed together: a reader who wants one unpacks so many
 
@@ -51,6 +58,7 @@ class MinariGames:
         self._aside = folder.absolute().with_name(f"{folder.name}{UNFINISHED}")
         self._chunk: list[Turn] = []
         self._games: list[Game] = []
+        self._is_open = True
         shape = (session.config.frame_stack, 84, 84)
         self._shape = shape
         try:
@@ -66,7 +74,13 @@ class MinariGames:
                 {"dataset_id": folder.name, "minari_version": minari.__version__} | _about(session)
             )
         except OSError as error:
+            shutil.rmtree(self._aside, ignore_errors=True)
             raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+
+    @property
+    def num_games(self) -> int:
+        """Games that are complete in it."""
+        return len(self._games)
 
     @property
     def num_steps(self) -> int:
@@ -80,20 +94,50 @@ class MinariGames:
         return sum(file.stat().st_size for file in files) / 1e6
 
     def take(self, turn: Turn) -> None:
-        """Take a step of a game and, with its last step, complete its episode."""
-        self._chunk.append(turn)
-        if len(self._chunk) == CHUNK_STEPS or turn.finished:
-            self._write_chunk(turn.finished)
-            self._chunk = []
+        """Take a step of a game and, with its last step, complete its episode.
 
-    def close(self, *, with_games: bool) -> None:
-        """Give the folder its name, without a game that has not ended; or remove what there is."""
+        Where the disk is nearly full, a warning says so, and the games before are kept: HDF5 does
+        not get over a write that failed.
+        """
+        if not self._is_open:
+            return
+        self._chunk.append(turn)
+        if len(self._chunk) < CHUNK_STEPS and not turn.finished:
+            return
         try:
-            if with_games:
-                self._forget_unfinished()
-                move(self._aside, self.folder)
+            self._is_open = shutil.disk_usage(self._aside).free > SPARE_BYTES
+            if self._is_open:
+                self._write_chunk(turn.finished)
+            else:
+                self._warn("the disk is nearly full", f"it ends with game {len(self._games)}")
+        except _UNWRITABLE as error:
+            self._give_up(error)
+        self._chunk = []
+
+    def close(self) -> bool:
+        """Give the folder its name, without a game that has not ended; return whether it has one.
+
+        Without a complete game there is no data set.
+        """
+        try:
+            if not self._games:
+                return False
+            self._forget_unfinished()
+            move(self._aside, self.folder)
+        except _UNWRITABLE as error:
+            self._give_up(error)
+            return False
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
+        return True
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_open, self._games = False, []
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        self._warn(reason, "it is removed; the results of the games are not")
+
+    def _warn(self, reason: str, then: str) -> None:
+        warnings.warn(f"{self.folder} cannot be written ({reason}): {then}", stacklevel=4)
 
     def _write_chunk(self, finished: list[Game]) -> None:
         """Append to the episode of the game under way; the last step brings the last frames."""
@@ -121,9 +165,9 @@ class MinariGames:
         self._storage.update_episodes([buffer])
         if finished:
             [game] = finished
-            self._games.append(game)
             about = {"total_steps": game.length_steps, "score": game.score}
             self._storage.update_episode_metadata([about], [episode])
+            self._games.append(game)
 
     def _forget_unfinished(self) -> None:
         import h5py

@@ -169,7 +169,10 @@ def parse_weights(content: bytes) -> dict[str, Tensor]:
     if own is not None and own != _digest(weights, note):
         raise DamagedError("it was changed after it was written (SHA-256 differs)")
     for name, values in weights.items():
-        wrong = int((~values.isfinite()).sum())
+        try:
+            wrong = int((~values.isfinite()).sum())
+        except RuntimeError as error:  # PyTorch stores types that it does not compute with
+            raise DamagedError(f"{name} holds {values.dtype}: {error}") from error
         if wrong:
             raise DamagedError(
                 f"{wrong:,} of the {values.numel():,} numbers in {name} are not finite"

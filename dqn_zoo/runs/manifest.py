@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -80,17 +80,20 @@ class Invocation(TypedDict):
     end_step: Count | None
 
 
+Tracker = Literal["wandb", "trackio"]
+
+
 @with_config(AS_WRITTEN)
 class Tracking(TypedDict):
     """The run of a tracker that a run is logged to; a resume goes on in it."""
 
-    tracker: str
-    project: str
-    entity: str | None
-    group: str | None
-    tags: list[str]
-    name: str
-    id: str
+    tracker: Tracker
+    project: Word
+    entity: Word | None
+    group: Word | None
+    tags: list[Word]
+    name: Word
+    id: Word
 
 
 class Manifest(Machine):

@@ -17,12 +17,16 @@ from typing import Any, NamedTuple, Protocol
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.logfiles import Warn
-from dqn_zoo.runs.manifest import Machine, Manifest, Tracking
+from dqn_zoo.runs.manifest import Machine, Manifest, Tracker, Tracking
+from dqn_zoo.system import shell
+from dqn_zoo.system.documents import DocumentError, checked
 
 DEFAULT_PROJECT = "dqn-zoo"
 
 START_TIMEOUT_S = 30.0
-"""A server that has not answered by then is not waited for: what is logged stays on this disk."""
+"""A server of Weights & Biases that has not answered by then is not waited for: what is logged
+stays on this disk. Trackio takes no such limit.
+"""
 
 END_TIMEOUT_S = 60.0
 """The same for what is still to be sent when the training is over."""
@@ -50,8 +54,10 @@ def import_tracker(tracker: str) -> ModuleType:
     """Import the package of a tracker, which has its name.
 
     Raises:
-        UserError: it is missing or broken.
+        UserError: it is missing or broken, or no tracker.
     """
+    if tracker not in TRACKERS:  # before anything of that name is run
+        raise UserError(f"--track {tracker}: expected one of {', '.join(TRACKERS)}")
     try:
         return import_module(tracker)
     except Exception as error:
@@ -64,8 +70,12 @@ def import_tracker(tracker: str) -> ModuleType:
 
 
 def tracking_of(to: TrackTo, *, env: str, algo: str, seed: int) -> Tracking:
-    """Return what the manifest of a new run says of its tracking; the name is RL-Zoo's."""
-    return {
+    """Return what the manifest of a new run says of its tracking; the name is RL-Zoo's.
+
+    Raises:
+        UserError: the manifest could not be read again.
+    """
+    tracking = {
         "tracker": to.tracker,
         "project": to.project,
         "entity": to.entity,
@@ -74,6 +84,11 @@ def tracking_of(to: TrackTo, *, env: str, algo: str, seed: int) -> Tracking:
         "name": f"{env}__{algo}__{seed}__{int(time.time())}",
         "id": uuid.uuid4().hex[:8],
     }
+    try:
+        return checked(tracking, Tracking, "what is tracked")
+    except DocumentError as error:
+        what = str(error).partition(": ")[2]
+        raise UserError(f"--track: names are one line of at most 200 characters; {what}") from error
 
 
 class TrackedRun(Protocol):
@@ -86,7 +101,7 @@ class TrackedRun(Protocol):
         """Return what `log` takes for a film; the file may vanish after that."""
 
     def finish(self) -> None:
-        """Store or send what is left; after `END_TIMEOUT_S` it stays on this disk."""
+        """Store or send what is left."""
 
 
 Start = Callable[[Any, Tracking, Mapping[str, Any], Path], tuple[TrackedRun, str]]
@@ -218,7 +233,8 @@ def _start_wandb(
         wandb.teardown()  # else the id is taken by the run that did not open
         wandb.setup(settings=wandb.Settings(silent=True))
         run = open_run("offline")
-    where = f"offline; `wandb sync {Path(run.dir).parent}` sends it" if run.offline else run.url
+    sync = f"`wandb sync {shell.quoted(Path(run.dir).parent)}`"
+    where = f"offline; {sync} sends it" if run.offline else run.url
     return _Wandb(wandb, run), f"{trouble}{where}"
 
 
@@ -253,7 +269,8 @@ def _start_trackio(
             config={**settings, "tags": tracking["tags"]},
             embed=False,
         )
-    return _Trackio(trackio, run), f"`trackio show --project {project}` shows {tracking['name']}"
+    show = f"`trackio show --project {shell.quoted(project)}`"
+    return _Trackio(trackio, run), f"{show} shows {tracking['name']}"
 
 
 def _unprinted() -> contextlib.AbstractContextManager[object]:
@@ -265,5 +282,5 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-TRACKERS: dict[str, Start] = {"wandb": _start_wandb, "trackio": _start_trackio}
+TRACKERS: dict[Tracker, Start] = {"wandb": _start_wandb, "trackio": _start_trackio}
 """How a run is opened, and in words where it is seen. Each tracker is called as its package."""

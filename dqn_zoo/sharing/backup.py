@@ -4,12 +4,12 @@ One upload at a time, the next no earlier than asked for: a checkpoint that come
 backed up. Whatever goes wrong is a line, and the next checkpoint tries again.
 """
 
-import contextlib
 import json
 import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +19,12 @@ from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint
 from dqn_zoo.runs.run import UNFINISHED, Run
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
-from dqn_zoo.sharing.backup_upload import Job, Outcome, check_owner, read_document
+from dqn_zoo.sharing.backup_upload import JOB, Job, Outcome, check_owner, read_document
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy, replace_file
 from dqn_zoo.system.processes import apart, python_module
-from dqn_zoo.system.saved import Saved
+from dqn_zoo.system.saved import Count, Saved
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.rates import about
 
@@ -34,6 +34,11 @@ EVERY_S = 600.0
 LAST_S = 300.0
 """How long the end of a run waits for its last upload."""
 
+AGAIN_S = 5.0
+"""Between two tries of the last upload, where the Hub asks for no longer time."""
+
+_PAUSE_S = 15.0
+
 
 class Target(Saved):
     """Where a run is backed up to; `backup.json` in its folder.
@@ -42,11 +47,14 @@ class Target(Saved):
         repo_id: `owner/name`.
         run_id: see `backup_files.Document`.
         every_s: see `Document`.
+        known_step: the newest checkpoint that the run has had here, or knows of there; a run that
+            has gone back is behind it.
     """
 
     repo_id: Word
     run_id: Identity
     every_s: Interval = EVERY_S
+    known_step: Count = 0
 
 
 def read_target(run: Run) -> Target | None:
@@ -77,13 +85,15 @@ def new_target(repo: str | None, every_s: float | None, before: Target | None) -
     every_s = None if every_s is None else min(every_s, MOST_S)
     if repo is None:
         assert before is not None, "nothing says where to"
-        return before.model_copy(update={"every_s": every_s or before.every_s})
+        kept_s = before.every_s if every_s is None else every_s
+        return before.model_copy(update={"every_s": kept_s})
     name = hub.parse_repo(repo)
     if name.revision is not None:
         raise UserError(f"{repo}: a backup goes to a repository, leave @{name.revision} out")
-    run_id = secrets.token_hex(16) if before is None else before.run_id
-    every_s = every_s or (EVERY_S if before is None else before.every_s)
-    return Target(repo_id=name.repo_id, run_id=run_id, every_s=every_s)
+    if before is None:
+        before = Target(repo_id=name.repo_id, run_id=secrets.token_hex(16))
+    kept_s = before.every_s if every_s is None else every_s
+    return before.model_copy(update={"repo_id": name.repo_id, "every_s": kept_s})
 
 
 class HubBackup:
@@ -96,13 +106,15 @@ class HubBackup:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._writer = secrets.token_hex(16)
-        self._known_step = 0
+        self._known_step = target.known_step
         self._newest: Checkpoint | None = None
         self._run = Run(Path())
         self._upload: _Upload | None = None
         self._last: Document | None = None
         self._last_commit: str | None = None
-        self._next_at = self._claim_at = 0.0
+        self._next_at = self._claim_at = self._held_until = 0.0
+        self._failures = 0
+        self._may_succeed = self._has_ended = False
         self._has_told_of_wait = False
         self._news: list[str] = []
 
@@ -116,6 +128,7 @@ class HubBackup:
             UserError: the token may not write there, or the repository is another run's. A Hub that
                 only does not answer now is a line when the run begins.
         """
+        hub.give_up_after(hub.PATIENCE_S)
         owner, _, name = self._target.repo_id.partition("/")
         try:
             hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")
@@ -126,7 +139,7 @@ class HubBackup:
                     read_document(remote),
                     run_id=self._target.run_id,
                     writer=self._writer,
-                    known=known_step,
+                    known=max(known_step, self._known_step),
                 )
                 if not remote.private:
                     self._news.append(f"warning: {hub.page(remote.repo_id)} is public")
@@ -138,12 +151,13 @@ class HubBackup:
     def begin(self, run: Run) -> list[str]:
         """Note in the run where it is backed up to; it stays so when it is resumed."""
         self._run = run
-        self._known_step = max(run.checkpoint_steps(), default=0)
+        self._known_step = max(self._known_step, *run.checkpoint_steps(), 0)
+        target = self._target.model_copy(update={"known_step": self._known_step})
         self._claim_at = time.monotonic() + self._target.every_s
         repo, every_s = self._target.repo_id, self._target.every_s
         try:
             shutil.rmtree(self._aside, ignore_errors=True)
-            replace_file(run.backup_file, self._target.model_dump_json(indent=1).encode())
+            replace_file(run.backup_file, target.model_dump_json(indent=1).encode())
         except OSError as error:
             self._news.append(f"warning: {run.backup_file} cannot be written ({error.strerror})")
         return [
@@ -168,7 +182,7 @@ class HubBackup:
             self._has_told_of_wait = True
             self._news.append(
                 f"step {checkpoint.step:,} is not backed up: the upload of step "
-                f"{self._upload.step:,} goes on since {now - self._upload.began:.0f} s"
+                f"{self._upload.step:,} has been under way for {now - self._upload.began:.0f} s"
             )
         if self._upload is None and now >= self._next_at:
             self._begin_upload(checkpoint)
@@ -182,23 +196,35 @@ class HubBackup:
     def finish(self, say: Callable[[str], None], stop: Stop) -> None:
         """Upload the last checkpoint and the end of the logs, in `LAST_S` at most."""
         if self._newest is not None:
-            until, before = time.monotonic() + LAST_S, stop.reason()
-
-            def goes_on() -> bool:
-                is_asked = stop.reason() not in (before, "time_limit")
-                return time.monotonic() < until and not is_asked
-
-            say(f"the last backup, of step {self._newest.step:,}; Ctrl-C leaves it out")
-            self._wait(goes_on)
-            if goes_on():
-                self._begin_upload(self._newest)
-                self._wait(goes_on)
-            if self._upload is not None:
-                self._upload.end()
-                self._upload = None
-                self._news.append(f"warning: step {self._newest.step:,} was not backed up")
+            until = time.monotonic() + LAST_S
+            say(f"the last backup, of step {self._newest.step:,}; Ctrl-C skips it")
+            with stop.waiting() as is_waiting:
+                self._finish(self._newest, say, lambda: is_waiting() and time.monotonic() < until)
         for line in self.news():
             say(line)
+
+    def _finish(
+        self, newest: Checkpoint, say: Callable[[str], None], goes_on: Callable[[], bool]
+    ) -> None:
+        self._has_ended = self._may_succeed = True
+        self._wait(goes_on)
+        while self._may_succeed and goes_on():
+            if time.monotonic() < self._held_until:
+                time.sleep(0.02)
+                continue
+            self._begin_upload(newest)
+            self._wait(goes_on)
+            if self._upload is None and not self._failures:
+                return
+            for line in self.news():
+                say(line)
+        if self._upload is not None:
+            self._upload.end()
+            self._upload = None
+        self._news.append(
+            f"warning: {self._target.repo_id} lacks the end of this run, which is whole in "
+            f"{self._run.path}"
+        )
 
     @property
     def _aside(self) -> Path:
@@ -223,7 +249,10 @@ class HubBackup:
             self._put_aside(checkpoint)
             self._upload = _Upload(self._job(), checkpoint.step)
         except OSError as error:
-            self._failed(checkpoint.step, f"{error.filename or self._aside}: {error.strerror}")
+            reason = f"{error.filename or self._aside}: {error.strerror}"
+            self._failed(checkpoint.step, Outcome(error=reason))
+        except ValueError as error:  # a folder whose name no document may hold
+            self._failed(checkpoint.step, Outcome(error=" ".join(str(error).split())[:200]))
 
     def _put_aside(self, checkpoint: Checkpoint) -> None:
         """Give the files a second name: the run removes its older checkpoints meanwhile."""
@@ -254,10 +283,9 @@ class HubBackup:
     def _note_end(self, upload: "_Upload") -> None:
         outcome = upload.outcome()
         if outcome.error is not None or outcome.document is None:
-            self._last, self._last_commit = None, None
-            reason = _without_remedy(outcome.error).removeprefix(f"{self._target.repo_id}: ")
-            self._failed(upload.step, reason, outcome.wait_s)
+            self._failed(upload.step, outcome)
             return
+        self._failures = 0
         self._last, self._last_commit = outcome.document, outcome.commit
         num_files = len(outcome.document.newest.stored())
         self._news.append(
@@ -266,12 +294,22 @@ class HubBackup:
             f"{outcome.num_files} of {num_files} files were new"
         )
 
-    def _failed(self, step: int, reason: str, wait_s: float = 0.0) -> None:
+    def _failed(self, step: int, outcome: Outcome) -> None:
+        """Note a failure; pauses grow with their number: what is sent in vain costs, too."""
+        self._may_succeed = outcome.may_pass or self._last is not None  # the next one goes whole
+        self._last, self._last_commit = None, None
+        pause_s = min(self._target.every_s, _PAUSE_S * (2 ** min(self._failures, 30) - 1))
+        self._failures += 1
+        wait_s = max(outcome.wait_s, AGAIN_S if self._has_ended else pause_s)
         self._next_at = time.monotonic() + wait_s
-        wait = f" in {wait_s:.0f} s or later" if wait_s else ""
+        self._held_until = time.monotonic() + max(outcome.wait_s, AGAIN_S)
+        wait = f" in {wait_s:.0f} s or later" if wait_s >= 1.0 else ""
+        then = f": the next checkpoint{wait} tries again"
+        if self._has_ended:
+            then = f": the next try is in {wait_s:.0f} s" if self._may_succeed else ""
+        reason = _without_remedy(outcome.error).removeprefix(f"{self._target.repo_id}: ")
         self._news.append(
-            f"warning: step {step:,} was not backed up to {self._target.repo_id} ({reason}): the "
-            f"next checkpoint{wait} tries again"
+            f"warning: step {step:,} was not backed up to {self._target.repo_id} ({reason}){then}"
         )
 
 
@@ -281,17 +319,17 @@ class _Upload:
     def __init__(self, job: Job, step: int) -> None:
         self.step = step
         self.began = time.monotonic()
+        file = Path(job.folder) / JOB
+        file.write_text(job.model_dump_json(), encoding="utf-8")
+        # Files, not pipes: nobody reads while training goes on, and a pipe holds 4 kB on Windows.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            python_module("sharing.backup_upload"),
+            [*python_module("sharing.backup_upload"), str(file)],
             stdin=subprocess.PIPE,  # closes when this process ends
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
             **apart(),  # Ctrl-C ends the training, not the upload
         )
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended already; its output says why
-            self._process.stdin.write(job.model_dump_json().encode() + b"\n")
-            self._process.stdin.flush()
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
@@ -302,7 +340,10 @@ class _Upload:
 
     def outcome(self) -> Outcome:
         """Return what became of it, once it has ended."""
-        output, _ = self._process.communicate()
+        self._process.communicate()
+        with self._output as file:
+            file.seek(0)
+            output = file.read()
         lines = output.decode("utf-8", "replace").strip().splitlines()
         last = lines[-1] if lines else f"the upload ended with {self._process.returncode}"
         try:

@@ -23,7 +23,6 @@ FORMAT = 1
 
 BACKUP, CARD = "backup.json", "README.md"
 STORE = "files/"
-MOST_BYTES_OF_DOCUMENT = 2**22
 
 RUN_FILES = {
     "config.yml": 2**20,
@@ -144,5 +143,7 @@ def _check_entry(
     if stored_as(entry) not in listed:
         raise UserError(f"{name} is missing")
     size = listed[stored_as(entry)]
-    if size not in (None, entry.size):
+    if size is None:
+        raise UserError(f"{name} has a size that the Hub does not say")
+    if size != entry.size:
         raise UserError(f"{name} has {size:,} bytes there, and should have {entry.size:,}")

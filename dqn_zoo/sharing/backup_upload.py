@@ -1,6 +1,6 @@
 """The process that uploads one checkpoint: `python -m dqn_zoo.sharing.backup_upload`.
 
-Its job comes through stdin, the outcome goes to stdout.
+Its job is in a file, the outcome goes to stdout; it ends when its stdin does.
 It is a process of its own so that training computes on, and so that it can be ended: the client of
 the Hub waits for ever, and its threads would keep a program from ending.
 """
@@ -39,6 +39,7 @@ from dqn_zoo.system.saved import Count, Saved
 LIMIT_S = 3_600.0
 """An upload that takes longer is given up; the files that have arrived need not be sent again."""
 
+JOB = "job.json"
 SILENCE_S = 120.0
 _NICE = 10
 
@@ -74,6 +75,7 @@ class Outcome(Saved):
 
     Attributes:
         error: why it failed, in one line; None: it did not.
+        may_pass: whether another try may succeed.
         wait_s: for how long the Hub wants no other try.
         num_bytes: that had to be sent.
         num_files: that were new.
@@ -82,6 +84,7 @@ class Outcome(Saved):
     """
 
     error: str | None = None
+    may_pass: bool = False
     wait_s: float = 0.0
     num_bytes: Count = 0
     num_files: Count = 0
@@ -90,15 +93,16 @@ class Outcome(Saved):
 
 
 def main() -> int:
-    """Upload what stdin says, print the outcome, and return 0 if there is one."""
-    job = Job.read(json.loads(sys.stdin.readline()))
+    """Upload what the file says that is named, print the outcome, and return 0 if there is one."""
+    job = Job.read(json.loads(Path(sys.argv[1]).read_bytes()))
     end_with_parent()  # a run that goes on elsewhere shall find nobody writing
     _end_in_time()
     hub.give_up_after(SILENCE_S)
     try:
         outcome = upload(job)
     except UserError as error:
-        outcome = Outcome(error=str(error), wait_s=hub.seconds_to_wait(error))
+        wait_s = hub.seconds_to_wait(error)
+        outcome = Outcome(error=str(error), may_pass=hub.may_pass(error), wait_s=wait_s)
     finally:
         shutil.rmtree(job.folder, ignore_errors=True)
     print(outcome.model_dump_json())
@@ -244,9 +248,15 @@ def _end_in_time() -> None:
     """Let other programs go first, and end this process where it stands after `LIMIT_S`."""
     with contextlib.suppress(AttributeError, OSError):
         os.nice(_NICE)
-    timer = threading.Timer(LIMIT_S, os._exit, [1])
+    timer = threading.Timer(LIMIT_S, _give_up)
     timer.daemon = True
     timer.start()
+
+
+def _give_up() -> None:
+    error = f"given up after {LIMIT_S / 60:.0f} minutes; what has arrived is not sent again"
+    print(Outcome(error=error, may_pass=True).model_dump_json(), flush=True)
+    os._exit(1)
 
 
 if __name__ == "__main__":

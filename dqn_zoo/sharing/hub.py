@@ -334,13 +334,13 @@ def remember_branch(repo_id: str, name: str, revision: str | None) -> None:
         _api().hf_hub_download(repo_id, name, revision=revision or MAIN)
 
 
-def forget(repo_id: str, commit: str) -> None:
-    """Remove one commit of a repository from the cache."""
-    from huggingface_hub import scan_cache_dir
+def forget(commit: str) -> None:
+    """Remove one commit, which is of one repository, from the cache."""
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        scan_cache_dir().delete_revisions(commit).execute()
+        scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(commit).execute()
     except CacheNotFound:
         return
 
@@ -367,9 +367,15 @@ def may_pass(error: UserError) -> bool:
 
 def seconds_to_wait(error: UserError) -> float:
     """Return for how long the Hub asked to be left alone with its refusal; 0: it did not."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
     headers = getattr(getattr(error.__cause__, "response", None), "headers", {})
     asked = headers.get("Retry-After", "")
-    return min(float(asked), 86_400.0) if asked.isdecimal() else 0.0
+    wait_s = float(asked) if asked.isdecimal() else 0.0
+    limit = parse_ratelimit_headers(headers)
+    if limit is not None and limit.remaining == 0:  # it comes with answers of every kind
+        wait_s = max(wait_s, limit.reset_in_seconds)
+    return min(wait_s, 86_400.0)
 
 
 def give_up_after(silence_s: float) -> None:
@@ -515,11 +521,17 @@ def _refusal(what: str, error: Any) -> str:
     if remedy is None and status >= 500:
         remedy = "has a fault: run the same command again in a while"
     said = error.server_message or error.response.reason_phrase
+    if status == 403 and "storage" in said.lower():
+        remedy = _NO_ROOM
     return (
         f"{what}: the Hub {remedy or 'refused'} (status {status}, {' '.join(said.split())[:120]})"
     )
 
 
+_NO_ROOM = (
+    "has no room left there: delete a repository or squash the history of one, or name another "
+    "owner"
+)
 _REMEDIES = {
     400: "did not accept this: check the name and the message",
     401: f"does not accept the token, or there is none: {_LOG_IN}",

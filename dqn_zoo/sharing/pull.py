@@ -252,7 +252,7 @@ def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache
     except hub.UnreachableError:
         raise
     except UserError:
-        hub.forget(repo_id, commit)
+        hub.forget(commit)
         raise
     return Fetched(repo_id, commit, agent, _claim(remote))
 

@@ -54,6 +54,7 @@ class Stop:
         self._deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
         self._signal: SignalName | None = None
         self._interrupted_at: float | None = None
+        self._is_waiting = False
 
     def reason(self) -> StopReason | None:
         """Return why the run should stop, or None to go on."""
@@ -63,16 +64,33 @@ class Stop:
 
     def on_signal(self, name: SignalName) -> None:
         """Note the signal; of those that follow only a second Ctrl-C quits, saving nothing."""
+        is_first, now = self._signal is None, time.monotonic()
         self._signal = self._signal or name
         if name != "SIGINT":
+            self._is_waiting = self._is_waiting and not is_first
             return
-        now = time.monotonic()
-        if self._interrupted_at is None:
-            self._interrupted_at = now
-        elif now - self._interrupted_at >= ONE_PRESS_S:
+        before, self._interrupted_at = self._interrupted_at, self._interrupted_at or now
+        if before is not None and now - before < ONE_PRESS_S:
+            return
+        if self._is_waiting:
+            self._is_waiting, self._interrupted_at = False, now
+        elif before is not None:
             with contextlib.suppress(OSError):
                 os.write(1, SHOW_CURSOR)  # a live display may have hidden it
             os._exit(EXIT_CODES["SIGINT"])
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[Callable[[], bool]]:
+        """Let the next Ctrl-C, or a first signal of any kind, end a wait and nothing more.
+
+        Yields:
+            Whether the wait goes on; for the end of a run, when all is saved but for a copy of it.
+        """
+        self._is_waiting = True
+        try:
+            yield lambda: self._is_waiting
+        finally:
+            self._is_waiting = False
 
 
 @contextlib.contextmanager

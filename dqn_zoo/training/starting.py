@@ -118,6 +118,9 @@ def train(
         import_tracker(options.track.tracker)
     config = complete(config)
     assert config.seed is not None, "complete draws it"
+    tracking = options.track and tracking_of(
+        options.track, env=config.env, algo=config.algo, seed=config.seed
+    )
     check_memory(config)
     if announce is not None:
         announce(config)
@@ -146,10 +149,7 @@ def train(
                     protocol=protocol_from_config(config).as_json(),
                     until_steps=config.n_timesteps,
                     tensorboard=_tensorboard_folder(run, options),
-                    tracking=options.track
-                    and tracking_of(
-                        options.track, env=config.env, algo=config.algo, seed=config.seed
-                    ),
+                    tracking=tracking,
                     begins_with=parent,
                 )
                 goal = config.n_timesteps

@@ -13,7 +13,7 @@ from dqn_zoo.cli.enjoy import main
 from dqn_zoo.exchange import minari_games
 from dqn_zoo.exchange.minari_games import MinariGames
 from dqn_zoo.play.agent import load_run_agent
-from dqn_zoo.play.evaluation import enjoy_seeds, play
+from dqn_zoo.play.evaluation import Turn, enjoy_seeds, play
 from dqn_zoo.play.session import Session, choose_weights
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
@@ -98,22 +98,44 @@ def turns_of(run: Run, num_games: int):
 def test_a_game_that_was_interrupted_is_left_out(run, tmp_path, monkeypatch):
     minari = pytest.importorskip("minari", reason="needs the extra minari")
     monkeypatch.setattr(minari_games, "CHUNK_STEPS", 8)
-    for with_games, folder in ((True, tmp_path / "kept"), (False, tmp_path / "dropped")):
+    for game, folder in ((0, tmp_path / "dropped"), (1, tmp_path / "kept")):
         kept = MinariGames(folder, session_of(run, 2), num_actions=4)
         with contextlib.closing(turns_of(run, num_games=2)) as turns:
             for turn in turns:
                 kept.take(turn)
                 [running] = turn.games.values()
-                if (running.index, running.length_steps) == (1, 20):
+                if (running.index, running.length_steps) == (game, 20):
                     break
         assert not folder.exists()
-        kept.close(with_games=with_games)
-        assert folder.exists() == with_games
+        assert kept.close() == folder.exists() == (game == 1)
     games = minari.MinariDataset(tmp_path / "kept" / "data")
     assert games.total_episodes == 1
     [episode] = games
     assert games.total_steps == len(episode.actions) == kept.num_steps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "logs"]
+
+
+@pytest.mark.minari
+def test_a_disk_that_gets_full_costs_no_game_before(run, tmp_path, monkeypatch, capsys):
+    minari = pytest.importorskip("minari", reason="needs the extra minari")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(minari_games, "CHUNK_STEPS", 8)
+    take = MinariGames.take
+
+    def take_and_fill(games: MinariGames, turn: Turn) -> None:
+        take(games, turn)
+        if games.num_games == 1:
+            monkeypatch.setattr(minari_games, "SPARE_BYTES", 2**62)
+
+    monkeypatch.setattr(MinariGames, "take", take_and_fill)
+    assert main(["--run", str(run.path), "--episodes", "3", "--no-render", "--minari", NAME]) == 0
+    captured = capsys.readouterr()
+    said = "dqn-v0 cannot be written (the disk is nearly full): it ends with game 1"
+    assert captured.err.count(said) == 1
+    assert "data set: 1 games, " in captured.out
+    assert "results: " in captured.out
+    offered = captured.out.rpartition("next: ")[2]
+    assert eval(offered, {"minari": minari}).total_episodes == 1
 
 
 @pytest.mark.parametrize(

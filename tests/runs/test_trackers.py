@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -19,7 +20,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.film import check_film
 from dqn_zoo.runs.manifest import Tracking, read_manifest
 from dqn_zoo.runs.run import Run
-from dqn_zoo.runs.trackers import TRACKERS, TrackedLog, TrackTo
+from dqn_zoo.runs.trackers import TRACKERS, TrackedLog, TrackTo, tracking_of
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.training import duties
 from dqn_zoo.training.starting import TrainOptions, resume, train
@@ -208,6 +209,27 @@ def test_a_missing_package_is_said_before_anything_is_made(tracker, tmp_path, mo
     with pytest.raises(UserError, match="is missing"):
         train(resolve().config, log_folder="logs", options=TrainOptions(track=TrackTo(tracker)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_module_is_imported_that_is_no_tracker(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "module_of_somebody.py").write_text("raise SystemExit")
+    said: list[str] = []
+    tracking: Any = tracking_to("trackio") | {"tracker": "module_of_somebody"}
+    assert not TrackedLog(tracking, {}, folder=tmp_path, say=said.append).is_on
+    assert said[0].endswith("--track module_of_somebody: expected one of wandb, trackio")
+
+
+@pytest.mark.parametrize("project", ["a\nb", "x" * 201])
+def test_a_name_that_a_manifest_cannot_hold_is_refused(project):
+    with pytest.raises(UserError, match=r"--track: names are one line of at most 200.*; project"):
+        tracking_of(TrackTo("trackio", project=project), env="Pong", algo="dqn", seed=1)
+
+
+def test_the_command_that_shows_a_run_can_be_pasted(tmp_path):
+    trackio = SimpleNamespace(init=lambda *_, **__: None)
+    _, where = TRACKERS["trackio"](trackio, tracking_to("trackio", "my runs"), {}, tmp_path)
+    assert "`trackio show --project 'my runs'`" in where
 
 
 def test_a_resume_goes_on_where_its_tracker_is_missing(untracked, tmp_path, monkeypatch, capsys):

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import shutil
+import socket
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
+from support.hub_commands import DEADLINE_S, Computer
 from support.hub_standin import Files, HubStandin, running_hub
 
 from dqn_zoo.errors import UserError
@@ -19,10 +25,14 @@ from dqn_zoo.runs.checkpoint import MANIFEST, verify, write_checkpoint
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.sharing import backup as backup_module
+from dqn_zoo.sharing import backup_upload
+from dqn_zoo.sharing import hub as hub_module
 from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
 from dqn_zoo.sharing.backup_fetch import fetch_run
 from dqn_zoo.sharing.backup_files import BACKUP, Document
 from dqn_zoo.sharing.backup_upload import Outcome, upload
+from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.starting import TrainOptions, resume, train
 
 REPO = "ann/backup"
@@ -218,6 +228,90 @@ def test_files_that_somebody_removed_there_are_noticed_and_sent_again(run, hub):
     assert [each.step for each in document_of(hub.repositories[REPO].files()).checkpoints] == [96]
 
 
+@pytest.fixture
+def in_processes(hub, run, monkeypatch, tmp_path) -> HubBackup:
+    """A backup of the run whose uploads are processes of their own, as in training."""
+    for name, value in Computer(tmp_path, hub, "hf_write").environment().items():
+        monkeypatch.setenv(name, value)
+    backup = HubBackup(new_target(REPO, 0.01, None))
+    backup.begin(run)
+    return backup
+
+
+def test_no_description_is_too_long_for_what_lies_between_two_processes(in_processes, run, hub):
+    """A pipe holds 64 kB, and on Windows 4; nobody reads from it while training goes on."""
+    for step in (STEPS + 1, STEPS + 2):
+        files = ((f"frames_{number:05}.z", b"x") for number in range(600))
+        in_processes.take(write_checkpoint(run.checkpoints, step, files))
+        deadline, news = time.monotonic() + DEADLINE_S, []
+        while not (news := in_processes.news()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert news[0].startswith(f"backed up step {step} to ann/backup: ")
+    assert len(hub.repositories[REPO].files()[BACKUP]) > 2 * 2**16
+
+
+def test_the_last_upload_is_tried_again_when_the_hub_allows_it(in_processes, run, hub):
+    hub.fail("GET /api/models/", 429, times=1, RateLimit='"api";r=0;t=1')
+    in_processes._newest = verify(run.checkpoint(STEPS))
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backup_module, "AGAIN_S", 0.0)
+        began = time.monotonic()
+        in_processes.finish(lines.append, Stop(None))
+    assert time.monotonic() - began > 1.0
+    assert lines[0] == "the last backup, of step 96; Ctrl-C skips it"
+    assert lines[1].endswith("): the next try is in 1 s")
+    assert lines[2].startswith("backed up step 96 to ann/backup: ")
+    assert len(lines) == 3
+
+
+def test_what_would_fail_again_is_not_tried_again_at_the_end(in_processes, run, hub):
+    hub.fail("GET /api/models/", 403, said="Private repository storage limit reached")
+    in_processes._newest = verify(run.checkpoint(STEPS))
+    lines: list[str] = []
+    in_processes.finish(lines.append, Stop(None))
+    assert "has no room left there: delete a repository or squash" in lines[1]
+    assert lines[2] == (
+        f"warning: ann/backup lacks the end of this run, which is whole in {run.path}"
+    )
+    assert len(lines) == 3
+
+
+def test_failures_in_a_row_are_followed_by_longer_and_longer_pauses():
+    backup = HubBackup(new_target(REPO, 100.0, None))
+    for _ in range(5):
+        backup._failed(1, Outcome(error="why"))
+    waits = [re.search(r"next checkpoint(.*) tries again$", line)[1] for line in backup._news]
+    assert waits == ["", *(f" in {seconds} s or later" for seconds in (15, 45, 100, 100))]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "7"}, 7),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": '"api";r=9;t=55'}, 0),
+        ({"RateLimit": '"api";r=0;t=55', "Retry_After": "7"}, 55),
+    ],
+)
+def test_a_refusal_says_for_how_long_to_wait(hub, headers, seconds):
+    hub.fail("GET /api/models/", 429, **headers)
+    with pytest.raises(UserError) as caught:
+        hub_module.look_up(REPO)
+    assert hub_module.seconds_to_wait(caught.value) == seconds
+
+
+def test_an_upload_that_is_given_up_says_so(monkeypatch, capsys):
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    backup_upload._give_up()
+    said = Outcome.read(json.loads(capsys.readouterr().out))
+    assert (said.error, said.may_pass, ended) == (
+        "given up after 60 minutes; what has arrived is not sent again", True, [1]
+    )  # fmt: skip
+
+
 # --- Whose it is
 
 
@@ -242,6 +336,16 @@ def test_a_run_that_went_on_elsewhere_is_not_written_over(run, hub, tmp_path):
         here(STEPS)
     here.backup._known_step = STEPS
     here(STEPS)  # it is known here
+
+
+def test_a_run_that_has_gone_back_and_was_killed_has_not_gone_on_elsewhere(run, hub):
+    backed_up(run)
+    Uploads(run)  # goes back, and is killed before its first upload
+    shutil.rmtree(run.checkpoint(STEPS))
+    again = Uploads(run)
+    again.backup.check(HALF)
+    again(HALF)
+    assert [each.step for each in document_of(hub.repositories[REPO].files()).checkpoints] == [HALF]
 
 
 @pytest.mark.parametrize(
@@ -273,6 +377,25 @@ def test_a_hub_that_does_not_answer_now_keeps_no_run_from_beginning(hub, run, st
     assert "run the same command" not in line
 
 
+def test_a_hub_that_accepts_and_is_silent_is_not_waited_for(run, hub, tmp_path, monkeypatch):
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    monkeypatch.setattr(hub_module, "PATIENCE_S", 0.1)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            monkeypatch.setattr(constants, "ENDPOINT", address)
+            with pytest.raises(UserError, match="cannot be reached"):
+                fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+            set_client_factory(default_client_factory)
+            backup = HubBackup(new_target(REPO, None, None))
+            backup.check()
+            assert "cannot be reached" in list(backup.begin(run))[1]
+    finally:
+        set_client_factory(default_client_factory)
+
+
 # --- What comes back
 
 
@@ -286,7 +409,7 @@ def test_a_fetched_run_is_the_run_but_for_folders_of_the_other_computer(run, hub
     assert fetched.path == tmp_path / "logs" / "dqn" / "Breakout_1"
     assert fetched.checkpoint_steps() == [STEPS]
     assert read_manifest(fetched)["tensorboard"] is None
-    assert read_target(fetched) == read_target(run)
+    assert read_target(fetched) == read_target(run).model_copy(update={"known_step": STEPS})
     assert not list((tmp_path / "cache").glob("models--*/snapshots/*"))
     for name in ("config.yml", "model.safetensors", "progress.csv", "episodes.csv"):
         assert (fetched.path / name).read_bytes() == (run.path / name).read_bytes()
@@ -294,6 +417,15 @@ def test_a_fetched_run_is_the_run_but_for_folders_of_the_other_computer(run, hub
     again = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
     assert again == fetched
     assert "nothing is fetched" in capsys.readouterr().out
+
+
+def test_a_run_here_that_is_damaged_is_no_reason_to_fetch_nothing(good, hub, tmp_path):
+    hub.add(REPO, good)
+    first = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+    (first.checkpoint(STEPS) / "rows.z").write_bytes(b"")
+    second = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+    assert second != first
+    assert verify(second.checkpoint(STEPS)).step == STEPS
 
 
 def test_a_run_here_that_is_behind_is_left_alone_and_a_revision_is_a_run_of_its_own(
@@ -346,12 +478,13 @@ def described(document: dict[str, Any], part: str, named: dict[str, bytes]) -> F
     return stored
 
 
-def signed(files: Files, **changed: bytes) -> Files:
+def signed(files: Files, version: int = 2, **changed: bytes) -> Files:
     """Return a backup whose newest checkpoint has other files, with every digest made to fit."""
     document = json.loads(files[BACKUP])
     named = contents(files) | {key.replace("__", "."): value for key, value in changed.items()}
     manifest = json.loads(named.pop(MANIFEST))
     del manifest["sha256"]
+    manifest["format_version"] = version
     for name, content in named.items():
         digest = hashlib.sha256(content).hexdigest()
         manifest["files"][name] = {"size": len(content), "sha256": digest}
@@ -387,6 +520,18 @@ def first(document: dict[str, Any]) -> dict[str, Any]:
 
 def stored(files: Files, name: str) -> str:
     return f"files/{document_of(files).newest.files[name].sha256}"
+
+
+def tracked(files: Files, **changed: str) -> Files:
+    """Return a backup whose newest manifest says where its run is tracked."""
+    manifest = json.loads(
+        files[f"files/{document_of(files).newest.run_files['manifest.json'].sha256}"]
+    )
+    manifest["tracking"] = {
+        "tracker": "trackio", "project": "p", "entity": None, "group": None, "tags": [],
+        "name": "n", "id": "i",
+    } | changed  # fmt: skip
+    return with_run_file(files, "manifest.json", json.dumps(manifest).encode())
 
 
 OWN = "env: Breakout\nalgo: ../../x\n"
@@ -429,6 +574,20 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
         lambda files: signed(files, optimizer__safetensors=pickle.dumps(Malice())),
         "no readable safetensors file",
     ),
+    "numbers that PyTorch does not compute with": (
+        lambda files: signed(
+            files, optimizer__safetensors=save({"a": torch.zeros(2, dtype=torch.float8_e4m3fn)})
+        ),
+        "optimizer.safetensors: a holds torch.float8_e4m3fn",
+    ),
+    "a checkpoint of a newer version": (
+        lambda files: signed(files, version=3),
+        ": it has checkpoint format 3 and this version reads up to 2; upgrade dqn_zoo",
+    ),
+    "a state that fills the memory": (
+        lambda files: signed(files, state__json=b"," * (2**23 + 1)),
+        "state.json holds more than 8,388,608 values",
+    ),
     "a manifest of another step": (
         lambda files: says(files, lambda d: d["checkpoints"][0].update(step=STEPS + 1)),
         "it is of step 96",
@@ -439,11 +598,19 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
     ),
     "settings that are none": (
         lambda files: with_run_file(files, "config.yml", b"env: [" * 9_000),
-        "",
+        ": config.yml, line 1: nested too deeply",
     ),
     "a manifest that is none": (
         lambda files: with_run_file(files, "manifest.json", b"[" * 99_999),
         "manifest.json is damaged",
+    ),
+    "a tracker that is a module": (
+        lambda files: tracked(files, tracker="this"),
+        "manifest.json is damaged: tracking.tracker",
+    ),
+    "a project that a terminal would obey": (
+        lambda files: tracked(files, project="\x1b[2J"),
+        "manifest.json is damaged: tracking.project",
     ),
 }  # fmt: skip
 
@@ -459,6 +626,7 @@ def test_a_checkpoint_that_is_not_what_it_should_be_is_passed_over(
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped")]
     assert said in line
     assert fetched.checkpoint_steps() == [HALF]
+    assert read_target(fetched).known_step >= STEPS
     assert [path.name for path in (tmp_path / "logs" / "dqn").iterdir()] == ["Breakout_1"]
     assert not Path("code_was_run").exists()
     assert {path.name for path in tmp_path.iterdir()} <= {"logs", "home", "cache"}
@@ -474,6 +642,16 @@ def test_nothing_large_is_downloaded_of_what_is_refused(good, hub, tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint that can be resumed"):
         fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
     assert not [line for line in hub.requests if "/files/" in line]
+    assert not list((tmp_path / "logs").rglob("*"))
+
+
+def test_a_run_that_has_finished_is_refused_before_it_is_downloaded(good, hub, tmp_path):
+    hub.add(REPO, good)
+    hub.requests.clear()
+    with pytest.raises(UserError, match=rf"has finished its 96 steps.*--resume hf://{REPO} -n 192"):
+        fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs", may_be_finished=False)
+    manifest = f"files/{document_of(good).newest.run_files['manifest.json'].sha256}"
+    assert all(manifest in line for line in hub.requests if "/files/" in line)
     assert not list((tmp_path / "logs").rglob("*"))
 
 
@@ -507,14 +685,17 @@ def test_whatever_a_document_says_the_answer_is_one_line(good, hub, tmp_path):
     assert not list((tmp_path / "logs").rglob("*"))
 
 
-def test_the_run_of_somebody_else_goes_on_here_without_being_backed_up_there(
+def test_the_run_of_somebody_else_goes_on_here_without_being_backed_up_or_tracked_there(
     good, hub, tmp_path, monkeypatch, capsys
 ):
-    hub.add(REPO, good)
+    hub.add(REPO, tracked(good))
+    own = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "own")
+    assert read_manifest(own)["tracking"]["project"] == "p"
     for token, said in (("hf_bob", "bob's, who may not write to 'ann'"), ("", "there is no token")):
         monkeypatch.setenv("HF_TOKEN", token)
         fetched = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
         assert read_target(fetched) is None
+        assert read_manifest(fetched)["tracking"] is None
         assert said in capsys.readouterr().out
 
 

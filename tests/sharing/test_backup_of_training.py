@@ -105,7 +105,7 @@ def test_training_goes_on_whatever_the_hub_answers_and_says_so(hub, computers):
     asked = "GET /api/models/ann/backup"
     hub.fail(asked, 404, times=1, X_Error_Code="RepoNotFound")  # before the training: it is new
     hub.fail(asked, 401, times=1)
-    hub.fail(asked, 429, times=1, Retry_After="1")
+    hub.fail(asked, 429, times=1, Retry_After="1", RateLimit='"api";r=0;t=1')
     hub.fail(asked, 503)
     child = computers("home").start("train", *ENDLESS, *BACKUP)
     wait_until(lambda: "status 503" in child.output(), child)
@@ -134,11 +134,13 @@ def test_another_ctrl_c_leaves_a_hanging_upload_out_and_a_resume_goes_on_until_t
     wait_until(lambda: "backed up step" in child.output(), child)
     with hub.changing:  # every answer waits from now on
         child.send_signal(signal.SIGINT)
-        wait_until(lambda: "Ctrl-C leaves it out" in child.output(), child)
+        wait_until(lambda: "Ctrl-C skips it" in child.output(), child)
         time.sleep(0.6)  # two that are closer are taken for one
         child.send_signal(signal.SIGINT)
         output = child.wait(DEADLINE_S)
     assert child.returncode == 130, output
+    assert "warning: ann/backup lacks the end of this run" in output
+    assert "\nresume it: " in output
     before = commits(hub)
     child = computer.start("train", "--resume", "--no-progress")  # it goes on with its backup
     wait_until(lambda: commits(hub) > before, child)

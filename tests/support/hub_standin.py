@@ -65,6 +65,7 @@ class Failure:
     status: int  # 0: cut the connection while the request is read
     times: int
     headers: dict[str, str] = field(default_factory=dict)
+    said: str = "as the test wants it"
 
 
 class HubStandin(ThreadingHTTPServer):
@@ -88,10 +89,17 @@ class HubStandin(ThreadingHTTPServer):
             "hf_bob": account("bob", "write"),
         }
 
-    def fail(self, pattern: str, status: int, times: int = 1000, **headers: str) -> None:
+    def fail(
+        self,
+        pattern: str,
+        status: int,
+        times: int = 1000,
+        said: str = Failure.said,
+        **headers: str,
+    ) -> None:
         """Answer requests like "POST /api/models/.*/commit" with an error."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.failures.append(Failure(pattern, status, times, named))
+        self.failures.append(Failure(pattern, status, times, named, said))
 
     def change(self, pattern: str, change: Callable[[bytes], bytes]) -> None:
         """Do what is asked, but change the answer to requests like "GET /api/models"."""
@@ -163,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if failure is not None:
-            self._send(failure.status, {"error": "as the test wants it"}, **failure.headers)
+            self._send(failure.status, {"error": failure.said}, **failure.headers)
             return
         with self.server.changing:
             for method, pattern, name in _ROUTES:

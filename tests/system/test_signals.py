@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from dqn_zoo.cli.arguments import command
+from dqn_zoo.system import signals
 from dqn_zoo.system.signals import (
     ENDING,
     Ended,
@@ -43,6 +44,27 @@ def test_a_run_stops_for_the_first_and_no_other_cuts_its_save(name):
             signal.raise_signal(ENDING[following])
             assert stop.reason() == name
     assert signal.getsignal(ENDING[name]) is before
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_wait_at_the_end_of_a_stopped_run_ends_with_the_next_ctrl_c(name, monkeypatch):
+    with stop_requests(None) as stop:
+        signal.raise_signal(ENDING[name])
+        with stop.waiting() as goes_on:
+            signal.raise_signal(signal.SIGTERM)  # batch systems repeat themselves
+            if name == "SIGINT":
+                signal.raise_signal(signal.SIGINT)  # the same press
+            assert goes_on()
+            monkeypatch.setattr(signals, "ONE_PRESS_S", 0.0)
+            signal.raise_signal(signal.SIGINT)
+            assert not goes_on()
+
+
+@EVERY
+def test_a_wait_at_the_end_of_a_finished_run_ends_with_the_first_signal(name):
+    with stop_requests(None) as stop, stop.waiting() as goes_on:
+        signal.raise_signal(ENDING[name])
+        assert not goes_on()
 
 
 @EVERY
