@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import Run
 from dqn_zoo.watching.agents import Gallery
-from dqn_zoo.watching.groups import MOST_RUNS, read_groups, settings_that_differ
+from dqn_zoo.watching.groups import MOST_DRAWN, Groups, settings_that_differ
 from dqn_zoo.watching.messages import Drawn, read_message
 from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
@@ -96,6 +96,7 @@ class Watch:
         self._hosts = {host.lower(), *(visits.hosts if visits else ())} - {""}
         self._players: set[Player] = set()
         self._saliency = threading.Lock()
+        self._groups_of = Groups()
         self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
 
     @property
@@ -187,7 +188,7 @@ class Watch:
 
     async def _groups(self, request: Request) -> Response:
         by, since = (request.query_params.get(name, "") for name in ("by", "since"))
-        return await self._of_several(request, lambda runs: read_groups(runs, by, since))
+        return await self._of_several(request, lambda runs: self._groups_of.read(runs, by, since))
 
     async def _of_several(
         self, request: Request, answer: Callable[[dict[str, Run]], dict[str, Any]]
@@ -195,7 +196,7 @@ class Watch:
         """Answer a question about some runs of the list."""
         if not self._knows(request):
             return _refuse("the token is missing")
-        asked = request.query_params.getlist("run")[:MOST_RUNS]
+        asked = request.query_params.getlist("run")[:MOST_DRAWN]
         runs = await asyncio.to_thread(self._gallery.runs)
         known = {key: runs[key] for key in asked if key in runs}
         try:
