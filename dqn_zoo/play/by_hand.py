@@ -152,7 +152,8 @@ def read_game(file: Path) -> HumanGame:
     game = read_document(file, HumanGame)
     if game["env"] not in GAMES:
         raise DocumentError(f"{file} is of a game that does not exist here: {game['env']}")
-    if file.parent.parent.name == FOLDER and file.parent.name != game["env"]:
+    folder = file.absolute().parent
+    if folder.parent.name == FOLDER and folder.name != game["env"]:
         raise DocumentError(f"{file} is of another game than its folder: {game['env']}")
     rules_of(game, where=str(file))
     return game

@@ -227,6 +227,26 @@ def test_a_damaged_game_is_refused_in_words(game, tmp_path, capsys, change, mess
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_is_verified_as_far_as_it_goes_and_nothing_is_no_proof(
+    game, tmp_path, capsys, monkeypatch
+):
+    folder = folder_of(tmp_path, "Breakout")
+    folder.mkdir(parents=True)
+    assert verify([str(folder)]) == 2
+    assert "holds no games" in capsys.readouterr().err
+    write_game(folder / "1.json", {**game, "played": None, "agent": unplayed(game)})
+    assert verify([str(folder)]) == 1
+    assert "no full game: there is no score to hold" in capsys.readouterr().out
+    write_game(folder / "0.json", game | {"env": "Pong"})
+    write_game(folder / "2.json", game)
+    monkeypatch.chdir(folder.parent)
+    assert verify(["Breakout"]) == 2
+    said = capsys.readouterr()
+    assert "is of another game than its folder: Pong" in said.err
+    assert "1 of 3 games cannot be played again" in said.err
+    assert said.out.count("holds, its actions lead there") == 2
+
+
 def test_flags_that_choose_other_games_are_refused_beside_those_of_a_person(tmp_path, capsys):
     file = tmp_path / "game.json"
     file.write_text("{}")

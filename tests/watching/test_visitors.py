@@ -152,6 +152,14 @@ def test_acting_lengthens_a_visit_and_drawing_does_not_and_every_visit_ends(monk
         (["--visitors", "2"], "--visitors shows what --agents names and nothing else"),
         (["--allow-host", HOST], "--allow-host goes with --visitors N"),
         (["--idle-minutes", "2"], "--idle-minutes goes with --visitors N"),
+        (
+            ["--visitors", "1", "--agents", "pretrained/Pong", "--allow-host", "https://x.org"],
+            "--allow-host https://x.org is never asked for: expected a name alone",
+        ),
+        (
+            ["--visitors", "1", "--agents", "pretrained/Pong", "--allow-host", "x.org:443"],
+            "--allow-host x.org:443 is never asked for",
+        ),
         (["--visitors", "0"], "--visitors: expected a whole number of at least 1"),
     ],
 )
@@ -159,3 +167,9 @@ def test_a_mistake_is_one_line(flags, message, capsys):
     assert main(["--no-browser", *flags]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_two_agents_of_one_name_are_refused(tmp_path, capsys):
+    runs = [str(untrained_run(tmp_path / place).path) for place in ("here", "there")]
+    assert main(["--no-browser", "--agents", *runs]) == 2
+    assert f"{runs[0]} and {runs[1]} are both called dqn/Breakout_1" in capsys.readouterr().err
