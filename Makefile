@@ -37,7 +37,7 @@ test: install
 
 extras: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch,wandb,trackio,onnx,minari]'
-	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune or trackers or onnx or minari) and not slow' $(ARGS)
+	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune or trackers or onnx or minari or space) and not slow' $(ARGS)
 
 cluster: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,cluster]'

@@ -163,5 +163,7 @@ def _fetch(port: int, process: "subprocess.Popen[bytes]") -> None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+        except (TimeoutError, http.client.HTTPException) as error:
+            raise ConnectionError(f"{path} is not answered ({error!r})") from error
         finally:
             connection.close()

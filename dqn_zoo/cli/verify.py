@@ -7,7 +7,7 @@ import argparse
 import secrets
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,8 +78,12 @@ def _build_parser() -> Parser:
 
 def _verify(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
-    if files := _by_hand(Path(arguments.agent)):
+    if (files := _by_hand(Path(arguments.agent))) is not None:
         refuse_beside(arguments, arguments.agent, {"episodes", "seed"}, "holds games of their own")
+        if not files:
+            raise UserError(
+                f"{arguments.agent} holds no games: a duel of dqn-watch keeps yours there"
+            )
         return _verify_by_hand(files)
     from dqn_zoo.settings.recipes import load_config
     from dqn_zoo.sharing.verify import judge, read_claim, verdict_lines
@@ -113,37 +117,51 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if verdict.holds else EXIT_DOES_NOT_HOLD
 
 
-def _by_hand(path: Path) -> list[Path]:
+def _by_hand(path: Path) -> list[Path] | None:
     """Return the files of games that a person played, where they are to be verified."""
     from dqn_zoo.play.by_hand import FOLDER, files_of
 
-    if path.parent.name == FOLDER and path.is_dir():
+    if path.absolute().parent.name == FOLDER and path.is_dir():
         return files_of(path)
-    return [path] if path.suffix == ".json" and path.is_file() else []
+    return [path] if path.suffix == ".json" and path.is_file() else None
 
 
 def _verify_by_hand(files: Sequence[Path]) -> int:
     """Play games of a person again, and those that an agent played beside them."""
+    verdicts, num_damaged = list[bool](), 0
+    for file in files:
+        try:
+            verdicts += _verdicts_by_hand(file)
+        except UserError as error:  # the others may be sound
+            if len(files) == 1:
+                raise
+            print_warning(str(error))
+            num_damaged += 1
+    if num_damaged:
+        raise UserError(f"{num_damaged} of {len(files)} games cannot be played again: see above")
+    if not verdicts:
+        print("no full game: there is no score to hold")
+    return 0 if verdicts and all(verdicts) else EXIT_DOES_NOT_HOLD
+
+
+def _verdicts_by_hand(file: Path) -> Iterator[bool]:
     from dqn_zoo.play.by_hand import read_game, rules_of
     from dqn_zoo.settings.protocols import rules_in_words
     from dqn_zoo.sharing.verify import holds_by_hand
 
-    all_hold = True
-    for file in files:
-        game = read_game(file)
-        rules = rules_in_words(rules_of(game, where=str(file)))
-        print(f"{file}: {game['env']}, protocol {rules}, seed {game['seed']}")
-        agent = game["agent"]
-        for who, whose in (("you", game["played"]), (agent["name"], agent["played"])):
-            if whose is None:
-                print(f"  {who}: no full game")
-                continue
-            is_true = holds_by_hand(game, whose, where=str(file))
-            all_hold &= is_true
-            verdict = "holds, its actions lead there" if is_true else "does not hold"
-            score = f"{whose['score']:,.0f} in {whose['length_steps']:,} steps"
-            print(f"  {who}: {score}; {verdict}", flush=True)
-    return 0 if all_hold else EXIT_DOES_NOT_HOLD
+    game = read_game(file)
+    rules = rules_in_words(rules_of(game, where=str(file)))
+    print(f"{file}: {game['env']}, protocol {rules}, seed {game['seed']}")
+    agent = game["agent"]
+    for who, whose in (("you", game["played"]), (agent["name"], agent["played"])):
+        if whose is None:
+            print(f"  {who}: no full game")
+            continue
+        is_true = holds_by_hand(game, whose, where=str(file))
+        verdict = "holds, its actions lead there" if is_true else "does not hold"
+        score = f"{whose['score']:,.0f} in {whose['length_steps']:,} steps"
+        print(f"  {who}: {score}; {verdict}", flush=True)
+        yield is_true
 
 
 def _find(agent: str, log_folder: Path) -> "Run":

@@ -1,6 +1,7 @@
 """dqn-watch: a page on which an agent plays and shows what it sees and expects."""
 
 import argparse
+import re
 import secrets
 import sys
 import warnings
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 The page is served on this machine alone, and its address holds a token without which nobody gets
-in. It trains nothing. Ctrl-C ends it; docs/watch.md shows the page.
+in, unless --visitors serves anybody. It trains nothing. Ctrl-C ends it; docs/watch.md shows it.
 """
 
 
@@ -43,8 +44,9 @@ def _build_parser() -> Parser:
         "--agents",
         nargs="+",
         metavar="AGENT",
-        help="offer these and no others: runs, pretrained/GAME or hf://USER/REPO (default: the "
-        "runs of the folder, and the agents that come with dqn_zoo)",
+        help="offer these and no others: runs, pretrained/GAME, hf://USER/REPO, or folders with "
+        "config.json and weights (default: the runs of the folder, and the agents that come with "
+        "dqn_zoo)",
     )
     server = parser.add_argument_group("server")
     server.add_argument(
@@ -143,6 +145,12 @@ def _visits(arguments: argparse.Namespace) -> "Visits | None":
     if arguments.agents is None:
         raise UserError("--visitors shows what --agents names and nothing else: name it")
     hosts = frozenset(name.lower() for name in arguments.allow_host if name)
+    for name in hosts:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(
+                f"--allow-host {name} is never asked for: expected a name alone, such as "
+                "example.org, without https:// and port"
+            )
     return Visits(arguments.visitors, idle_s=60.0 * arguments.idle_minutes, hosts=hosts)
 
 
@@ -170,6 +178,10 @@ def _choose(arguments: argparse.Namespace) -> "tuple[Choice, Gallery]":
     if arguments.agents is not None:
         refuse_beside(arguments, "--agents", {*whom, "hub"})
         named = [named_agent(name, arguments.folder) for name in arguments.agents]
+        names: dict[str, str] = {}
+        for name, choice in zip(arguments.agents, named, strict=True):
+            if (other := names.setdefault(choice.key, name)) != name:
+                raise UserError(f"--agents: {other} and {name} are both called {choice.key}")
         return named[0], Gallery(None, named)
     if arguments.hub is not None:
         refuse_beside(arguments, "--hub", whom)

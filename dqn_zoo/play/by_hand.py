@@ -18,8 +18,10 @@ from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.results_file import Score
+from dqn_zoo.settings.config import build_config
+from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.games import GAMES
-from dqn_zoo.settings.protocols import Protocol
+from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, Protocol, protocol_from_config
 from dqn_zoo.system.documents import (
     AS_WRITTEN,
     Count,
@@ -93,6 +95,7 @@ class HumanScores:
         scores: of the games that count.
         given_up: games of new seeds that were begun and not played to their end.
         known: full games of seeds that were begun before; they do not count.
+        pauses: in the games that count.
         latest: date of the last game that counts, as 2026-11-30.
     """
 
@@ -101,6 +104,7 @@ class HumanScores:
     scores: tuple[float, ...]
     given_up: int
     known: int
+    pauses: int
     latest: str
 
 
@@ -148,6 +152,9 @@ def read_game(file: Path) -> HumanGame:
     game = read_document(file, HumanGame)
     if game["env"] not in GAMES:
         raise DocumentError(f"{file} is of a game that does not exist here: {game['env']}")
+    folder = file.absolute().parent
+    if folder.parent.name == FOLDER and folder.name != game["env"]:
+        raise DocumentError(f"{file} is of another game than its folder: {game['env']}")
     rules_of(game, where=str(file))
     return game
 
@@ -156,9 +163,20 @@ def rules_of(game: HumanGame, *, where: str) -> Protocol:
     """Return the rules that a game was played by.
 
     Raises:
-        DocumentError: they are damaged.
+        DocumentError: they are damaged, or none that the settings of a run can ask for.
     """
-    return checked(game["protocol"], Protocol, f"{where}, protocol")
+    rules = checked(game["protocol"], Protocol, f"{where}, protocol")
+    asked = {key: getattr(rules, key) for key in RULES_OF_THE_CONFIG}
+    asked |= {"env": game["env"], "protocol": rules.name}
+    asked |= {"mode": rules.mode, "difficulty": rules.difficulty}
+    try:
+        same = protocol_from_config(build_config(asked))
+        check_mode(game["env"], rules.mode, rules.difficulty)
+    except UserError as error:
+        raise DocumentError(f"{where} names no rules that can be played: {error}") from error
+    if same != rules:
+        raise DocumentError(f"{where} names rules that cannot be played here: {rules.as_json()}")
+    return rules
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -210,5 +228,6 @@ def _count(folder: Path, rules: Protocol, games: list[HumanGame]) -> HumanScores
         scores=tuple(game["played"]["score"] for game in counted if game["played"]),
         given_up=len(first) - len(counted),
         known=len(ended) - len(counted),
+        pauses=sum(game["pauses"] for game in counted),
         latest=max((game["begun"][:10] for game in counted), default=""),
     )

@@ -14,6 +14,11 @@ FRAMES_PER_SECOND = 60
 FRAMES_PER_STEP = 4
 """A step is one decision of the agent, which the emulator repeats for so many frames."""
 
+RULES_OF_THE_CONFIG = (
+    "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
+)  # fmt: skip
+"""In which a run may depart from its protocol, beside mode and difficulty."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:

@@ -322,6 +322,8 @@ def _human_row(played: HumanScores, protocol: str) -> Row:
     )
     if played.given_up:
         words += f"; {played.given_up} given up"
+    if played.pauses:
+        words += f"; paused {played.pauses} times" if played.pauses > 1 else "; paused once"
     return Row(
         name=str(played.folder),
         owner="you",

@@ -29,6 +29,9 @@ AGENTS, DOCKERFILE = "agents", "Dockerfile"
 PORT = 7860
 """On which the Hub looks for the page of a Space."""
 
+SUFFIXES = {".css", ".html", ".js", ".json", ".py", ".safetensors", ".svg", ".txt", ".yml"}
+"""Of the files that a wheel of this package has."""
+
 SERVE = ("--visitors", "4", "--no-browser")
 """Flags of `dqn-watch`; behind them come host and port."""
 
@@ -39,8 +42,7 @@ colorFrom: green
 colorTo: gray
 sdk: docker
 app_port: {port}
-license: mit
-pinned: false
+{license}pinned: false
 tags:
 - deep-reinforcement-learning
 - atari
@@ -102,6 +104,7 @@ def build_space(
             "algo": config.algo,
             "version": dqn_zoo.__version__,
             "port": PORT,
+            "license": "license: mit\n" if source is None else "",  # a stranger's has its own
             "models": "" if source is None else f"models:\n- {source}\n",
             "wheel": wheel.name,
             "torch": importlib.metadata.version("torch").partition("+")[0],
@@ -165,7 +168,8 @@ def _contents(
     for path in _files(recipes):
         yield f"dqn_zoo/hyperparams/{path.relative_to(recipes).as_posix()}", path.read_bytes()
     for name in ("METADATA", "entry_points.txt", "licenses/LICENSE"):
-        yield f"{about}/{name}", _about(distribution, name)
+        if content := _about(distribution, name):
+            yield f"{about}/{name}", content
     tag = "Wheel-Version: 1.0\nGenerator: dqn_zoo\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     yield f"{about}/WHEEL", tag.encode()
 
@@ -177,7 +181,10 @@ def _about(distribution: importlib.metadata.Distribution, name: str) -> bytes:
 
 
 def _files(folder: Path, leave_out: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield what belongs to the package: not what an editor or a person has put beside it."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and "__pycache__" not in parts and parts[0] not in leave_out:
+        is_hidden = any(part.startswith((".", "__pycache__")) for part in parts)
+        is_ours = path.suffix in SUFFIXES or path.name == "py.typed"
+        if path.is_file() and is_ours and not is_hidden and parts[0] not in leave_out:
             yield path

@@ -23,14 +23,10 @@ from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.game_modes import check_mode
-from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, protocol_from_config
 from dqn_zoo.sharing.agent_files import digest
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError
-
-RULES_OF_THE_CONFIG = (
-    "noop_max", "action_repeat_probability", "terminal_on_life_loss", "max_frames", "eval_epsilon",
-)  # fmt: skip
 
 
 class Claim(NamedTuple):

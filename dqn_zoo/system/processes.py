@@ -52,14 +52,24 @@ def without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def stand_apart() -> None:
-    """Hear nothing of this process's terminal any more, and write nothing to it."""
+def stand_apart(errors: Path) -> None:
+    """Hear nothing of this process's terminal any more, and write nothing to it.
+
+    Args:
+        errors: file that takes what would be written; it is made.
+    """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    with open(os.devnull, "wb") as nowhere:
+    with errors.open("ab") as file:
         for stream in (1, 2):
-            os.dup2(nowhere.fileno(), stream)
+            os.dup2(file.fileno(), stream)
+
+
+def step_back() -> None:
+    """Let other programs go first, where the system knows that."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(10)
 
 
 def end_at_once() -> NoReturn:

@@ -6,6 +6,7 @@ random numbers.
 
 import contextlib
 import multiprocessing
+import os
 import secrets
 import socket
 import threading
@@ -15,7 +16,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.system.processes import end_at_once, stand_apart, without_interrupts
+from dqn_zoo.system import shell
+from dqn_zoo.system.processes import end_at_once, stand_apart, step_back, without_interrupts
 
 if TYPE_CHECKING:
     import uvicorn
@@ -46,9 +48,9 @@ def page_beside(warn: Callable[[str], None]) -> Iterator[Begin]:
     with bind(HOST, None) as listening, contextlib.ExitStack() as ending:
 
         def begin(log_folder: Path) -> str:
-            token = secrets.token_urlsafe(24)
+            token, port = secrets.token_urlsafe(24), listening.getsockname()[1]
             ending.enter_context(_serving(listening, token, log_folder, warn))
-            return f"http://{HOST}:{listening.getsockname()[1]}/train?token={token}"
+            return f"http://{HOST}:{port}/train?token={token}"
 
         yield begin
 
@@ -65,8 +67,13 @@ def _serving(
     with without_interrupts():
         process.start()
     far.close()
+    listening.close()  # or the port stays taken, and asking hangs, where the page has ended
+    errors = _errors(log_folder, process.pid)
     has_ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process, has_ended, warn), daemon=True)
+    watcher = threading.Thread(
+        target=_watch, args=(process, has_ended, lambda: warn(_ended(log_folder, errors)))
+    )
+    watcher.daemon = True
     watcher.start()
     try:
         yield
@@ -78,17 +85,36 @@ def _serving(
         watcher.join()
         process.join()
         process.close()
+        if not _has_content(errors):
+            errors.unlink(missing_ok=True)
 
 
-def _watch(process: SpawnProcess, has_ended: threading.Event, warn: Callable[[str], None]) -> None:
+def _watch(process: SpawnProcess, has_ended: threading.Event, warn: Callable[[], None]) -> None:
     wait([process.sentinel])
     if not has_ended.is_set():
-        warn("the page has ended: the training goes on, and dqn-watch opens the page again")
+        warn()
+
+
+def _ended(log_folder: Path, errors: Path) -> str:
+    again = shell.command("dqn-watch", "-f", log_folder)
+    why = f"; {errors} says why" if _has_content(errors) else ""
+    return f"the page has ended: the training goes on, and {again} opens the page again{why}"
+
+
+def _has_content(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+def _errors(log_folder: Path, pid: int | None) -> Path:
+    """Return the file in which a page says what failed; an empty one is removed at the end."""
+    return log_folder / f"page-{pid}.log"
 
 
 def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Connection) -> None:
     """Serve until the other end of the tether is gone: by then the run is saved."""
-    stand_apart()  # the terminal is the run's
+    errors = _errors(log_folder, os.getpid())
+    stand_apart(errors)  # the terminal is the run's
+    step_back()  # and so are the cores
     servers: list[uvicorn.Server] = []
 
     def follow() -> None:
@@ -107,7 +133,9 @@ def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Conne
     from dqn_zoo.watching.serving import make_server
 
     torch.set_num_threads(1)
-    watch = Watch(Gallery(log_folder, []), first="", token=token, log_folder=log_folder)
+    watch = Watch(
+        Gallery(log_folder, []), first="", token=token, log_folder=log_folder, errors=str(errors)
+    )
     servers.append(make_server(watch.app(), compresses=False))
     # Behind the main thread, where it would take the signals.
     thread = threading.Thread(target=servers[0].run, kwargs={"sockets": [listening]})

@@ -19,8 +19,8 @@ from dqn_zoo.play.agent import Outlook
 from dqn_zoo.play.by_hand import HumanGame, folder_of, played, seeds_begun, write_game
 from dqn_zoo.play.session import with_rules
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
-from dqn_zoo.sharing.verify import RULES_OF_THE_CONFIG
+from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, protocol_from_config, rules_in_words
+from dqn_zoo.system import shell
 from dqn_zoo.watching.agents import Gallery, Opened
 from dqn_zoo.watching.game import Moment, WatchedGame
 from dqn_zoo.watching.messages import OpenDuel, picture_in_time
@@ -104,13 +104,14 @@ class Duel:
         # Nothing acts at random in a person's place.
         self._rules = replace(protocol_from_config(right.config), eval_epsilon=0.0)
         self._folder = folder_of(log_folder, right.config.env)
+        self._is_known = self.has_person and asked.seed in self._known_seeds()
         self._kept: HumanGame | None = None
         self._file = self._folder
         self._begun_s = 0.0
 
     @property
     def is_by_hand(self) -> bool:
-        """Whether a person's game is under way: in the time of the console, without a way back."""
+        """Whether a person's game is under way: at the console's speed, without a way back."""
         return self.has_person and not self._sides[0].is_over
 
     @property
@@ -131,7 +132,7 @@ class Duel:
             "noops": self._rules.noop_max,
             "epsilon": right.game.epsilon,
             "actions": self.action_meanings,
-            "is_known": self.has_person and self._asked.seed in self._known_seeds(),
+            "is_known": self._is_known,
         }
 
     def step(self, by_hand: int) -> list[dict[str, Any]]:
@@ -213,12 +214,20 @@ class Duel:
         if self.is_over:
             scores = [side.record.result.score for side in self._sides if side.record.result]
             is_kept = kept is not None and not notices
-            notices.append({"over": scores, "file": str(self._file) if is_kept else None})
+            notices.append(
+                {
+                    "over": scores,
+                    "file": str(self._file) if is_kept else None,
+                    "is_known": self._is_known,
+                    "leaderboard": self._leaderboard(),
+                }
+            )
         return notices
 
     def _begin_to_keep(self) -> None:
         """Note that a person has begun: whoever gives a game up has played its seed."""
         right, now = self._sides[1], datetime.now(UTC)
+        self._is_known = self._asked.seed in self._known_seeds()  # by now: another page may be open
         self._file = self._folder / f"{now:%Y-%m-%d-%H%M%S-%f}-seed-{self._asked.seed}.json"
         kept: HumanGame = {
             "env": right.config.env,
@@ -239,6 +248,13 @@ class Duel:
         }
         write_game(self._file, kept)
         self._kept, self._begun_s = kept, monotonic()
+
+    def _leaderboard(self) -> str:
+        """Return the command that ranks the games of a person among others."""
+        log_folder = self._folder.parents[1]
+        return shell.command(
+            "dqn-leaderboard", "--env", self._sides[1].config.env, "-f", log_folder, "--offline"
+        )
 
     def _known_seeds(self) -> set[int]:
         return seeds_begun(self._folder, self._rules)

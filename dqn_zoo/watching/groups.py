@@ -1,6 +1,9 @@
 """The curves of several runs, by groups that share a value of a setting, as in `dqn-plot`."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +15,30 @@ from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.watching.runs import EVALUATIONS, PROGRESS, stamp_of
+from dqn_zoo.watching.runs import EVALUATIONS, PROGRESS, stamp_of, stamp_of_file
 
-MOST_RUNS = 24
-"""Over each other."""
+MOST_DRAWN = 24
+"""Runs over each other; the page has as many kinds of lines."""
+
+REST = 10
+"""Times as long as an answer took until curves are grouped again: most of a core is the run's."""
+
+
+class Groups:
+    """Answers `read_groups`, and rests after each answer as its cost demands."""
+
+    def __init__(self) -> None:
+        self._free_s = 0.0
+
+    def read(self, runs: Mapping[str, Run], by: str, since: str) -> dict[str, Any]:
+        """Return what `read_groups` does; while it rests, nothing new to who has an answer."""
+        begun = time.monotonic()
+        if since and begun < self._free_s:
+            return {"stamp": since}
+        answer = read_groups(runs, by, since)
+        now = time.monotonic()
+        self._free_s = now + REST * (now - begun)
+        return answer
 
 
 def settings_that_differ(runs: Mapping[str, Run]) -> list[str]:
@@ -56,7 +79,9 @@ def read_groups(runs: Mapping[str, Run], by: str, since: str) -> dict[str, Any]:
             for key, run in kept.items()
         }
         tables = {
-            key: np.array(columns(file, *wanted)) for key, file in files.items() if file.exists()
+            key: _table(file, stamp_of_file(file), wanted)
+            for key, file in files.items()
+            if file.exists()
         }
         for place, column in enumerate(wanted[1:], 1):
             curves = [
@@ -71,10 +96,20 @@ def _configs(runs: Mapping[str, Run]) -> dict[str, Config]:
     configs = {}
     for key, run in runs.items():
         try:
-            configs[key] = load_config(run.config_file)
+            configs[key] = _config(run.config_file, stamp_of_file(run.config_file))
         except (UserError, OSError):  # its row says what is wrong with it
             continue
     return configs
+
+
+@lru_cache(maxsize=2 * MOST_DRAWN)
+def _config(file: Path, _stamp: str) -> Config:
+    return load_config(file)
+
+
+@lru_cache(maxsize=2 * MOST_DRAWN)
+def _table(file: Path, _stamp: str, names: Sequence[str]) -> NDArray[np.float64]:
+    return np.array(columns(file, *names))
 
 
 def _curve(run: Run, group: str, config: Config, table: NDArray[np.float64]) -> Curve:

@@ -62,6 +62,7 @@ class Player(threading.Thread):
         film_folder: where films for the page are put.
         onlooker: makes maps of saliency for the page.
         log_folder: where the games of a person are kept.
+        errors: where it stands why a game has failed, in words for the page.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Player(threading.Thread):
         film_folder: Path,
         onlooker: Onlooker,
         log_folder: Path,
+        errors: str,
     ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
@@ -83,6 +85,7 @@ class Player(threading.Thread):
         self._film_folder = film_folder
         self._onlooker = onlooker
         self._log_folder = log_folder
+        self._errors = errors
         self._filming: Filming | None = None
         self._past = Past()
         self._newer: Callable[[], Opened | None] = lambda: None
@@ -93,9 +96,15 @@ class Player(threading.Thread):
         self._plays = False
         self._speed = 1.0
         self._due = 0.0  # when the next step is to be shown
+        self._rest_s = 0.0  # what was left until then when it came to stand still
         self._by_hand = False
         self._held = self._pressed = NOOP
         self._press: int | None = None  # that the next picture answers
+
+    @property
+    def num_waiting(self) -> int:
+        """Messages of the page that nothing was done about yet."""
+        return self._messages.qsize()
 
     def tell(self, message: Message) -> None:
         """Hand on what the page sent."""
@@ -132,12 +141,12 @@ class Player(threading.Thread):
             elif not self._closing.is_set():
                 self._step()
         except UserError as error:
-            self._plays = False
+            self._stand_still()
             self._notify({"error": str(error)})
         except Exception:  # a bug of ours: the page hears of it, and the others go on
             traceback.print_exc()
-            self._plays = False
-            self._notify({"error": "this game has failed; where dqn-watch was started it says why"})
+            self._stand_still()
+            self._notify({"error": f"this game has failed; {self._errors} says why"})
 
     def _next_message(self) -> Message | None:
         """Return a message, None where a step is due first."""
@@ -151,9 +160,20 @@ class Player(threading.Thread):
     def _obey(self, message: Message) -> None:
         _ANSWERS[type(message)](self, message)
 
+    def _stand_still(self) -> None:
+        """Stop the clock; what is left until the next step is left when it goes on.
+
+        So a person who pauses again and again gets no more time than the console gives.
+        """
+        if self._plays:
+            self._rest_s = max(self._due - time.monotonic(), 0.0)
+            if self._duel is not None:
+                self._duel.pause()
+        self._plays = False
+
     def _going(self) -> WatchedGame:
         if self._duel is not None:
-            raise UserError("a duel is played as it is: the page Play does the rest")
+            raise UserError("not in a duel: use the page Play")
         if self._game is None:
             raise UserError("no agent plays yet: choose one of the list")
         return self._game
@@ -166,6 +186,7 @@ class Player(threading.Thread):
         self._game = self._duel = None
         self._held = self._pressed = NOOP
         self._press = None
+        self._rest_s = 0.0
         self._onlooker.see(None)
 
     def _open(self, message: Open) -> None:
@@ -207,12 +228,13 @@ class Player(threading.Thread):
         elif self._duel.is_over:
             return
         elif message.do == "step" and self._duel.is_by_hand:
-            raise UserError("a person plays in the time of the console, not step by step")
-        elif message.do == "pause" and self._plays:
-            self._duel.pause()
-        self._plays = message.do == "play"
-        self._due = time.monotonic()
+            raise UserError("a person plays at the console's speed, not step by step")
+        if message.do != "play":
+            self._stand_still()
+        elif not self._plays:
+            self._plays, self._due = True, time.monotonic() + self._rest_s
         if message.do == "step":
+            self._due = time.monotonic()
             self._step()
 
     def _set_speed(self, message: Speed) -> None:
@@ -241,7 +263,7 @@ class Player(threading.Thread):
     def _look(self, message: Look) -> None:
         if self._duel is not None:
             self._going()  # says why not
-        self._plays = False
+        self._stand_still()
         shown = self._past.look(message.back)
         if shown is not None:
             self._show_picture(shown)
@@ -303,8 +325,8 @@ class Player(threading.Thread):
         self._show_picture(duel.picture(speed))
         for notice in notices:
             self._notify(notice)
-        if duel.is_over or any(notice.get("stops") for notice in notices):
-            self._plays = False
+        if duel.is_over or any(each.get("stops") or "error" in each for each in notices):
+            self._stand_still()
         return duel.num_screens
 
     def _step_game(self, held: int) -> int:

@@ -67,7 +67,7 @@ def read_curves(run: Run, since: str) -> dict[str, Any]:
 
 def stamp_of(run: Run) -> str:
     """Return what changes when a row is added."""
-    return "-".join(_stamp(file) for file in (run.progress_file, run.evaluations_file))
+    return "-".join(stamp_of_file(file) for file in (run.progress_file, run.evaluations_file))
 
 
 def _read(file: Path, names: Sequence[str]) -> Mapping[str, list[float | None]]:
@@ -80,7 +80,8 @@ def _read(file: Path, names: Sequence[str]) -> Mapping[str, list[float | None]]:
     }
 
 
-def _stamp(file: Path) -> str:
+def stamp_of_file(file: Path) -> str:
+    """Return what changes when a file is written."""
     try:
         status = file.stat()
     except OSError:

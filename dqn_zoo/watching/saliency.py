@@ -11,6 +11,7 @@ every frame of the stack, or the network would see the same thing a step earlier
 import itertools
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ REACH = 3 * PATCH_SIGMA
 """Where a mask ends, from its middle."""
 
 BLUR_SIGMA = 3.0
+
+YIELD_S = 0.005
+"""Between two turns of a page, so that another one's comes first."""
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -86,8 +90,9 @@ class Onlooker:
     its picture go on in time.
 
     Args:
-        show: takes a map, in its thread.
-        turn: held while one is made; shared by all pages, so that many cost no more than one.
+        show: takes a map, in its thread, or why none can be made.
+        turn: held while one is made and while that one rests; shared by all pages, so that many
+            cost no more than one.
     """
 
     def __init__(self, show: Show, turn: threading.Lock) -> None:
@@ -125,17 +130,26 @@ class Onlooker:
             assert seen is not None, "or it would wait"
             with self._turn:
                 begun = time.monotonic()
-                found = saliency(seen)
-                took_s = time.monotonic() - begun
-            self._tell(seen, found, took_s)
-            with self._changed:
-                self._changed.wait_for(lambda: not self._wanted, timeout=took_s)
+                try:
+                    found = saliency(seen)
+                except Exception as error:  # a bug of ours, or no memory: the game goes on
+                    traceback.print_exc()
+                    self._show({"saliency": None, "error": f"no map can be made: {error}"})
+                else:
+                    self._tell(seen, found, time.monotonic() - begun)
+                self._rest(time.monotonic() - begun)
+            self._rest(YIELD_S)
+
+    def _rest(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._wanted, timeout=seconds)
 
     def _is_new(self) -> bool:
         return self._seen is not None and self._seen is not self._made
 
     def _tell(self, seen: Seen, found: NDArray[np.float32], took_s: float) -> None:
-        if not self._wanted or self._seen is None or self._seen.agent is not seen.agent:
+        newest = self._seen
+        if not self._wanted or newest is None or newest.agent is not seen.agent:
             return
         self._show(
             {

@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import Run
 from dqn_zoo.watching.agents import Gallery
-from dqn_zoo.watching.groups import MOST_RUNS, read_groups, settings_that_differ
+from dqn_zoo.watching.groups import MOST_DRAWN, Groups, settings_that_differ
 from dqn_zoo.watching.messages import Drawn, read_message
 from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.player import Player
@@ -39,6 +39,12 @@ MOST_PAGES = 16
 
 MOST_MESSAGES_S = 400
 """From one page in a second, drawn pictures included."""
+
+MOST_WAITING = 500
+"""Messages of one page that its game has not come to, while an agent is loaded or it goes back."""
+
+CLOSE_S = 5.0
+"""For a page to take the code with which its connection is closed."""
 
 PAGE_FOLDER = Path(str(resources.files("dqn_zoo.watching").joinpath("page")))
 
@@ -65,6 +71,7 @@ class Watch:
         first: key of the agent that a page begins with.
         token: that the address holds.
         log_folder: where the scores of people are kept.
+        errors: where this process writes why a game has failed, in words for the page.
         host: a name that this machine is asked for by, beside those that it always has.
         visits: serve anybody, by these rules, without the token; agents and nothing else.
     """
@@ -76,6 +83,7 @@ class Watch:
         first: str,
         token: str,
         log_folder: Path,
+        errors: str = "the terminal of dqn-watch",
         host: str = "",
         visits: Visits | None = None,
     ) -> None:
@@ -83,10 +91,12 @@ class Watch:
         self._first = first
         self._token = token
         self._log_folder = log_folder
+        self._errors = errors
         self._visits = visits
         self._hosts = {host.lower(), *(visits.hosts if visits else ())} - {""}
         self._players: set[Player] = set()
         self._saliency = threading.Lock()
+        self._groups_of = Groups()
         self._films = tempfile.TemporaryDirectory(prefix="dqn-watch-", ignore_cleanup_errors=True)
 
     @property
@@ -178,7 +188,7 @@ class Watch:
 
     async def _groups(self, request: Request) -> Response:
         by, since = (request.query_params.get(name, "") for name in ("by", "since"))
-        return await self._of_several(request, lambda runs: read_groups(runs, by, since))
+        return await self._of_several(request, lambda runs: self._groups_of.read(runs, by, since))
 
     async def _of_several(
         self, request: Request, answer: Callable[[dict[str, Run]], dict[str, Any]]
@@ -186,7 +196,7 @@ class Watch:
         """Answer a question about some runs of the list."""
         if not self._knows(request):
             return _refuse("the token is missing")
-        asked = request.query_params.getlist("run")[:MOST_RUNS]
+        asked = request.query_params.getlist("run")[:MOST_DRAWN]
         runs = await asyncio.to_thread(self._gallery.runs)
         known = {key: runs[key] for key in asked if key in runs}
         try:
@@ -222,18 +232,23 @@ class Watch:
             film_folder=Path(self._films.name),
             onlooker=Onlooker(outlet.put_map, self._saliency),
             log_folder=self._log_folder,
+            errors=self._errors,
         )
         self._players.add(player)
         player.start()
-        sending = asyncio.create_task(_send_all(websocket, outlet))
+        sending, code = asyncio.create_task(_send_all(websocket, outlet)), None
         try:
-            await _receive_all(websocket, outlet, player, Visit(self._visits))
+            code = await _receive_all(websocket, outlet, player, Visit(self._visits))
         finally:
             player.close()
             self._players.discard(player)
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sending
+        if code is not None:
+            # Whoever reads nothing cannot be told either, and is not waited for.
+            with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
+                await asyncio.wait_for(websocket.close(code), CLOSE_S)
 
 
 async def _send_all(websocket: WebSocket, outlet: Outlet) -> None:
@@ -245,22 +260,26 @@ async def _send_all(websocket: WebSocket, outlet: Outlet) -> None:
             await websocket.send_text(content)
 
 
-async def _receive_all(websocket: WebSocket, outlet: Outlet, player: Player, visit: Visit) -> None:
-    """Hand on what the page sends; end when it goes away, sends too much, or its time is up."""
+async def _receive_all(
+    websocket: WebSocket, outlet: Outlet, player: Player, visit: Visit
+) -> int | None:
+    """Hand on what the page sends, until it goes away, sends too much, or its time is up.
+
+    Returns:
+        The code to close its connection with; None: it is gone.
+    """
     second, count = 0, 0
     while True:
         try:
             text = await asyncio.wait_for(websocket.receive_text(), visit.seconds_left())
         except TimeoutError:
-            await websocket.close(CLOSED_IDLE)
-            return
+            return CLOSED_IDLE
         except (WebSocketDisconnect, KeyError):  # gone, or binary
-            return
+            return None
         now = int(time.monotonic())
         second, count = now, (count + 1 if now == second else 1)
-        if count > MOST_MESSAGES_S:
-            await websocket.close(CLOSED_TOO_MANY)
-            return
+        if count > MOST_MESSAGES_S or player.num_waiting > MOST_WAITING:
+            return CLOSED_TOO_MANY
         try:
             message = read_message(text)
             visit.take(message)

@@ -57,4 +57,4 @@ class Visit:
         if not isinstance(message, Drawn):
             self._acted = time.monotonic()
         if self._visits is not None and isinstance(message, Film | OpenDuel):
-            raise UserError("nothing is kept for visitors: neither films nor duels")
+            raise UserError("visitors cannot make films or duels")

@@ -1,5 +1,6 @@
 """dqn-push --space: a folder that is complete in itself, uploaded, fetched again, and played."""
 
+import http.client
 import os
 import re
 import shlex
@@ -15,8 +16,10 @@ from support.watched import Page, get, untrained_run, wait_until
 from try_wheel import wrong_files
 
 from dqn_zoo.cli.push import main
+from dqn_zoo.cli.space import _fetch
 from dqn_zoo.runs.run import Run
-from dqn_zoo.sharing.space import DOCKERFILE, build_wheel
+from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.space import DOCKERFILE, _files, build_space, build_wheel, is_of_a_space
 from dqn_zoo.watching.serving import bind
 
 SPACE = "spaces/ann/dqn-Breakout"
@@ -28,11 +31,46 @@ def hub():
         yield server
 
 
+def test_the_folder_has_all_that_serves_it_and_says_whose_the_agent_is(run, tmp_path):
+    agent = tmp_path / "agent"
+    agent.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (agent / name).write_bytes(b"{}")
+    config = load_config(run.config_file)
+
+    def card(source: str | None) -> dict:
+        files = build_space(tmp_path / "space", agent, config, repo_id="ann/x", source=source)
+        [wheel] = [name for name in files if name.endswith(".whl")]
+        ours = {f"agents/dqn-Breakout/{name}" for name in ("config.json", "model.safetensors")}
+        assert set(files) == {"README.md", DOCKERFILE, wheel} | ours
+        assert all(is_of_a_space(name) for name in files)
+        assert f"COPY {wheel} ." in files[DOCKERFILE].read_text()
+        return yaml.safe_load(files["README.md"].read_text().split("---\n")[1])
+
+    assert (card(None)["license"], card(None)["app_port"]) == ("mit", 7860)
+    strangers = card("bob/agent")
+    assert "license" not in strangers
+    assert strangers["models"] == ["bob/agent"]
+
+
+@pytest.mark.parametrize(
+    "failure", [TimeoutError("timed out"), http.client.BadStatusLine("no HTTP")]
+)
+def test_a_page_that_answers_nothing_is_an_error_of_connection(failure, monkeypatch):
+    def request(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(http.client.HTTPConnection, "request", request)
+    with pytest.raises(ConnectionError, match="/ is not answered"):
+        _fetch(1, None)
+
+
 @pytest.fixture
 def run(tmp_path) -> Run:
     return untrained_run(tmp_path / "logs")
 
 
+@pytest.mark.space
 def test_what_is_uploaded_and_fetched_again_starts_and_plays(hub, run, tmp_path):
     computer = Computer(tmp_path, hub, token="hf_write")
     ended = computer.run("push", "--space", "--run", str(run.path))
@@ -91,6 +129,15 @@ def test_the_wheel_holds_the_package_as_it_is_here_and_is_the_same_each_time(tmp
         assert all(archive.read(name) for name in about)
     first = wheel.read_bytes()
     assert build_wheel(tmp_path).read_bytes() == first
+
+
+def test_the_wheel_leaves_out_what_lies_beside_the_package(tmp_path):
+    for name in ("a.py", "py.typed", ".env", "a.py~", "key.pem", "b.py.orig"):
+        (tmp_path / name).touch()
+    for folder in (".idea", "__pycache__"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c.py").touch()
+    assert [path.name for path in _files(tmp_path)] == ["a.py", "py.typed"]
 
 
 def test_a_space_with_something_else_in_it_is_left_alone(hub, run, tmp_path):

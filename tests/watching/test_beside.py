@@ -11,6 +11,7 @@ from support.watched import get, untrained_run, wait_until
 
 from dqn_zoo.cli.train import main
 from dqn_zoo.watching.beside import page_beside
+from dqn_zoo.watching.serving import bind
 
 SMALL = [
     "--set=n_timesteps=200", "--set=learning_starts=60", "--set=buffer_size=100",
@@ -50,20 +51,27 @@ def test_it_is_served_and_nothing_of_it_is_left(tmp_path, monkeypatch):
         assert get(int(port), path).status == 200  # which waits for the server
         assert b"dqn/Breakout_1" in get(int(port), path.replace("train", "runs")).content
         assert list((tmp_path / "temporary").iterdir()) != []  # a folder for films
+        [page] = pages()
+        assert page.nice() > psutil.Process().nice()
+        assert (tmp_path / "logs" / f"page-{page.pid}.log").read_text() == ""
     assert pages() == []
     assert list((tmp_path / "temporary").iterdir()) == []
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["dqn"]
 
 
 def test_its_end_is_one_line_and_the_training_goes_on(tmp_path):
     said: list[str] = []
     with page_beside(said.append) as begin:
-        begin(tmp_path)
+        port = int(re.search(r":(\d+)/", begin(tmp_path))[1])
         [page] = pages()
         page.kill()
         wait_until(lambda: said)
+        with bind("127.0.0.1", port):
+            pass  # nobody holds it
     [line] = said
     assert line.startswith("the page has ended")
     assert "the training goes on" in line
+    assert f"-f {tmp_path} opens the page again" in line
 
 
 def test_a_training_that_fails_ends_the_page(tmp_path):

@@ -1,12 +1,13 @@
 """Two games of one seed: where they part, and a person's score that anybody can play again."""
 
 import csv
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.watched import Page, served, untrained_run
+from support.watched import Page, served, untrained_run, wait_until
 
 from dqn_zoo.cli.leaderboard import main as leaderboard
 from dqn_zoo.cli.verify import main as verify
@@ -23,6 +24,7 @@ from dqn_zoo.play.by_hand import (
     write_game,
 )
 from dqn_zoo.play.evaluation import enjoy_seeds, evaluate
+from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.watching.agents import Gallery, of_package, of_run
 from dqn_zoo.watching.duel import Duel
 from dqn_zoo.watching.messages import OpenDuel
@@ -197,11 +199,21 @@ def unplayed(game: HumanGame) -> Opponent:
     return {**game["agent"], "played": None}
 
 
+def rules(**changes: Any) -> dict[str, Any]:
+    return {"protocol": asdict(PROTOCOLS["zoo"]) | changes}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"env": "../Breakout"}, "a game that does not exist here"),
         ({"protocol": {"name": "zoo"}}, "protocol is damaged"),
+        (rules(name="../zoo"), "no rules that can be played: protocol must be"),
+        (rules(frame_skip=0), "rules that cannot be played here"),
+        (rules(fire=False), "rules that cannot be played here"),
+        (rules(action_repeat_probability=7.0), "action_repeat_probability must be"),
+        (rules(noop_max=10**12), "noop_max must be"),
+        (rules(mode=3), "Breakout has no mode 3"),
         ({"seed": -1}, "seed: expected"),
         ({"played": {"score": 1.0, "length_steps": 1, "truncated": True, "actions": "z"}}, "actio"),
         ({"played": {"score": 1.0, "length_steps": 1, "truncated": True, "actions": "r"}},
@@ -213,6 +225,26 @@ def test_a_damaged_game_is_refused_in_words(game, tmp_path, capsys, change, mess
     write_game(file, game | change)
     assert verify([str(file)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_verified_as_far_as_it_goes_and_nothing_is_no_proof(
+    game, tmp_path, capsys, monkeypatch
+):
+    folder = folder_of(tmp_path, "Breakout")
+    folder.mkdir(parents=True)
+    assert verify([str(folder)]) == 2
+    assert "holds no games" in capsys.readouterr().err
+    write_game(folder / "1.json", {**game, "played": None, "agent": unplayed(game)})
+    assert verify([str(folder)]) == 1
+    assert "no full game: there is no score to hold" in capsys.readouterr().out
+    write_game(folder / "0.json", game | {"env": "Pong"})
+    write_game(folder / "2.json", game)
+    monkeypatch.chdir(folder.parent)
+    assert verify(["Breakout"]) == 2
+    said = capsys.readouterr()
+    assert "is of another game than its folder: Pong" in said.err
+    assert "1 of 3 games cannot be played again" in said.err
+    assert said.out.count("holds, its actions lead there") == 2
 
 
 def test_flags_that_choose_other_games_are_refused_beside_those_of_a_person(tmp_path, capsys):
@@ -228,9 +260,9 @@ def test_a_seed_counts_once_and_what_was_given_up_is_told(game, tmp_path, capsys
     given_up = {"played": None}
     for number, change in enumerate(
         [
-            {"seed": 1},
-            {"seed": 2},
-            {"seed": 1},  # again
+            {"seed": 1, "pauses": 2},
+            {"seed": 2, "pauses": 3},
+            {"seed": 1, "pauses": 9},  # again
             {"seed": 3} | given_up,
             {"seed": 3},  # too late
             {"seed": 1, "protocol": sticky},  # another game
@@ -238,11 +270,14 @@ def test_a_seed_counts_once_and_what_was_given_up_is_told(game, tmp_path, capsys
     ):
         write_game(folder / f"{number}.json", game | change)
     (folder / "damaged.json").write_text("{")
+    write_game(folder / "foreign.json", game | {"env": "Pong", "seed": 9})
+    write_game(folder / "unknown.json", game | rules(name="unknown"))
     warned: list[str] = []
     ours, theirs = human_scores(folder, warned.append)
     assert (len(ours.scores), ours.given_up, ours.known) == (2, 1, 2)
     assert (len(theirs.scores), theirs.given_up, theirs.known) == (1, 0, 0)
-    assert len(warned) == 1
+    assert len(warned) == 3
+    assert any("foreign.json is of another game than its folder: Pong" in each for each in warned)
     assert seeds_begun(folder, ours.rules) == {1, 2, 3}
 
     rows = tmp_path / "rows.csv"
@@ -252,7 +287,10 @@ def test_a_seed_counts_once_and_what_was_given_up_is_told(game, tmp_path, capsys
     assert "damaged.json" in said.err
     assert "human/Breakout (yours)" in said.out
     found = {row["protocol"]: row for row in csv.DictReader(rows.read_text().splitlines())}
-    words = "zoo with max_frames 160 by hand, sticky actions 0, no-ops up to 30; 1 given up"
+    words = (
+        "zoo with max_frames 160 by hand, sticky actions 0, no-ops up to 30; 1 given up; "
+        "paused 5 times"
+    )
     row = found.pop(words)
     assert (row["library"], row["num_games"], row["is_own"]) == ("human", "2", "True")
     assert float(row["mean"]) == game["played"]["score"]
@@ -278,10 +316,10 @@ def test_a_page_gets_both_games_in_one_picture_and_cannot_help_the_person(tmp_pa
         page.tell("speed", times=16.0)
         for do, more, why in (
             ("step", {}, "not step by step"),
-            ("film", {"game": 0}, "a duel is played as it is"),
-            ("look", {"back": 3}, "a duel is played as it is"),
-            ("branch", {}, "a duel is played as it is"),
-            ("epsilon", {"chance": 0.0}, "a duel is played as it is"),
+            ("film", {"game": 0}, "not in a duel"),
+            ("look", {"back": 3}, "not in a duel"),
+            ("branch", {}, "not in a duel"),
+            ("epsilon", {"chance": 0.0}, "not in a duel"),
             ("press", {"action": 4, "press": 0}, "no action 4"),
         ):
             page.tell(do, **more)
@@ -296,3 +334,57 @@ def test_a_page_gets_both_games_in_one_picture_and_cannot_help_the_person(tmp_pa
         assert page.notice("over")["file"] == str(kept(tmp_path)[0])
         page.open(ONE)  # and a game follows
         assert page.picture()["game"] == 0
+
+
+def test_pausing_gains_a_person_no_time_and_what_is_refused_is_a_pause(tmp_path):
+    first = of_run(untrained_run(tmp_path))
+    with served(tmp_path, first) as place, Page(place.port) as page:
+        page.tell("duel", left=None, right=ONE, seed=3)
+        page.notice("opened")
+        page.tell("play")
+        wait_for_picture(page)
+        begun = time.monotonic()
+        for press in range(8):
+            page.tell("pause")
+            page.tell("play")
+            page.tell("press", action=press % 2, press=press)  # which may not hurry it either
+            wait_for_picture(page)
+        assert time.monotonic() - begun > 6 / 15, "8 steps of 1/15 s, the first of them early"
+        page.tell("step")
+        assert "not step by step" in page.notice("error")["error"]
+        [player] = place.watch._players
+        assert player._duel is not None
+        assert player._duel._kept is not None
+        assert player._duel._kept["pauses"] == 9
+
+
+def wait_for_picture(page: Page) -> None:
+    while isinstance(page.socket.recv(timeout=30), str):  # they part
+        continue
+    page.tell("drawn")
+
+
+def test_a_seed_that_another_page_began_meanwhile_does_not_count(game, duel, tmp_path):
+    watched = duel(None, seed=7)
+    assert not watched.describe()["is_known"]
+    write_game(folder_of(tmp_path, "Breakout") / "2020-game.json", game)
+    over = play_out(watched)[-1]
+    assert over["is_known"]
+    assert f"-f {tmp_path}" in over["leaderboard"]
+
+
+def test_a_game_that_cannot_be_written_stands_still_and_says_so(tmp_path):
+    first = of_run(untrained_run(tmp_path, max_frames=160))
+    with served(tmp_path, first) as place, Page(place.port) as page:
+        page.tell("duel", left=None, right=ONE, seed=3, order="you first")
+        page.notice("opened")
+        page.tell("play")
+        page.picture()
+        wait_until(lambda: len(kept(tmp_path)) == 1)
+        for file in kept(tmp_path):
+            file.unlink()
+        (tmp_path / "human" / "Breakout").rmdir()
+        (tmp_path / "human" / "Breakout").write_text("in the way")
+        assert "the score cannot be kept" in page.notice("error")["error"]
+        [player] = place.watch._players
+        wait_until(lambda: not player._plays)

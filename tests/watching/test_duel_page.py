@@ -46,6 +46,13 @@ def test_you_play_an_agent_with_a_gamepad_and_stand_in_the_leaderboard(place, tm
     with opened_page(f"{place.duel}&seed=7") as tab:
         said(tab, "Ready when you are")
         assert tab.locator("#left .state").inner_text() == "Begin (P)"
+        tab.focus("#new-seed")
+        tab.keyboard.press("Space")  # which is not the joystick's before the duel begins
+        wait_until(lambda: "seed 7;" not in tab.locator("#about").inner_text())
+        tab.fill("#seed", "7")
+        tab.press("#seed", "Enter")
+        tab.locator("#about", has_text="seed 7;").wait_for()
+        tab.focus("#play")
         assert tab.locator("#step:disabled, #speed:disabled").count() == 2
         assert files_of(folder_of(place.folder, "Breakout")) == []
         tab.evaluate(GAMEPAD)
@@ -60,7 +67,7 @@ def test_you_play_an_agent_with_a_gamepad_and_stand_in_the_leaderboard(place, tm
         tab.locator(f"{held}[aria-label=right]").wait_for()
         tab.keyboard.press("p")
         tab.locator("#results tbody tr").wait_for()
-        said(tab, re.compile("^(A draw|.* ahead by [0-9]+)[.] They part at step [0-9]+: "))
+        said(tab, re.compile("^(A draw|.* wins? by [0-9]+)[.] They part at step [0-9]+: "))
         assert tab.locator("#play").inner_text() == "New duel"
         assert tab.locator("#pad").is_hidden()
         screenshots(tab, "duel")

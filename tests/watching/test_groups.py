@@ -7,8 +7,9 @@ from support.run_makers import make_run
 from support.watched import TOKEN, get, served
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.watching.agents import of_package
-from dqn_zoo.watching.groups import read_groups, settings_that_differ
+from dqn_zoo.watching.groups import Groups, read_groups, settings_that_differ
 from dqn_zoo.watching.runs import PROGRESS
 
 
@@ -66,6 +67,41 @@ def test_nothing_is_sent_twice_and_a_new_row_is(runs):
     with runs["b"].progress_file.open("a") as file:
         file.write("1010,101,9,0.5,1,0.1,100,512\n")
     assert "panels" in read_groups(runs, "gamma", stamp)
+
+
+def test_what_was_costly_rests_and_who_has_no_answer_gets_one(runs, monkeypatch):
+    now = 100.0
+
+    def read(*_):
+        nonlocal now
+        now += 2.0  # seconds of work
+        return {"stamp": f"{now}", "panels": {}}
+
+    monkeypatch.setattr("dqn_zoo.watching.groups.read_groups", read)
+    monkeypatch.setattr("dqn_zoo.watching.groups.time.monotonic", lambda: now)
+    groups = Groups()
+    assert groups.read(runs, "gamma", "")["stamp"] == "102.0"
+    now = 121.9
+    assert groups.read(runs, "gamma", "102.0") == {"stamp": "102.0"}
+    assert "panels" in groups.read(runs, "gamma", "")
+    now = 123.9 + 20.1
+    assert "panels" in groups.read(runs, "gamma", "102.0")
+
+
+def test_files_that_did_not_change_are_not_read_again(runs, monkeypatch):
+    read_groups(runs, "gamma", "")
+    read = []
+
+    def columns_of(file, *names):
+        read.append(file)
+        return columns(file, *names)
+
+    monkeypatch.setattr("dqn_zoo.watching.groups.columns", columns_of)
+    monkeypatch.setattr("dqn_zoo.watching.groups.load_config", pytest.fail)
+    with runs["b"].progress_file.open("a") as file:
+        file.write("1010,101,9,0.5,1,0.1,100,512\n")
+    assert read_groups(runs, "gamma", "")["panels"]["return_mean"]["groups"][0]["mean"]
+    assert read == [runs["b"].progress_file]
 
 
 def test_games_are_kept_apart_and_what_has_no_rows_or_settings_left_out(runs, tmp_path):

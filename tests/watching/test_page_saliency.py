@@ -16,6 +16,10 @@ ROWS = """() => {
 }"""
 
 
+def number(tab, name: str) -> int:
+    return int(tab.locator(f"#{name}").inner_text())
+
+
 def test_what_counts_lies_over_the_rows_that_the_network_sees_by_keyboard_and_off_at_first(
     tmp_path,
 ):
@@ -33,14 +37,19 @@ def test_what_counts_lies_over_the_rows_that_the_network_sees_by_keyboard_and_of
         assert over == under
         assert "changes the value of" in tab.locator("#saliency-note").inner_text()
         tab.focus("#rewind")
-        tab.keyboard.press("ArrowLeft")
-        wait_until(lambda: tab.evaluate(ROWS) != [])  # of that moment
+        step = number(tab, "steps")
+        for _ in range(6):
+            tab.keyboard.press("ArrowLeft")
+        wait_until(lambda: number(tab, "steps") <= step - 4)
+        moment = f"{number(tab, 'number') - 1},{number(tab, 'steps')}"
+        wait_until(lambda: tab.get_attribute("#saliency", "data-at") == moment)
+        assert tab.evaluate(ROWS) != []
         tab.keyboard.press("s")
         assert tab.locator("#saliency, #saliency-note").locator("visible=true").count() == 0
         tab.select_option("#agent", "pretrained/SpaceInvaders")
         tab.keyboard.press("Tab")
         tab.keyboard.press("s")
-        wait_until(lambda: "come in a second" in tab.locator("#saliency-note").inner_text())
+        wait_until(lambda: " a second." in tab.locator("#saliency-note").inner_text())
         assert tab.evaluate(ROWS)[0] < 40
         for width in (1600, 1100, 390):
             tab.set_viewport_size({"width": width, "height": 900})

@@ -1,8 +1,10 @@
 """Maps of saliency: what counts is where it is, and the game does not wait for them."""
 
 import contextlib
+import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -104,6 +106,53 @@ def test_moments_for_which_there_is_no_time_go_by_and_nothing_is_made_unasked(tr
     wait_until(lambda: onlooker._thread is None)
     onlooker.see(seen)
     assert network.asked == 2
+
+
+def test_two_pages_make_maps_in_turn_at_most_half_of_the_time(trained):
+    lasts_s, spans, seen = 0.03, [], [0, 0]
+
+    class Lasts(LooksAtOnePatch):
+        def q_values(self, frames: torch.Tensor) -> torch.Tensor:
+            begun = time.monotonic()
+            time.sleep(lasts_s)
+            spans.append((begun, time.monotonic()))
+            return super().q_values(frames)
+
+    def count(page: int) -> Callable[[object], None]:
+        def show(_: object) -> None:
+            seen[page] += 1
+            pages[page].see(moment._replace(step=seen[page] + 1))
+
+        return show
+
+    turn, moment = threading.Lock(), seen_by(Lasts(), trained, 0)
+    pages = [Onlooker(count(page), turn) for page in (0, 1)]
+    for page in pages:
+        page.see(moment)
+        page.want(True)
+    wait_until(lambda: min(seen) >= 4)
+    made = list(spans)
+    for page in pages:
+        page.want(False)
+    wait_until(lambda: all(page._thread is None for page in pages))
+    for (_, end), (begin, _) in itertools.pairwise(made):
+        assert begin - end > 0.9 * lasts_s, "it rests as long as it worked"
+
+
+def test_what_fails_is_said_and_asking_again_tries_again(trained, capsys):
+    shown: list[dict] = []
+    onlooker = Onlooker(shown.append, threading.Lock())
+    onlooker.see(seen_by(LooksAtOnePatch(), trained, 7))  # which has two actions
+    onlooker.want(True)
+    wait_until(lambda: shown)
+    assert shown[0]["saliency"] is None
+    assert shown[0]["error"].startswith("no map can be made: ")
+    onlooker.see(seen_by(LooksAtOnePatch(), trained, 0))
+    wait_until(lambda: len(shown) == 2)
+    assert len(shown[1]["saliency"]) == SIDE**2
+    onlooker.want(False)
+    wait_until(lambda: onlooker._thread is None)
+    assert "IndexError" in capsys.readouterr().err
 
 
 def test_a_map_of_an_agent_that_has_left_is_not_shown(trained):

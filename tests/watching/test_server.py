@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,21 @@ def test_too_many_messages_end_a_page(place, monkeypatch):
             flood(page)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
+
+
+def test_messages_that_a_busy_game_does_not_come_to_end_a_page(place, monkeypatch):
+    monkeypatch.setattr(server, "MOST_WAITING", 20)
+    busy = threading.Event()
+    monkeypatch.setattr(Gallery, "open", lambda *_: busy.wait(30))
+    with Page(place.port) as page:
+        page.tell("open", agent=place.key)
+        for _ in range(30):
+            page.tell("pause")
+        with pytest.raises(ConnectionClosed) as closed:
+            page.notice("never")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
+        busy.set()
 
 
 def flood(page: Page) -> None:

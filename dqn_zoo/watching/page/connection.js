@@ -7,11 +7,16 @@ const words = {
   4008: "this page sent too much, and was closed: load it again",
 };
 
+export const notServed = "the page is no longer served here: dqn-watch opens it again, at a new address";
+
 const token = new URLSearchParams(location.search).get("token") ?? "";
 
-// An address here, with the token; without a path the links between the pages get theirs.
+// An address here, with the token.
 export function link(path, more = {}) {
-  if (path !== undefined) return `${path || "."}?${new URLSearchParams({token, ...more})}`;
+  return `${path || "."}?${new URLSearchParams({token, ...more})}`;
+}
+
+export function linkPages() {
   for (const each of document.querySelectorAll("a[data-page]")) each.href = link(each.dataset.page);
 }
 
@@ -32,7 +37,7 @@ export class Connection {
     this.socket.addEventListener("message", event =>
       typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(...readPictures(event.data)));
     this.socket.addEventListener("close", event =>
-      closed(words[event.code] ?? "dqn-watch has ended, or cannot be reached: start it again, and open its new address", event.code));
+      closed(words[event.code] ?? notServed, event.code));
   }
 
   tell(message) {

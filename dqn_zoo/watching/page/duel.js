@@ -1,12 +1,11 @@
 // Two games of one seed beside each other: two agents, or you and an agent.
 
-import {Connection, ask, link} from "./connection.js";
+import {Connection, ask, linkPages} from "./connection.js";
 import {Joystick} from "./joystick.js";
+import {by, say, standStillUnseen, whole} from "./page.js";
 import {Screen} from "./screen.js";
 import {Values} from "./values.js";
 
-const by = id => document.getElementById(id);
-const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const you = "You", mostResults = 20;
 
 class Side {
@@ -62,10 +61,10 @@ class Side {
 }
 
 const sides = [new Side(by("left")), new Side(by("right"))];
-const joystick = new Joystick(by("pad"), action => connection.tell({do: "press", action, press: 0}));
+const joystick = new Joystick(by("pad"), action => connection.tell({do: "press", action, press: 0}), () => plays);
 let agents = [], opened = null, plays = false, hasBegun = false, parted = null, over = null;
 
-link();
+linkPages();
 const connection = new Connection({
   opened: begin,
   notice: hear,
@@ -80,6 +79,7 @@ const connection = new Connection({
     for (const each of document.querySelectorAll("button, select, input")) each.disabled = true;
   },
 });
+const lookWhetherSeen = standStillUnseen(() => plays, () => over || toggle());
 
 async function begin() {
   try {
@@ -138,6 +138,7 @@ function hear(notice) {
       : "Your game counts if it is played to its end. It can be paused; it has the console's speed, and no way back.";
     connection.tell({do: "speed", times: Number(by("speed").value)});
     setPlays(!hasPerson());
+    lookWhetherSeen();
     turn();
   }
   if (notice.parted) {
@@ -169,7 +170,7 @@ function end(notice) {
   over = notice.over;
   setPlays(false);
   turn();
-  const counts = opened.is_known ? "it does not count" : `dqn-leaderboard --env ${opened.game} counts it`;
+  const counts = notice.is_known ? "it does not count, because this seed was begun before" : `${notice.leaderboard} counts it`;
   if (notice.file) by("kept").textContent = `Kept in ${notice.file}: ${counts}, dqn-verify plays it again.`;
   const row = by("results").tBodies[0].insertRow(0);
   const cells = [opened.seed, sides[0].name, whole.format(over[0]), sides[1].name, whole.format(over[1]), parted ? whole.format(parted.parted) : "never"];
@@ -183,8 +184,8 @@ function tellNews() {
   const [left, right] = hasPerson() ? ["by you", "by the agent"] : ["on the left", "on the right"];
   const where = parted && `They part at step ${whole.format(parted.parted)}: ${parted.actions[0]} ${left}, ${parted.actions[1]} ${right}.`;
   const lead = over && Math.abs(over[0] - over[1]);
-  const first = sides[over?.[0] > over?.[1] ? 0 : 1], ahead = first.isPerson ? "You are" : `${first.name} is`;
-  const won = over && (lead ? `${ahead} ahead by ${whole.format(lead)}. ` : "A draw. ");
+  const first = sides[over?.[0] > over?.[1] ? 0 : 1], wins = first.isPerson ? "You win" : `${first.name} wins`;
+  const won = over && (lead ? `${wins} by ${whole.format(lead)}. ` : "A draw. ");
   const sofar = !hasBegun ? "Ready when you are." : sides[1].picture ? "They act alike so far." : "The agent plays after you.";
   by("news").textContent = over ? won + (where ?? "They never part.") : where ?? (hasPerson() ? sofar : "They act alike so far.");
   by("news").classList.toggle("parted", Boolean(where));
@@ -195,11 +196,6 @@ function stateOf(side) {
   if (side.isOver) return "over";
   if (!plays) return hasBegun || !hasPerson() ? "paused" : side.isPerson ? "Begin (P)" : "waits";
   return side === sides[1] && hasPerson() && opened && by("order").value === "you first" && !sides[0].isOver ? "waits for you" : "";
-}
-
-function say(text) {
-  by("message").textContent = text;
-  by("message").hidden = !text;
 }
 
 function setPlays(now) {
@@ -239,15 +235,8 @@ for (const id of ["left-agent", "seed", "protocol", "order"]) by(id).addEventLis
 by("stops").addEventListener("change", () => parted || open());
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select")) return;
+  if (event.key.toLowerCase() === "p" && event.repeat) return;
   if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "n" || event.key === "N") oneStep();
 });
 
-// A page that nobody sees stands still.
-let wasPlaying = false;
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    wasPlaying = plays;
-    if (plays) toggle();
-  } else if (wasPlaying && !plays && !over) toggle();
-});

@@ -20,10 +20,12 @@ function lean({buttons, axes}) {
 }
 
 export class Joystick {
-  // press(action, at) is called with the place of an action in the game's list, and the time, whenever it changes.
-  constructor(pad, press) {
+  // press(action, at) is called with the place of an action in the game's list, and the time, whenever it changes;
+  // plays() says whether the game goes on: while it does not, space presses the button that has the focus.
+  constructor(pad, press, plays) {
     this.pad = pad;
     this.press = press;
+    this.plays = plays;
     this.isTaken = false;
     this.held = [];  // keys, the latest last
     this.leant = new Set();  // keys that a gamepad holds
@@ -42,24 +44,23 @@ export class Joystick {
 
   take(isTaken) {
     this.release();
-    if (isTaken && !this.isTaken) requestAnimationFrame(now => this.poll(now));
+    cancelAnimationFrame(this.polling);
+    if (isTaken) this.polling = requestAnimationFrame(now => this.poll(now));
     this.isTaken = isTaken;
     this.pad.hidden = !isTaken;
   }
 
   // A gamepad tells nothing: it is asked at every picture of the screen.
   poll(now) {
-    if (!this.isTaken) {
-      this.leant.clear();
-      return;
-    }
-    requestAnimationFrame(next => this.poll(next));
+    this.polling = requestAnimationFrame(next => this.poll(next));
     const leant = new Set(Array.from(navigator.getGamepads?.() ?? []).flatMap(each => each?.connected ? lean(each) : []));
     for (const key of Object.keys(signs)) if (leant.has(key) !== this.leant.has(key)) this.hold(key, leant.has(key), now);
     this.leant = leant;
   }
 
+  // What a gamepad still holds counts again at the next picture.
   release() {
+    this.leant.clear();
     if (!this.held.length) return;
     this.held = [];
     this.tell(performance.now());
@@ -90,6 +91,7 @@ export class Joystick {
   key(event, isDown) {
     if (!this.isTaken || !(event.key in signs) || event.target.closest("input, select")) return;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " " && !this.plays() && event.target.closest("button")) return;
     event.preventDefault();
     if (!event.repeat) this.hold(event.key, isDown, event.timeStamp);
   }

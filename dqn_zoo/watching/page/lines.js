@@ -1,7 +1,7 @@
 // What a panel of the page of runs draws: a line for each run, or for each group and its runs.
 
 const numColours = 6, dashes = [[], [10, 5], [3, 4], [12, 4, 3, 4]];
-export const mostDrawn = numColours * dashes.length;  // lines that can be told apart
+export const mostDrawn = numColours * dashes.length;  // lines that can be told apart; MOST_DRAWN of the server
 
 function style(place, colour) {
   return {stroke: colour(`c${place % numColours}`), dash: dashes[Math.floor(place / numColours) % dashes.length], spanGaps: true};

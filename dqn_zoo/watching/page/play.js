@@ -1,12 +1,11 @@
-import {Connection, ask, link} from "./connection.js";
+import {Connection, ask, link, linkPages} from "./connection.js";
 import {Joystick} from "./joystick.js";
+import {by, say, standStillUnseen, whenSeen, whole} from "./page.js";
 import {Saliency} from "./saliency.js";
 import {Frames, Screen} from "./screen.js";
 import {Story} from "./story.js";
 import {Values} from "./values.js";
 
-const by = id => document.getElementById(id);
-const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const speeds = [[0.25, "1/4"], [0.5, "1/2"], [1, "1"], [2, "2"], [4, "4"], [8, "8"], [16, "16"]];
 
 const values = new Values(by("actions"));
@@ -16,7 +15,7 @@ const screen = new Screen(by("screen"), show, answer);
 const joystick = new Joystick(by("pad"), (action, at) => {
   presses.push(at);
   connection.tell({do: "press", action, press: presses.length - 1});
-});
+}, () => plays);
 const saliency = new Saliency({
   canvas: by("saliency"), note: by("saliency-note"), button: by("look"), tell: on => connection.tell({do: "saliency", on}),
 });
@@ -29,7 +28,7 @@ let isClosed = false, plays = true, opened = null, results = [];
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
 by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
 
-link();
+linkPages();
 const connection = new Connection({
   opened: begin,
   notice: hear,
@@ -37,16 +36,18 @@ const connection = new Connection({
   closed: (reason, code) => {
     isClosed = true;
     say(reason);
-    if (code === waitForAGame) setTimeout(() => location.reload(), 15_000);
+    if (code === waitForAGame) setTimeout(() => whenSeen(() => location.reload()), 15_000);
     setState("not connected");
     for (const each of document.querySelectorAll("button, select, input")) each.disabled = true;
   },
 });
+const lookWhetherSeen = standStillUnseen(() => plays, toggle);
 
 async function begin() {
   try {
     const {agents, first, visitors} = await ask("agents");
     if (visitors) welcome(visitors);
+    else by("pages").hidden = by("films").hidden = false;
     const asked = new URLSearchParams(location.search).get("agent");
     const chosen = agents.some(each => each.key === asked) ? asked : first;
     by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
@@ -56,9 +57,8 @@ async function begin() {
   }
 }
 
-// A page for anybody: nothing is filmed, there are no runs, and a game that is left alone ends.
+// A page for anybody: without links and films, and a game that is left alone ends.
 function welcome({games, minutes}) {
-  for (const each of document.querySelectorAll("nav, [aria-label=Film]")) each.hidden = true;
   document.body.classList.add("visitors");
   by("visitors").textContent = `${games === 1 ? "One visitor plays" : `Up to ${games} visitors play`} at a time; `
     + `a game that is left alone for ${minutes} minute${minutes === 1 ? "" : "s"} ends.`;
@@ -76,7 +76,7 @@ function seed() {
 }
 
 function hear(notice) {
-  if (notice.error) {
+  if (notice.error && !("saliency" in notice)) {
     say(notice.error);
     if (!("film" in notice)) setPlays(false);
   }
@@ -97,6 +97,7 @@ function hear(notice) {
     describe();
     document.title = `${notice.game}, dqn-watch`;
     setPlays(true);
+    lookWhetherSeen();
   }
   if (notice.newer) {
     opened = {...opened, weights: notice.newer, steps: notice.steps};
@@ -110,7 +111,7 @@ function hear(notice) {
     rewound(0);
     setPlays(true);
   }
-  if (notice.saliency) saliency.show(notice, looking ? shown : null);
+  if ("saliency" in notice) saliency.show(notice, looking ? shown : null);
   if ("going_back" in notice) setState(`going back, ${Math.round(notice.going_back * 100)} %`);
   if ("filming" in notice) by("filming").textContent = `filming, ${Math.round(notice.filming * 100)} %`;
   if ("film" in notice) save(notice);
@@ -154,8 +155,8 @@ function show(picture) {
   if ("press" in picture) newestAnswer = picture.press;
   now = picture.game;
   shown = [picture.game, picture.step];
-  if (picture.is_past) saliency.clear();
   saliency.fit(picture.height);
+  if (picture.is_past) saliency.look(shown);
   if (picture.result !== null && !picture.is_past) end(picture);
 }
 
@@ -182,11 +183,6 @@ function listResults() {
     row.insertCell().append(button);
     return row;
   }));
-}
-
-function say(text) {
-  by("message").textContent = text;
-  by("message").hidden = !text;
 }
 
 function setState(text) {
@@ -270,19 +266,11 @@ by("epsilon").addEventListener("change", () => {
 });
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select")) return;
+  if (event.key.toLowerCase() === "p" && event.repeat) return;
   if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "n" || event.key === "N") oneStep();
   else if (event.key === "s" || event.key === "S") saliency.toggle();
   else if (event.key === "j" || event.key === "J") takeOver();
-});
-
-// A page that nobody sees stands still.
-let wasPlaying = false;
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    wasPlaying = plays;
-    if (plays) toggle();
-  } else if (wasPlaying && !plays) toggle();
 });
 
 setInterval(() => {

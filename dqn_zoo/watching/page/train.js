@@ -1,10 +1,9 @@
 // The runs of the log folder as they grow.
 
-import {ask, link} from "./connection.js";
+import {ask, link, linkPages, notServed} from "./connection.js";
 import {mostDrawn, ofGroups, ofRuns} from "./lines.js";
+import {by, say, whenSeen, whole} from "./page.js";
 
-const by = id => document.getElementById(id);
-const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const tenths = new Intl.NumberFormat("en", {maximumFractionDigits: 1});
 const pollEveryMs = 3000;
 const panels = [
@@ -17,9 +16,10 @@ const panels = [
 ];
 
 const curves = new Map();  // by run: what the server answered last
-let drawn = null, rows = [], plots = [], groups = null;
+let drawn = new Set(), isChosen = false;  // by somebody; until then it is the newest run that trains, or the newest
+let isOffered = false, rows = [], plots = [], groups = null;
 
-link();
+linkPages();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 new ResizeObserver(() => plots.forEach(plot => plot.setSize(size(plot.root.parentElement)))).observe(by("curves"));
 poll();
@@ -27,16 +27,23 @@ poll();
 async function poll() {
   try {
     ({runs: rows} = await ask("runs"));
-    drawn ??= new Set(rows.filter(row => row.training).concat(rows).slice(0, 1).map(row => row.key));
-    const isFirst = !by("by").dataset.runs;
+    const hasChanged = follow();
     list();
-    if (isFirst) await offer();
-    if (await readAll()) draw();
+    if (hasChanged || !isOffered) await offer();
+    if (await readAll() || hasChanged) draw();
     say("");
   } catch (error) {
-    say(error instanceof TypeError ? "dqn-watch has ended, or cannot be reached: start it again, and open its new address" : error.message);
+    say(error instanceof TypeError ? notServed : error.message);
   }
-  setTimeout(poll, pollEveryMs);
+  setTimeout(() => whenSeen(poll), pollEveryMs);
+}
+
+// Draws what is there of what was chosen. Returns whether that is another choice than before.
+function follow() {
+  const before = String([...drawn]), keys = rows.map(row => row.key);
+  const newest = rows.find(row => row.training) ?? rows[0];
+  drawn = new Set(isChosen || !newest ? [...drawn].filter(key => keys.includes(key)) : [newest.key]);
+  return String([...drawn]) !== before;
 }
 
 // Returns whether there is anything new.
@@ -59,7 +66,7 @@ async function readGroups() {
 // The settings in which the runs that are drawn differ; what is chosen stays, if it is one of them.
 async function offer() {
   const {settings} = await ask("settings", {}, [...drawn]), select = by("by"), chosen = select.value;
-  select.dataset.runs = drawn.size;
+  isOffered = true;
   select.replaceChildren(select.options[0], ...settings.map(each => new Option(each, each, false, each === chosen)));
   select.disabled = !settings.length;
   if (select.value !== chosen) select.value = "";
@@ -67,6 +74,7 @@ async function offer() {
 }
 
 async function choose(change) {
+  isChosen = true;
   try {
     change();
     await offer();
@@ -84,11 +92,6 @@ async function read(run) {
   if (!answer.progress) return false;
   curves.set(run, answer);
   return true;
-}
-
-function say(text) {
-  by("message").textContent = text;
-  by("message").hidden = !text;
 }
 
 function duration(seconds) {
