@@ -129,8 +129,9 @@ def track_to(arguments: argparse.Namespace) -> "TrackTo | None":
     given = {key: f"wandb_{name}" for key, name in of_tracking.items()}
     given = {key: dest for key, dest in given.items() if dest in arguments.given}
     if arguments.track is None:
-        for dest in given.values():
-            raise UserError(f"{_flag(dest)} is of a tracked run: add --track or --track trackio")
+        if given:
+            flag = _flag(next(iter(given.values())))
+            raise UserError(f"{flag} is of a tracked run: add --track or --track trackio")
         return None
     if arguments.track == "trackio" and "entity" in given:
         raise UserError(

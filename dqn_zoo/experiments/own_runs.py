@@ -50,12 +50,18 @@ def own_runs_as_markdown(
         plays = shell.command("dqn-enjoy", "-f", log_folder, "--episodes", "100", "--no-render")
         raise UserError(f"no run in {log_folder} was played yet: {plays} plays the latest")
     lines = [markdown_row(*heads), markdown_row(*["---"] * len(heads))]
-    lines += [markdown_row(*cells) for cells in sorted(rows)]
+    lines += [markdown_row(*cells) for cells in sorted(rows, key=_place)]
     if any("*" in cells[-1] for cells in rows):
         lines += ["", "\\* other rules than those of the published scores: they do not compare"]
     for reference in references:
         lines += ["", reference.footnote]
     return "\n".join(lines) + "\n"
+
+
+def _place(cells: tuple[str, ...]) -> tuple[str, int, str]:
+    """Sort by games, and Pong_2 before Pong_10."""
+    game, run, *_ = cells
+    return game, len(run), run
 
 
 def _cells(run: Run, sample: Measured, references: Sequence[Reference]) -> tuple[str, ...]:

@@ -5,10 +5,8 @@ It is a process of its own so that training computes on, and so that it can be e
 the Hub waits for ever, and its threads would keep a program from ending.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 import threading
@@ -33,7 +31,7 @@ from dqn_zoo.sharing.backup_files import (
 )
 from dqn_zoo.system.documents import Word
 from dqn_zoo.system.files import write_file
-from dqn_zoo.system.processes import end_with_parent
+from dqn_zoo.system.processes import end_at_once, end_with_parent, step_back
 from dqn_zoo.system.saved import Count, Saved
 
 LIMIT_S = 3_600.0
@@ -41,7 +39,6 @@ LIMIT_S = 3_600.0
 
 JOB = "job.json"
 SILENCE_S = 120.0
-_NICE = 10
 
 
 class Job(Saved):
@@ -246,8 +243,7 @@ def _card(job: Job) -> str:
 
 def _end_in_time() -> None:
     """Let other programs go first, and end this process where it stands after `LIMIT_S`."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.nice(_NICE)
+    step_back()
     timer = threading.Timer(LIMIT_S, _give_up)
     timer.daemon = True
     timer.start()
@@ -256,7 +252,7 @@ def _end_in_time() -> None:
 def _give_up() -> None:
     error = f"given up after {LIMIT_S / 60:.0f} minutes; what has arrived is not sent again"
     print(Outcome(error=error, may_pass=True).model_dump_json(), flush=True)
-    os._exit(1)
+    end_at_once(1)
 
 
 if __name__ == "__main__":
