@@ -113,6 +113,7 @@ def _errors(log_folder: Path, pid: int | None) -> Path:
 def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Connection) -> None:
     """Serve until the other end of the tether is gone: by then the run is saved."""
     errors = _errors(log_folder, os.getpid())
+    log_folder.mkdir(parents=True, exist_ok=True)  # as the run is about to
     stand_apart(errors)  # the terminal is the run's
     step_back()  # and so are the cores
     servers: list[uvicorn.Server] = []
