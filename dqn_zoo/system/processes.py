@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 PACKAGES = Path(__file__).parents[2]
 """The folder that this package lies in."""
 
@@ -67,9 +69,11 @@ def stand_apart(errors: Path) -> None:
 
 
 def step_back() -> None:
-    """Let other programs go first, where the system knows that."""
-    with contextlib.suppress(AttributeError, OSError):
-        os.nice(10)
+    """Let other programs go first."""
+    if sys.platform == "win32":
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        psutil.Process().nice(10)
 
 
 def end_at_once(code: int = 0) -> NoReturn:
