@@ -250,11 +250,10 @@ def _backup(arguments: argparse.Namespace, run: "Run | None") -> "Backup | None"
             raise UserError("this run has no backup: say where to with --hub-backup")
         return None
     from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
+    from dqn_zoo.training.backup import EndedBackup
 
     if asked == "none":
-        if run is not None:
-            run.backup_file.unlink(missing_ok=True)
-        return None
+        return None if run is None or not run.backup_file.exists() else EndedBackup()
     before = None if run is None else read_target(run)
     backup = HubBackup(new_target(asked, every_s, before))
     if asked is not None:

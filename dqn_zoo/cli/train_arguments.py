@@ -95,6 +95,8 @@ def check_resume_flags(arguments: argparse.Namespace) -> None:
         UserError: such a flag was given, or --exp-id without --resume.
     """
     given = explicit_flags(arguments)
+    if arguments.hub_backup == "none" and "--hub-backup-every" in given:
+        raise UserError("--hub-backup none ends the backup: leave --hub-backup-every out")
     if "--resume" not in given:
         if "--hub-backup-every" in given and "--hub-backup" not in given:
             raise UserError("--hub-backup-every says how often: say where to with --hub-backup")

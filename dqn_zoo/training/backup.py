@@ -52,3 +52,12 @@ class NoBackup:
 
     def finish(self, say: Callable[[str], None], stop: Stop) -> None:
         """Do nothing."""
+
+
+class EndedBackup(NoBackup):
+    """Takes nothing any more from a run that was backed up."""
+
+    def begin(self, run: Run) -> Iterable[str]:
+        """Forget where it was backed up to; nothing else writes the run by now."""
+        run.backup_file.unlink(missing_ok=True)
+        return ["not backed up any more"]

@@ -13,7 +13,7 @@ from support.children import Child
 from support.hub_commands import DEADLINE_S, Computer
 from support.hub_standin import HubStandin, running_hub
 
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.training.starting import TrainOptions, train
 
@@ -149,15 +149,22 @@ def test_another_ctrl_c_leaves_a_hanging_upload_out_and_a_resume_goes_on_until_t
     assert child.returncode == 130, output
     before = commits(hub)
     flags = ("--resume", "--no-progress", "--time-limit", "0.01s", "--hub-backup", "none")
+    [note] = Path(computer.logs).rglob("backup.json")
+    with lock(Run(note.parent)):  # another process trains it: nothing is forgotten
+        refused = computer.run("train", *flags)
+    assert (refused.code, note.exists()) == (2, True), refused.output
     ended = computer.run("train", *flags)
     assert ended.code == 75, ended.output
-    assert (commits(hub), "backed up" in ended.output) == (before, False)
+    assert (commits(hub), note.exists()) == (before, False)
+    assert "not backed up any more" in ended.output
+    assert "backed up step" not in ended.output
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         ("--hub-backup-every 5m", "say where to with --hub-backup"),
+        ("--resume --hub-backup none --hub-backup-every 5m", "leave --hub-backup-every out"),
         ("--hub-backup ann", "is no repository of the Hub"),
         ("--resume hf://ann/x --env Pong", "--env chooses among runs"),
         ("--resume hf://ann/x", "the Hub has no repository ann/x"),
