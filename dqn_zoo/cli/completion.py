@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from dqn_zoo.cli.arguments import Parser, command
-from dqn_zoo.errors import UserError
+from dqn_zoo.system.extras import need
 
 Shell = Literal["bash", "zsh"]
 
@@ -30,13 +30,8 @@ _FILES = {"conf_file", "record", "output", "search", "model", "runs"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-completion and return its exit code: 0, or 2 for a user's mistake."""
     shell: Shell = _build_parser().parse_args(arguments).shell
-    try:
-        import shtab
-    except ImportError:
-        raise UserError(
-            "the package shtab is missing, which writes completions: "
-            "pip install '.[completion]' in a clone, or pip install shtab"
-        ) from None
+    need("completion", "dqn-completion")
+    import shtab
 
     from dqn_zoo.cli.commands import COMMANDS
 

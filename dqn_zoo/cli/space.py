@@ -17,6 +17,7 @@ from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import find_asked_run, refuse_beside
 from dqn_zoo.cli.repository import listing, target
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.extras import need
 from dqn_zoo.system.locks import hold
 from dqn_zoo.system.processes import apart, ask_to_end
 
@@ -37,15 +38,11 @@ def push_space(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: for anything that the user can mend; nothing is uploaded then.
     """
-    from dqn_zoo.cli.watch import missing
     from dqn_zoo.sharing import hub
     from dqn_zoo.sharing.space import build_space, is_of_a_space
 
     refuse_beside(arguments, "--space", set(vars(arguments)) - USES, "plays no games for a card")
-    try:
-        import dqn_zoo.watching.serving  # noqa: F401
-    except ImportError as error:
-        raise missing("--space", error) from None
+    need("watch", "--space")
     with tempfile.TemporaryDirectory(prefix="dqn-push-") as temporary:
         agent, config, source = _agent(arguments, Path(temporary))
         repo_id, remote, stale = target(arguments, config, hub.SPACES, is_of_a_space)

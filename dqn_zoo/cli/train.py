@@ -23,6 +23,7 @@ from dqn_zoo.cli.train_arguments import (
 )
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
+from dqn_zoo.system.extras import need
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
 
 if TYPE_CHECKING:
@@ -109,14 +110,12 @@ def _page(flags: argparse.Namespace) -> Iterator[Callable[[Path], None]]:
     if not flags.watch:
         yield lambda log_folder: None
         return
-    from dqn_zoo.cli.watch import missing, open_page
+    from dqn_zoo.cli.watch import open_page
     from dqn_zoo.watching.beside import page_beside
 
     with contextlib.ExitStack() as ending:
-        try:
-            begin = ending.enter_context(page_beside(print_warning))
-        except ImportError as error:
-            raise missing("--watch", error) from None
+        need("watch", "--watch")
+        begin = ending.enter_context(page_beside(print_warning))
 
         def begin_page(log_folder: Path) -> None:
             address = begin(log_folder)

@@ -13,6 +13,7 @@ from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.cli.play_session import add_whom, find_asked_run, print_warning, refuse_beside
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import NoRunError
+from dqn_zoo.system.extras import need
 
 if TYPE_CHECKING:
     from dqn_zoo.watching.agents import Choice, Gallery
@@ -96,12 +97,11 @@ def _build_parser() -> Parser:
 
 def _watch(arguments: argparse.Namespace) -> None:
     warnings.showwarning = print_warning
-    try:
-        from dqn_zoo.watching.server import Watch
-        from dqn_zoo.watching.serving import bind, is_loopback, make_server
-    except ImportError as error:
-        raise missing("dqn-watch", error) from None
+    need("watch", "dqn-watch")
     import torch
+
+    from dqn_zoo.watching.server import Watch
+    from dqn_zoo.watching.serving import bind, is_loopback, make_server
 
     torch.set_num_threads(1)  # each page has a thread of its own
     visits = _visits(arguments)
@@ -160,14 +160,6 @@ def open_page(address: str, *, asked: bool) -> None:
 
     if asked and has_display():
         webbrowser.open(address)
-
-
-def missing(what: str, error: ImportError) -> UserError:
-    """Say what to install for a page."""
-    return UserError(
-        f"{what} needs {error.name}: pip install '.[watch]' in a clone, or "
-        "pip install starlette uvicorn websockets"
-    )
 
 
 def _choose(arguments: argparse.Namespace) -> "tuple[Choice, Gallery]":

@@ -21,6 +21,7 @@ from dqn_zoo import __version__
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import Game, Turn
 from dqn_zoo.play.session import Session
+from dqn_zoo.system.extras import need
 from dqn_zoo.system.files import move
 
 UNFINISHED = ".unfinished"
@@ -203,14 +204,7 @@ def check_minari(folder: Path) -> None:
     Raises:
         UserError: Minari is missing, or the folder exists or has a name that Minari does not take.
     """
-    try:
-        import h5py  # noqa: F401
-        import minari  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"--minari: the package {error.name} is missing: pip install '.[minari]' in a clone, "
-            "or pip install 'minari[hdf5]'"
-        ) from None
+    need("minari", "--minari")
     if not re.fullmatch(r"[\w-]+", folder.name):
         raise UserError(
             f"--minari {folder}: Minari takes letters, digits, '-' and '_' as a name, such as "

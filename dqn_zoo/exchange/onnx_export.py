@@ -22,6 +22,7 @@ from dqn_zoo.play.session import Weights
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
+from dqn_zoo.system.extras import need
 from dqn_zoo.system.files import check_writable, replace_file
 
 TOLERANCE = 1e-4
@@ -63,7 +64,10 @@ def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
         UserError: a package is missing, the file exists or cannot be written, or the model answers
             otherwise; then nothing is left.
     """
-    onnx, onnxruntime = _import()
+    need("onnx", "an ONNX file")
+    import onnx
+    import onnxruntime
+
     if file.exists():
         raise UserError(f"{file} exists: remove it, or name another with -o FILE")
     check_writable(file)
@@ -197,16 +201,3 @@ def _observation(config: Config) -> dict[str, Any]:
         "frame": "maximum of the last two, grey, resized to 84 x 84 by area",
         "crop": config.crop,
     }
-
-
-def _import() -> tuple[Any, Any]:
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  (PyTorch exports with it)
-    except ImportError as error:
-        raise UserError(
-            f"the package {error.name} is missing: pip install '.[onnx]' in a clone, or pip "
-            "install onnx onnxscript onnxruntime"
-        ) from None
-    return onnx, onnxruntime

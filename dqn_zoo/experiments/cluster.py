@@ -15,6 +15,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.job_needs import Needs
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, Handle, JobProcess
+from dqn_zoo.system.extras import need
 
 CONNECT_S = 5.0
 PATIENCE_S = 60.0  # for jobs that were asked to save and stop
@@ -32,12 +33,9 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise UserError(
-                "--ray needs Ray: pip install '.[cluster]' in a clone, or leave --ray out"
-            ) from None
+        need("cluster", "--ray")
+        import ray
+
         try:
             _reach(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -24,6 +24,7 @@ from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, may_try_again, why_it_ended
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.logfiles import EventLog
+from dqn_zoo.system.extras import need
 from dqn_zoo.system.locks import LockedError, hold
 from dqn_zoo.system.signals import Ended, Stop, stop_requests
 
@@ -111,13 +112,10 @@ def open_study(
     Raises:
         UserError: Optuna is missing, the storage cannot be used, or the study is of something else.
     """
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise UserError(
-            "dqn-tune needs Optuna: pip install '.[tune]' in a clone, or pip install optuna"
-        ) from None
+    need("tune", "dqn-tune")
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a failed trial it prints a traceback
     name = str(folder.resolve().name)
     try:

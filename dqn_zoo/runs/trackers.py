@@ -20,6 +20,7 @@ from dqn_zoo.runs.logfiles import Warn
 from dqn_zoo.runs.manifest import Machine, Manifest, Tracker, Tracking
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError, checked
+from dqn_zoo.system.extras import need
 
 DEFAULT_PROJECT = "dqn-zoo"
 
@@ -58,15 +59,8 @@ def import_tracker(tracker: str) -> ModuleType:
     """
     if tracker not in TRACKERS:  # before anything of that name is run
         raise UserError(f"--track {tracker}: expected one of {', '.join(TRACKERS)}")
-    try:
-        return import_module(tracker)
-    except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == tracker
-        what = "is missing" if missing else f"cannot be imported ({error})"
-        raise UserError(
-            f"--track {tracker}: the package {tracker} {what}: pip install '.[{tracker}]' in a "
-            f"clone, or pip install {tracker}"
-        ) from error
+    need(tracker, f"--track {tracker}")
+    return import_module(tracker)
 
 
 def tracking_of(to: TrackTo, *, env: str, algo: str, seed: int) -> Tracking:

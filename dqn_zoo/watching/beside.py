@@ -41,7 +41,6 @@ def page_beside(warn: Callable[[str], None]) -> Iterator[Begin]:
 
     Raises:
         UserError: no port is free.
-        ImportError: the extra `watch` is missing.
     """
     from dqn_zoo.watching.serving import bind
 

@@ -157,5 +157,5 @@ def test_without_minari_it_says_what_to_install(run, tmp_path, monkeypatch, caps
     monkeypatch.setitem(sys.modules, "minari", None)
     folder = tmp_path / "x"
     assert main(["--run", str(run.path), "--no-render", "--minari", str(folder)]) == 2
-    assert "error: --minari: the package minari is missing: pip" in capsys.readouterr().err
+    assert "error: --minari needs minari: pip install" in capsys.readouterr().err
     assert not folder.exists()

@@ -123,5 +123,5 @@ def test_without_a_package_it_says_what_to_install(package, tmp_path, monkeypatc
         monkeypatch.setitem(sys.modules, name, None if name == package else sys)
     run = run_of(tmp_path, network="small")
     assert main([str(run.path), "-o", str(tmp_path / "agent.onnx")]) == 2
-    assert f"error: the package {package} is missing: pip install" in capsys.readouterr().err
+    assert f"error: an ONNX file needs {package}: pip install" in capsys.readouterr().err
     assert not (tmp_path / "agent.onnx").exists()

@@ -202,11 +202,11 @@ def test_a_missing_package_is_said_before_anything_is_made(tracker, tmp_path, mo
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        f"error: --track {tracker}: the package {tracker} is missing: pip install '.[{tracker}]' "
-        f"in a clone, or pip install {tracker}\n"
+        f"error: --track {tracker} needs {tracker}: pip install '.[{tracker}]' in a clone, or pip "
+        f"install {tracker}\n"
     )
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="needs"):
         train(resolve().config, log_folder="logs", options=TrainOptions(track=TrackTo(tracker)))
     assert list(tmp_path.iterdir()) == []
 
