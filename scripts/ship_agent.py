@@ -3,10 +3,13 @@
     python scripts/ship_agent.py logs/laptop/SpaceInvaders_1
 
 Writes dqn_zoo/pretrained/GAME: the weights as float16, the results of full games that they have
-played, and config.json. An agent of the same game that lies there already is replaced.
+played, config.json, and the returns of training as curve.csv. An agent of the same game that lies
+there already is replaced.
 """
 
 import argparse
+import csv
+import math
 import shutil
 import sys
 import tempfile
@@ -21,13 +24,16 @@ from dqn_zoo.play.results import headline, summary_lines
 from dqn_zoo.play.session import choose_weights, read_weights
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.play.weights import load_weights, weights_bytes
+from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
 from dqn_zoo.sharing.pretrained import PRETRAINED
 from dqn_zoo.sharing.push import Staging, played_results, stage_results, training_record
 from dqn_zoo.system.signals import exit_code
 
-LARGEST_BYTES = 4 * 2**20
+LARGEST_BYTES = 1_500_000  # of the weights: thirteen agents come with every installation
+CURVE = "curve.csv"
+CURVE_ROWS = 100
 
 
 def main() -> int:
@@ -73,8 +79,23 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (WEIGHTS, RESULTS, CONFIG):
             shutil.copyfile(halved.path / name, folder / name)
+        write_curve(run, folder / CURVE)
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()):,} bytes")
     return 0
+
+
+def write_curve(run: Run, file: Path) -> None:
+    """Write steps and mean returns of a training, thinned; a run without a log has no curve."""
+    file.unlink(missing_ok=True)
+    if not run.progress_file.exists():
+        return
+    rows = zip(*columns(run.progress_file, "steps", "return_mean"), strict=True)
+    known = [(round(step), round(mean, 2)) for step, mean in rows if not math.isnan(mean)]
+    every = math.ceil(len(known) / CURVE_ROWS) or 1
+    with file.open("w", newline="") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(["steps", "return_mean"])
+        lines.writerows(known[::-1][::every][::-1])  # the last one is kept
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def _build_parser() -> Parser:
         action="append",
         default=(),
         metavar="NAME",
-        help="published scores to show alongside: rl-zoo, dopamine, dopamine-impala",
+        help="published scores to show alongside: rl-zoo, dopamine, dopamine-1m, dopamine-impala",
     )
     return parser
 

@@ -67,6 +67,20 @@ def test_weights_are_halved_and_the_score_is_that_of_the_halved_ones(package, tr
     assert agent[1:] == ("Breakout", "dqn", 3_000, score, 3, "zoo, epsilon 0.01")
 
 
+def test_the_curve_of_a_training_is_thinned_up_to_its_last_row(tmp_path):
+    run, curve = Run(tmp_path / "dqn" / "Breakout_1"), tmp_path / "curve.csv"
+    run.path.mkdir(parents=True)
+    rows = [f"{step},{'' if step == 1 else step / 3}" for step in range(1, 252)]
+    run.progress_file.write_text("\n".join(["steps,return_mean", *rows]) + "\n")
+    ship_agent.write_curve(run, curve)
+    lines = curve.read_text().splitlines()  # of 250 known means every third
+    assert (lines[0], lines[1], lines[-1]) == ("steps,return_mean", "2,0.67", "251,83.67")
+    assert len(lines) == 1 + 84
+    run.progress_file.unlink()
+    ship_agent.write_curve(run, curve)
+    assert not curve.exists()
+
+
 def test_without_a_run_the_agent_of_the_package_plays_and_says_what_it_is(
     package, tmp_path, monkeypatch, capsys
 ):
