@@ -55,12 +55,12 @@ class Cluster:
             job: which.
             needs: of a job, by variant.
         """
-        need = needs[job.variant]
+        wanted = needs[job.variant]
         task = self._ray.remote(_run).options(
             name=job.name,
-            num_cpus=need.cores,
-            num_gpus=need.gpus,
-            memory=need.memory_bytes,
+            num_cpus=wanted.cores,
+            num_gpus=wanted.gpus,
+            memory=wanted.memory_bytes,
             max_retries=MOST_RETRIES,
         )
         return _Task(self._ray, task.remote(str(sweep.folder.absolute()), job.name))

@@ -1,6 +1,9 @@
 """Two Ray nodes on this machine, a sweep on them, and one of them lost while it works.
 
-Run in a network namespace that has the loopback device alone; prints one JSON object.
+    ray_nodes.py FOLDER [RESULTS]
+
+The second node is lost when so many jobs (default: 0) have their results, and two others something
+to lose. Run in a network namespace that has the loopback device alone; prints one JSON object.
 """
 
 import fcntl
@@ -10,8 +13,11 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from dqn_zoo.experiments.plan import Sweep
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
@@ -24,7 +30,8 @@ def bring_loopback_up() -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    sweep = Sweep.open(Path(sys.argv[1]))
+    wanted = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     bring_loopback_up()
     from ray.cluster_utils import Cluster
 
@@ -32,18 +39,35 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     second = cluster.add_node(**node)
     cluster.wait_for_nodes()
-    command = [sys.executable, "-m", "dqn_zoo.cli.bench", "-f", str(folder)]
+    command = [sys.executable, "-m", "dqn_zoo.cli.bench", "-f", str(sweep.folder)]
     command += ["--ray", cluster.address]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    # Both nodes are at work, and the first two jobs have something to lose.
-    while len(list(folder.glob("runs/*/*/checkpoints/step_*[0-9]"))) < 2:
-        assert driver.poll() is None, "the driver ended"
-        time.sleep(0.05)
-    cluster.remove_node(second, allow_graceful=False)
-    printed, _ = driver.communicate(timeout=400)
-    interfaces = [name for _, name in socket.if_nameindex()]
-    print(json.dumps({"code": driver.returncode, "printed": printed, "interfaces": interfaces}))
+    begin = time.monotonic()
+    with tempfile.TemporaryFile("w+") as printed:
+        driver = subprocess.Popen(command, stdout=printed)
+        while (counts := count(sweep))[0] < wanted or counts[1] < 2:
+            assert driver.poll() is None, "the driver ended"
+            time.sleep(0.05)
+        cluster.remove_node(second, allow_graceful=False)
+        _, status, usage = os.wait4(driver.pid, 0)
+        printed.seek(0)
+        outcome = {
+            "code": os.waitstatus_to_exitcode(status),
+            "printed": printed.read(),
+            "interfaces": [name for _, name in socket.if_nameindex()],
+            "done_before": counts[0],
+            "seconds": time.monotonic() - begin,
+            "driver_cpu_s": usage.ru_utime + usage.ru_stime,
+            "driver_peak_mib": usage.ru_maxrss / 1024,
+        }
+    print(json.dumps(outcome))
     cluster.shutdown()
+
+
+def count(sweep: Sweep) -> tuple[int, int]:
+    """Return how many jobs are done, and how many others have something to lose."""
+    done = [job for job in sweep.plan.jobs() if sweep.is_done(job)]
+    others = set(sweep.plan.jobs()) - set(done)
+    return len(done), sum(any(sweep.run(job).checkpoints.glob("step_*[0-9]")) for job in others)
 
 
 if __name__ == "__main__":
