@@ -76,6 +76,16 @@ def step_back() -> None:
         psutil.Process().nice(10)
 
 
+def most_open_files() -> int:
+    """Return how many files and connections this process may have open at a time."""
+    if sys.platform == "win32":
+        return 1 << 16  # of sockets there is no limit
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 16 if soft == resource.RLIM_INFINITY else soft
+
+
 def end_at_once(code: int = 0) -> NoReturn:
     """End this process where it stands, from any of its threads; nothing is tidied."""
     os._exit(code)

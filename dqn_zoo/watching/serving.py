@@ -1,5 +1,6 @@
 """Serving an application on this machine until the program is ended."""
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -7,12 +8,34 @@ import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.processes import most_open_files
 from dqn_zoo.watching.messages import LARGEST_BYTES
 
 USUAL_PORT = 8600
+MOST_CONNECTIONS = 1_000
+BACKLOG = 50
+"""Connections that are taken at once. A failed one does not end that round in asyncio, so a system
+that is out of files would be asked as many times."""
+SPARE_FILES = 100  # for games, films and logs
+
+
+class _Bounded(H11Protocol):
+    """HTTP for as many connections as there are files for, none of which is kept without a word."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        most = min(MOST_CONNECTIONS, most_open_files() - SPARE_FILES - BACKLOG)
+        if len(self.connections) > most:
+            transport.abort()
+            return
+        # As uvicorn does behind an answer; what is asked takes it back.
+        self.timeout_keep_alive_task = asyncio.get_running_loop().call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
 
 def bind(host: str, port: int | None) -> socket.socket:
@@ -51,6 +74,8 @@ def make_server(app: ASGIApp, *, compresses: bool) -> uvicorn.Server:
         app,
         log_config=None,
         access_log=False,
+        http=_Bounded,
+        backlog=BACKLOG,
         ws=WebSocketsSansIOProtocol,
         ws_max_size=LARGEST_BYTES,
         ws_per_message_deflate=compresses,

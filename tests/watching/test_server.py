@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ from dqn_zoo.runs.manifest import end_invocation
 from dqn_zoo.runs.run import lock
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.files import replace_file
-from dqn_zoo.watching import server
+from dqn_zoo.watching import server, serving
 from dqn_zoo.watching.agents import Gallery, of_run
 from dqn_zoo.watching.outlet import MOST_UNDRAWN
 from dqn_zoo.watching.runs import read_curves
@@ -269,6 +270,29 @@ def test_hundreds_of_connections_that_ask_nothing_stop_nobody(place):
         step = page.picture()["step"]
         assert get(place.port, f"/?token={TOKEN}").status == 200
         assert [page.picture() for _ in range(5)][-1]["step"] > step
+
+
+def test_a_connection_that_asks_nothing_is_closed(place, monkeypatch):
+    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 0.2)
+    with socket.create_connection(("127.0.0.1", place.port), timeout=20) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_more_connections_than_there_are_files_for_are_closed_and_stop_nobody(place, monkeypatch):
+    monkeypatch.setattr(serving, "most_open_files", lambda: 160)
+    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 600)
+    wait_until(lambda: not place.server.server_state.connections)
+    with Page(place.port) as page, contextlib.ExitStack() as idle:
+        page.open(place.key)
+        address = ("127.0.0.1", place.port)
+        crowd = [idle.enter_context(socket.create_connection(address)) for _ in range(40)]
+        wait_until(lambda: len(select.select(crowd, [], [], 0)[0]) == 31)  # the page is the tenth
+        step = page.picture()["step"]
+        assert [page.picture() for _ in range(5)][-1]["step"] > step
+        for each in crowd:
+            each.close()
+        wait_until(lambda: len(place.server.server_state.connections) == 1)
+        assert get(place.port, f"/?token={TOKEN}").status == 200
 
 
 def test_keys_act_as_soon_as_a_person_has_the_joystick(place):
