@@ -17,11 +17,9 @@ from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
 from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.networks.shapes import count_actions, network_of_shapes
-from dqn_zoo.play.weights import Kind, Which, find_weights, load_weights, weights_note
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.play.weights import load_weights, weights_note
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import load_config
 
 
 class Outlook(NamedTuple):
@@ -145,32 +143,6 @@ class _QValues(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Return float32 [batch, num_actions] for uint8 [batch, stack, 84, 84]."""
         return self.network.q_values(observation)
-
-
-def load_run_agent(
-    path: str | Path,
-    which: Which | int = "best",
-    device: str | torch.device = "cpu",
-    *,
-    weights: Kind | None = None,
-) -> Agent:
-    """Load the agent of a run folder; only tensors and plain YAML are read, no code.
-
-    Args:
-        path: folder of the run, such as `logs/dqn/SpaceInvaders_1`.
-        which: `best` (best evaluation; the last where none was made), `last`, or the step of a
-            checkpoint.
-        device: where to put the network.
-        weights: `averaged` or `online`, of a run that averages its weights; None: what evaluations
-            in training played, and that is the averaged ones. No evaluation chooses among the
-            online ones: there `best` is the last.
-
-    Raises:
-        UserError: if the folder is no run or the weights do not fit its settings.
-    """
-    run = find_run(Path(path).parent, run=str(path))
-    weights_file = find_weights(run, which, weights)
-    return build_agent(weights_file, load_config(run.config_file), device=device)
 
 
 def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:

@@ -30,16 +30,6 @@ def check_mode(game: str, mode: int | None, difficulty: int | None) -> None:
             )
 
 
-def modes_of(game: str) -> list[int]:
-    """Return the modes of a game, ascending."""
-    return list(_numbers(_switches(game)[0]))
-
-
-def difficulties_of(game: str) -> list[int]:
-    """Return the difficulties of a game, ascending."""
-    return list(_numbers(_switches(game)[1]))
-
-
 def _switches(game: str) -> tuple[str, str]:
     if game == "VideoCube":  # a cube of each hundred, in three modes
         return ",".join(f"{cube}-{cube + 2}" for cube in range(0, 5_001, 100)), "0-1"

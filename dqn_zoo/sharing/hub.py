@@ -122,11 +122,11 @@ def parse_repo(text: str) -> RepoName:
     return RepoName(repo_id, revision or None)
 
 
-def page(repo_id: str, commit: str | None = None) -> str:
-    """Return the address of a repository, or of one of its commits."""
+def page(repo_id: str) -> str:
+    """Return the address of a repository."""
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/{repo_id}" + (f"/tree/{commit}" if commit else "")
+    return f"{constants.ENDPOINT}/{repo_id}"
 
 
 def read_account() -> Account:

@@ -125,16 +125,13 @@ class ModelAtCommit(Model):
     siblings: list[Sibling] = []
 
 
-def ask(
-    path: str, model: type[_T], *, parameters: Mapping[str, object] | None = None, retries: int = 0
-) -> _T:
+def ask(path: str, model: type[_T], *, parameters: Mapping[str, object] | None = None) -> _T:
     """Return what the Hub answers to a question.
 
     Args:
         path: behind the address of the Hub, such as `/api/whoami-v2`.
         model: what the answer should be.
         parameters: of the question.
-        retries: of a question that fails, if it may be answered a little later.
 
     Raises:
         DocumentError: the answer is not what it should be.
@@ -142,7 +139,7 @@ def ask(
     """
     from huggingface_hub import constants
 
-    content, _ = _get(constants.ENDPOINT + path, parameters or {}, retries)
+    content, _ = _get(constants.ENDPOINT + path, parameters or {}, retries=0)
     return checked(content, model, f"the Hub's answer to {path}")
 
 

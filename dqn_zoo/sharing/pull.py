@@ -66,26 +66,25 @@ class FetchedZip(NamedTuple):
     origin: dict[str, Any]
 
 
-def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = print) -> Run:
+def pull(repo: str, *, log_folder: Path, command: Sequence[str]) -> Run:
     """Make a run folder from an agent on the Hub; what was pulled before is found again.
 
     Args:
         repo: `USER/REPO` or `USER/REPO@REVISION`.
         log_folder: folder of all runs.
         command: the command line, for the manifest.
-        say: takes one line for the user.
 
     Raises:
         UserError: the Hub does not have it, or it is not what it should be; then nothing is left.
     """
-    fetched = fetch(repo, say=say)
+    fetched = fetch(repo, say=print)
     origin = {"repo": fetched.repo_id, "commit": fetched.commit}
     run = unpacked_before(fetched.agent, origin, log_folder)
     if run is not None:
-        say(f"{run.path} is that commit already")
+        print(f"{run.path} is that commit already")
         return run
     run = unpack(fetched.agent, origin, score=fetched.claim, log_folder=log_folder, command=command)
-    say(f"pulled into {run.path}")
+    print(f"pulled into {run.path}")
     return run
 
 
