@@ -71,6 +71,21 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
     return main
 
 
+def parsed_by(
+    build_parser: "Callable[[], Parser]",
+) -> Callable[[Callable[[argparse.Namespace], int | None]], Callable[..., int | None]]:
+    """Let a function have its arguments read; `@command` goes above it."""
+
+    def decorate(run: Callable[[argparse.Namespace], int | None]) -> Callable[..., int | None]:
+        @functools.wraps(run)
+        def read_and_run(arguments: Sequence[str] | None) -> int | None:
+            return run(build_parser().parse_args(arguments))
+
+        return read_and_run
+
+    return decorate
+
+
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
     line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
@@ -83,8 +98,14 @@ class Parser(argparse.ArgumentParser):
     The result has an attribute `given`: the names of the attributes that the user set.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         version = f"%(prog)s of dqn_zoo {__version__}"
         self.add_argument(
             "--version", action="version", version=version, help="print it, and stop (default: off)"

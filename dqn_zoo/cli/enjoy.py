@@ -5,7 +5,6 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from dqn_zoo.cli.arguments import (
     Parser,
     add_refused_flags,
     command,
+    parsed_by,
     whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
@@ -60,20 +60,9 @@ Scores are raw and games are full: a lost life ends none. A step is one decision
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-enjoy and return its exit code: 0, or see `command`."""
-    return _enjoy(build_parser().parse_args(arguments))
-
-
 def build_parser() -> Parser:
     """Return the parser of dqn-enjoy."""
-    parser = Parser(
-        prog="dqn-enjoy",
-        description="Watch a trained agent play, and measure how good it is.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("dqn-enjoy", "Watch a trained agent play, and measure how good it is.", _EPILOG)
     whom = parser.add_argument_group("which agent to watch")
     add_whom(whom)
     whom.add_argument(
@@ -102,58 +91,10 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_play(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--episodes",
-        type=whole_number(1),
-        metavar="N",
-        help=f"full games to play (default: {DEFAULT_EPISODES})",
-    )
-    group.add_argument(
-        "-n",
-        "--n-timesteps",
-        type=whole_number(1, 10_000_000),
-        metavar="N",
-        help="begin no further game after N steps; games under way are finished "
-        "(default: no limit; with it, --episodes has no default)",
-    )
-    add_rules(group)
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--render",
-        action=argparse.BooleanOptionalAction,
-        help="a window at true speed (default: if there is a display, unless --record is given)",
-    )
-    group.add_argument(
-        "--record",
-        nargs="?",
-        const=DEFAULT_FILM,
-        metavar="FILE",
-        help="film the games as mp4 (default: no film; without FILE into RUN/videos)",
-    )
-    group.add_argument(
-        "--record-seconds",
-        type=whole_number(1),
-        default=120,
-        metavar="N",
-        help="the film ends after N seconds; the games continue (default: 120)",
-    )
-    group.add_argument(
-        "--minari",
-        type=Path,
-        metavar="FOLDER",
-        help="keep the games as a Minari data set, played one at a time: what the agent saw, did "
-        "and got (default: none)",
-    )
-    group.add_argument(
-        "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
-    )
-    add_progress(group)
-
-
-def _enjoy(arguments: argparse.Namespace) -> int:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-enjoy and return its exit code: 0, or see `command`."""
     warnings.showwarning = print_warning
     if arguments.list:
         return _list_pretrained()
@@ -207,6 +148,57 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     if interruption is not None:
         raise interruption
     return 0
+
+
+def _add_play(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--episodes",
+        type=whole_number(1),
+        metavar="N",
+        help=f"full games to play (default: {DEFAULT_EPISODES})",
+    )
+    group.add_argument(
+        "-n",
+        "--n-timesteps",
+        type=whole_number(1, 10_000_000),
+        metavar="N",
+        help="begin no further game after N steps; games under way are finished "
+        "(default: no limit; with it, --episodes has no default)",
+    )
+    add_rules(group)
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--render",
+        action=argparse.BooleanOptionalAction,
+        help="a window at true speed (default: if there is a display, unless --record is given)",
+    )
+    group.add_argument(
+        "--record",
+        nargs="?",
+        const=DEFAULT_FILM,
+        metavar="FILE",
+        help="film the games as mp4 (default: no film; without FILE into RUN/videos)",
+    )
+    group.add_argument(
+        "--record-seconds",
+        type=whole_number(1),
+        default=120,
+        metavar="N",
+        help="the film ends after N seconds; the games continue (default: 120)",
+    )
+    group.add_argument(
+        "--minari",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the games as a Minari data set, played one at a time: what the agent saw, did "
+        "and got (default: none)",
+    )
+    group.add_argument(
+        "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
+    )
+    add_progress(group)
 
 
 def _follow(arguments: argparse.Namespace, has_window: bool) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
 from dqn_zoo.cli.play_session import add_log_folder, print_warning
 from dqn_zoo.errors import UserError
 
@@ -27,18 +27,12 @@ _WIDE = 110
 """Columns of a terminal in which library and date fit beside the rest."""
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
-    _show(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-leaderboard."""
     parser = Parser(
-        prog="dqn-leaderboard",
-        description="Everybody's agents of a game on the Hugging Face Hub, and your own runs.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-leaderboard",
+        "Everybody's agents of a game on the Hugging Face Hub, and your own runs.",
+        _EPILOG,
     )
     what = parser.add_argument_group("what is ranked")
     what.add_argument(
@@ -70,7 +64,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _show(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.play.by_hand import folder_of
     from dqn_zoo.runs.run import check_log_folder
     from dqn_zoo.settings.games import parse_game

@@ -13,6 +13,7 @@ from dqn_zoo.cli.arguments import (
     Parser,
     add_refused_flags,
     command,
+    parsed_by,
     whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
@@ -46,19 +47,9 @@ command again completes a push that was interrupted. See docs/sharing.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    return _push(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dqn-push",
-        description="Publish a trained agent on the Hugging Face Hub.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> Parser:
+    """Return the parser of dqn-push."""
+    parser = Parser("dqn-push", "Publish a trained agent on the Hugging Face Hub.", _EPILOG)
     whom = parser.add_argument_group("which agent to publish")
     add_whom(whom)
     whom.add_argument(
@@ -85,6 +76,32 @@ def _build_parser() -> Parser:
     add_progress(machine)
     add_refused_flags(parser, REFUSED_PUSH)
     return parser
+
+
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    warnings.showwarning = print_warning
+    if arguments.space:
+        from dqn_zoo.cli.space import push_space
+
+        return push_space(arguments)
+    if arguments.hub is not None:
+        raise UserError("--hub goes with --space: what is on the Hub already needs no push")
+    from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
+
+    run, config = find_asked_run(arguments)
+    check_publishable(run, config)
+    repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
+
+    from dqn_zoo.play.agent import build_agent
+
+    session = make_session(arguments, run, config, num_games=arguments.episodes)
+    agent = build_agent(session.weights.file, session.config, device=session.device)
+    staging = open_staging(run, repo_id)
+    with staging.held():
+        return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)
 
 
 def _add_repository(group: argparse._ArgumentGroup) -> None:
@@ -131,29 +148,6 @@ def _add_film(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="the film ends after N seconds (default: 120)",
     )
-
-
-def _push(arguments: argparse.Namespace) -> int:
-    warnings.showwarning = print_warning
-    if arguments.space:
-        from dqn_zoo.cli.space import push_space
-
-        return push_space(arguments)
-    if arguments.hub is not None:
-        raise UserError("--hub goes with --space: what is on the Hub already needs no push")
-    from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
-
-    run, config = find_asked_run(arguments)
-    check_publishable(run, config)
-    repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
-
-    from dqn_zoo.play.agent import build_agent
-
-    session = make_session(arguments, run, config, num_games=arguments.episodes)
-    agent = build_agent(session.weights.file, session.config, device=session.device)
-    staging = open_staging(run, repo_id)
-    with staging.held():
-        return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)
 
 
 def _publish(

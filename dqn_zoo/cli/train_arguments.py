@@ -46,10 +46,7 @@ class Overrides(NamedTuple):
 def build_parser() -> Parser:
     """Return the parser of dqn-train."""
     parser = Parser(
-        prog="dqn-train",
-        description="Train a deep Q-learning agent on an Atari game, or resume a run.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-train", "Train a deep Q-learning agent on an Atari game, or resume a run.", _EPILOG
     )
     groups = {title: parser.add_argument_group(title) for title in _GROUPS}
     _add_what_to_train(groups[_WHAT])

@@ -28,8 +28,7 @@ def parser_of(command: str) -> Parser:
     """Return the parser of a command, named as its entry point is."""
     assert command in COMMANDS, f"{command} is no entry point of pyproject.toml"
     module = importlib.import_module(COMMANDS[command].split(":")[0])
-    build = getattr(module, "build_parser", None) or module._build_parser
-    parser: Parser = build()
+    parser: Parser = module.build_parser()
     return parser
 
 
