@@ -32,7 +32,7 @@ from dqn_zoo.cli.play_session import (
     refuse_beside,
 )
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import NoRunError
+from dqn_zoo.runs.finding import NoRunError
 from dqn_zoo.system import shell
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def build_parser() -> Parser:
 def main(arguments: argparse.Namespace) -> None:
     """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.play.by_hand import folder_of
-    from dqn_zoo.runs.run import check_log_folder
+    from dqn_zoo.runs.finding import check_log_folder
     from dqn_zoo.settings.games import parse_game
 
     game = parse_game(arguments.env).game

@@ -153,7 +153,7 @@ def add_progress(group: argparse._ArgumentGroup) -> None:
 
 def find_asked_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     """Return the run that --run, --env, --algo, --exp-id and -f choose, and its settings."""
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
 

@@ -213,8 +213,8 @@ def _announce(
 
 def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | None]":
     """Find a run, its own settings but for those that may change, and the step to go back to."""
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.runs.going_back import split_checkpoint
-    from dqn_zoo.runs.run import find_run
     from dqn_zoo.settings.config import build_config
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
@@ -363,8 +363,9 @@ def _hint_on_limit(limit_s: float) -> str:
 
 def _hint_on_unfinished(log_folder: Path, config: "Config") -> Iterator[str]:
     """Yield a line if the latest run of this game and recipe waits for its resume."""
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.runs.manifest import has_finished, read_manifest
-    from dqn_zoo.runs.run import find_run, lock
+    from dqn_zoo.runs.run import lock
 
     try:
         run = find_run(log_folder, algo=config.algo, game=config.env)

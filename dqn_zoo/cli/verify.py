@@ -166,7 +166,7 @@ def _find(agent: str, log_folder: Path) -> "Run":
 
     What begins with the name of a recipe here is none of the Hub's: `dqn/Pong_7`, mistyped.
     """
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.sharing.pull import pull
 
     first, *more = Path(agent).parts

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.cli.play_session import add_whom, find_asked_run, print_warning, refuse_beside
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import NoRunError
+from dqn_zoo.runs.finding import NoRunError
 
 if TYPE_CHECKING:
     from dqn_zoo.watching.agents import Choice, Gallery

@@ -10,8 +10,9 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import LOSSES
 from dqn_zoo.play.agent import check_shapes
 from dqn_zoo.play.weights import find_weights, load_weights, weights_note
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run, find_run, is_checkpoint
+from dqn_zoo.runs.run import Run, is_checkpoint
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config

@@ -21,8 +21,9 @@ from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import DamagedError, read_entries
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import may_be_training
-from dqn_zoo.runs.run import Run, checkpoint_folders, find_run
+from dqn_zoo.runs.run import Run, checkpoint_folders
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import (
     AS_WRITTEN,

@@ -8,7 +8,7 @@ import torch
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, build_agent
 from dqn_zoo.play.weights import Kind, Which, find_weights
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.pretrained import GROUP, load_pretrained

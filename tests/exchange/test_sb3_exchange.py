@@ -38,8 +38,8 @@ from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import evaluate
 from dqn_zoo.play.weights import load_weights, weights_bytes, weights_note
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import find_run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.settings.recipes import load_config

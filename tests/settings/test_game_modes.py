@@ -12,7 +12,7 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.results_file import read_results, rules_of
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.game_modes import _numbers, _switches, check_mode
 from dqn_zoo.settings.games import GAMES

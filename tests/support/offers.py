@@ -41,7 +41,7 @@ def flags_of(parser: Parser) -> set[str]:
 def check_command(program: str, words: Sequence[str], *, is_here: bool) -> None:
     """Fail unless a command is understood and, in this state, finds the run that it names."""
     from dqn_zoo.cli.train_arguments import check_resume_flags
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.settings.recipes import resolve
 
     line = shlex.join([program, *words])
