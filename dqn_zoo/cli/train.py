@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
     from dqn_zoo.training.backup import Backup
-    from dqn_zoo.training.starting import Outcome, TrainOptions
+    from dqn_zoo.training.invocation import Outcome, TrainOptions
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run dqn-train and return its exit code; `training.starting.EXIT_CODES` lists them."""
+    """Run dqn-train and return its exit code; `training.invocation.EXIT_CODES` lists them."""
     stopwatch = Stopwatch()
     warnings.showwarning = print_warning
     flags = build_parser().parse_args(arguments)
@@ -265,7 +265,7 @@ def _options(
     arguments: argparse.Namespace, stopwatch: Stopwatch, backup: "Backup | None"
 ) -> "TrainOptions":
     from dqn_zoo.training.backup import NoBackup
-    from dqn_zoo.training.starting import TrainOptions
+    from dqn_zoo.training.invocation import TrainOptions
 
     time_limit_s = arguments.time_limit
     if "for" in arguments.given:  # counts from the command's start
@@ -402,7 +402,7 @@ def _pieces(config: "Config") -> Iterator[str]:
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
     from dqn_zoo.system.signals import leave_closed_terminal
-    from dqn_zoo.training.starting import EXIT_CODES
+    from dqn_zoo.training.invocation import EXIT_CODES
 
     path = outcome.run.path
     leave_closed_terminal()  # a run that was disowned outlives it

@@ -23,7 +23,8 @@ from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
-from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train
+from dqn_zoo.training.invocation import EXIT_CODES, Outcome, TrainOptions
+from dqn_zoo.training.starting import resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
 

@@ -24,9 +24,9 @@ from dqn_zoo.system.files import write_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.duties import Duties
+from dqn_zoo.training.invocation import prepare_process, started
 from dqn_zoo.training.loop import training_loop
 from dqn_zoo.training.snapshot import snapshot
-from dqn_zoo.training.starting import prepare_process, started
 from dqn_zoo.training.time_budget import Speed, too_short
 from dqn_zoo.training.trainer import Trainer
 

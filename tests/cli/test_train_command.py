@@ -22,8 +22,8 @@ from dqn_zoo.runs.run import RUN_FORMAT
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
+from dqn_zoo.training.invocation import Outcome
 from dqn_zoo.training.preparation import Estimate, complete
-from dqn_zoo.training.starting import Outcome
 
 SMALL = [
     "--set=n_timesteps=120",
