@@ -195,6 +195,11 @@ def add_refused_flags(parser: argparse.ArgumentParser, refused: Mapping[str, str
         )
 
 
+def flag_of(dest: str) -> str:
+    """Return the long spelling of a flag by the name of its attribute."""
+    return "--" + dest.replace("_", "-")
+
+
 def flag_value(read: Callable[[str], Any]) -> Callable[[str], Any]:
     """Make a function that raises UserError fit argparse's `type`, message kept."""
 

@@ -12,6 +12,7 @@ from dqn_zoo.cli.arguments import (
     Parser,
     add_set,
     command,
+    flag_of,
     flag_value,
     parse_setting,
     parse_whole_number,
@@ -188,7 +189,7 @@ def _refuse_clashes(arguments: argparse.Namespace) -> None:
         others = {"folder", "tethered", "reference", flag.removeprefix("--")}
         clash = sorted(arguments.given - others) if was_given else []
         if clash:
-            raise UserError(f"{flag} cannot go with --{clash[0].replace('_', '-')}: leave one out")
+            raise UserError(f"{flag} cannot go with {flag_of(clash[0])}: leave one out")
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
@@ -216,8 +217,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan | None":
     given = [key for key in _PLAN_FLAGS if key in arguments.given]
     if arguments.plan is not None:
         if given:
-            flag = given[0].replace("_", "-")
-            raise UserError(f"--plan holds the whole plan: leave out --{flag}")
+            raise UserError(f"--plan holds the whole plan: leave out {flag_of(given[0])}")
         return read_plan(arguments.plan)
     if not given:
         return None

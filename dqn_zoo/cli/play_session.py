@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.cli.arguments import (
     add_env_kwargs,
     device,
+    flag_of,
     flag_value,
     parse_whole_number,
     whole_number,
@@ -206,7 +207,7 @@ def refuse_beside(
     clash = sorted(others & arguments.given)
     if clash:
         several = {"weights": "--load-last and the like", "kind": "--weights"}
-        given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
+        given = several.get(clash[0], flag_of(clash[0]))
         raise UserError(f"{flag} {because}: leave out {given}")
 
 

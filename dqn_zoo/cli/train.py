@@ -14,13 +14,8 @@ from dqn_zoo.cli.arguments import command
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.cli.preview import hint_on_unfinished, preview
-from dqn_zoo.cli.train_arguments import (
-    build_parser,
-    check_page_flags,
-    check_resume_flags,
-    overrides_from,
-    track_to,
-)
+from dqn_zoo.cli.train_arguments import build_parser, overrides_from
+from dqn_zoo.cli.train_checks import check_flags, track_to
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
@@ -42,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = build_parser().parse_args(arguments)
     if flags.list_algos:
         return _list_algos()
-    check_resume_flags(flags)
-    check_page_flags(flags)
+    check_flags(flags)
     with _page(flags) as begin_page:
         choose = _new_run if flags.resume is None else _resumed_run
         start = choose(flags, stopwatch, begin_page)
