@@ -135,7 +135,7 @@ def ask(path: str, model: type[_T], *, parameters: Mapping[str, object] | None =
 
     Raises:
         DocumentError: the answer is not what it should be.
-        Exception: what the client raises; see `hub.explained`.
+        Exception: what the client raises; see `hub_failures.explained`.
     """
     from huggingface_hub import constants
 
@@ -148,7 +148,7 @@ def ask_for_list(path: str, *, parameters: Mapping[str, object]) -> Iterator[Mod
 
     Raises:
         DocumentError: a page is no list, or there are too many.
-        Exception: what the client raises; see `hub.explained`.
+        Exception: what the client raises; see `hub_failures.explained`.
     """
     from huggingface_hub import constants
 
