@@ -23,6 +23,7 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.files import writing
 
 if TYPE_CHECKING:
     from dqn_zoo.experiments.job_needs import Needs
@@ -315,12 +316,8 @@ def _write(sweep: "Sweep") -> None:
 
     if sweep.unwritten is None:
         return
-    try:
+    with writing(sweep.folder, "name another with -f"):
         sweep.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{sweep.folder} cannot be written ({error.strerror}): name another with -f"
-        ) from error
     with hold_sweep(sweep):
         sweep.write()
 

@@ -23,6 +23,8 @@ Ranked by mean minus standard deviation, as the Hugging Face course did. The num
 the cards, which nobody has checked; dqn-verify USER/REPO does. See docs/leaderboard.md.
 """
 
+_ELSEWHERE = "name a file in a folder that you can write"
+
 _WIDE = 110
 """Columns of a terminal in which library and date fit beside the rest."""
 
@@ -171,34 +173,24 @@ def _progress() -> "Iterator[Callable[[int], None]]":
 
 def _check_files(*files: Path | None) -> None:
     """Find out before the Hub is asked whether the files can be written after it."""
-    from dqn_zoo.system.files import check_writable
+    from dqn_zoo.system.files import check_writable, writing
 
     asked = [file.absolute() for file in files if file is not None]
     if len(set(asked)) < len(asked):
         raise UserError("--csv and --html name the same file: name two")
     for file in asked:
-        try:
+        with writing(file, _ELSEWHERE):
             check_writable(file)
-        except OSError as error:
-            raise _unwritable(file, error) from error
 
 
 def _write(what: str, file: Path | None, make: "Callable[[], str]") -> None:
-    from dqn_zoo.system.files import replace_file
+    from dqn_zoo.system.files import replace_file, writing
 
     if file is None:
         return
-    try:
+    with writing(file, _ELSEWHERE):
         replace_file(file, make().encode())
-    except OSError as error:
-        raise _unwritable(file, error) from error
     print(f"{what}: {file}")
-
-
-def _unwritable(file: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{file} cannot be written ({error.strerror}): name a file in a folder that you can write"
-    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from dqn_zoo.errors import EXIT_USER_ERROR, UserError
+from dqn_zoo.errors import EXIT_USER_ERROR
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.runs.learning_curve import last_row
+from dqn_zoo.system.files import writing
 from dqn_zoo.system.locks import hold
 from dqn_zoo.system.processes import apart, ask_to_end, python_module
 
@@ -85,11 +86,9 @@ class JobProcess:
     def __init__(self, sweep: Sweep, job: Job) -> None:
         file = sweep.log_file(job)
         command = [*python_module("cli.bench"), "-f", str(sweep.folder)]
-        try:
+        with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             log = file.open("ab")
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from error
         with log:
             self._process = subprocess.Popen(
                 [*command, "--job", job.name, "--tethered"],

@@ -30,7 +30,7 @@ from dqn_zoo.system.documents import (
     checked,
     read_document,
 )
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import replace_file, writing
 
 if TYPE_CHECKING:
     from dqn_zoo.play.evaluation import Game
@@ -134,13 +134,9 @@ def write_game(file: Path, game: HumanGame) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    try:
+    with writing(f"the score cannot be kept: {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps(game, indent=1).encode())
-    except OSError as error:
-        raise UserError(
-            f"the score cannot be kept: {file} cannot be written ({error.strerror})"
-        ) from error
 
 
 def read_game(file: Path) -> HumanGame:

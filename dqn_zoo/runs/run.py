@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import flush_directory, flush_file, move
+from dqn_zoo.system.files import flush_directory, flush_file, move, writing
 from dqn_zoo.system.locks import hold
 
 RUN_FORMAT = 1
@@ -217,7 +217,7 @@ def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run]
         UserError: The folder cannot be written; then nothing is left.
     """
     parent = Path(log_folder) / algo
-    try:
+    with writing(parent, "make room, or name a folder that you can write with -f FOLDER"):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(parent)
         with tempfile.TemporaryDirectory(prefix=game, suffix=UNFINISHED, dir=parent) as place:
@@ -237,11 +237,6 @@ def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run]
                 raise
             flush_directory(parent)
             return run
-    except OSError as error:
-        raise UserError(
-            f"{parent} cannot be written ({error.strerror}): make room, or name a folder that you "
-            "can write with -f FOLDER"
-        ) from error
 
 
 def _remove_stale(parent: Path) -> None:

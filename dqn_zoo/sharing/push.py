@@ -38,7 +38,7 @@ from dqn_zoo.sharing.agent_files import (
 )
 from dqn_zoo.sharing.card import write_card
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import replace_file, writing
 from dqn_zoo.system.locks import hold
 
 TENSORBOARD = "tensorboard"
@@ -177,10 +177,8 @@ def open_staging(run: Run, repo_id: str) -> Staging:
         UserError: it cannot be written.
     """
     path = run.path / "hub" / repo_id.split("/")[1]
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
     return Staging(path=path, repo_id=repo_id)
 
 
@@ -222,12 +220,10 @@ def stage_results(staging: Staging, content: Mapping[str, Any]) -> None:
         before = read_measured(staging.results_file).subject
     except ValueError:
         before = None
-    try:
+    with writing(staging.path, "make room"):
         replace_file(staging.results_file, json.dumps(content, indent=2).encode())
         if before != read_measured(staging.results_file).subject:
             staging.film.unlink(missing_ok=True)
-    except OSError as error:
-        raise _no_room(staging, error) from error
 
 
 def complete(
@@ -253,7 +249,7 @@ def complete(
     """
     run, path = session.run, staging.path
     training = training_record(run, session.weights.steps)
-    try:
+    with writing(path, "make room"):
         shutil.copyfile(session.weights.file, path / WEIGHTS)
         if digest(path / WEIGHTS) != content["weights"]["sha256"]:
             raise UserError(
@@ -280,8 +276,6 @@ def complete(
             staging.repo_id, config, content, training, has_film=has_film, has_curve=has_curve
         )
         (path / CARD).write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise _no_room(staging, error) from error
     files = staging.files()
     check_listing({name: file.stat().st_size for name, file in files.items()}, where=str(path))
     return files
@@ -323,10 +317,6 @@ def check_remote(
             "under another --repo-name, or remove them there"
         )
     return ours
-
-
-def _no_room(staging: Staging, error: OSError) -> UserError:
-    return UserError(f"{staging.path} cannot be written ({error.strerror}): make room")
 
 
 def _copy_logs(run: Run, path: Path) -> None:

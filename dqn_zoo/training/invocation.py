@@ -154,7 +154,7 @@ def prepare_process(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def writing(run: Run) -> Iterator[None]:
+def writing_run(run: Run) -> Iterator[None]:
     """Turn a disk that refuses into an error that says what to do."""
     try:
         yield

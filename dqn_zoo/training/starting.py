@@ -35,7 +35,7 @@ from dqn_zoo.training.invocation import (
     set_up,
     setup_of,
     started,
-    writing,
+    writing_run,
 )
 from dqn_zoo.training.kept_settings import changed_settings
 from dqn_zoo.training.loop import training_loop
@@ -94,7 +94,7 @@ def train(
             trainer.take_weights(*given)
         run = claim_run(log_folder, config.algo, config.env, exp_id=exp_id)
         try:
-            with lock(run), writing(run):
+            with lock(run), writing_run(run):
                 if given is not None:  # a resume must not depend on a file elsewhere
                     replace_file(run.initial_model_file, trainer.weights_bytes())
                 _describe(run, config, options, tracking=tracking, begins_with=parent)
@@ -145,7 +145,7 @@ def resume(
             with _as_it_was(run.manifest_file):
                 _note_resume(run, config, options, checkpoint, until_steps, changed)
                 trainer = ending.enter_context(contextlib.closing(Trainer(config, stopwatch)))
-                ending.enter_context(writing(run))
+                ending.enter_context(writing_run(run))
                 if checkpoint is None:
                     if run.initial_model_file.exists():
                         given = find_given(run.initial_model_file, run.path)
