@@ -274,14 +274,7 @@ def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, i
 def _print_preview(
     sweep: "Sweep", needs: "Mapping[str, Needs]", where: str, at_once: int | None
 ) -> None:
-    """Print the plan and its cost.
-
-    Args:
-        sweep: whose jobs.
-        needs: of a job, by variant.
-        where: they are run.
-        at_once: jobs that run at the same time; None where somebody else decides.
-    """
+    """Print the plan and its cost; `at_once` is None where somebody else decides."""
     from dqn_zoo.training.rates import about
 
     plan = sweep.plan

@@ -63,11 +63,7 @@ def export_sb3(
 ) -> Path:
     """Write an agent in the layout of RL-Zoo, under the next free number; print what differs there.
 
-    Args:
-        weights_file: safetensors, of a run with these settings.
-        config: of the run.
-        folder: what RL-Zoo's `-f` will name; created where missing.
-        steps: of training, where known.
+    `folder` is what RL-Zoo's `-f` will name; `steps` are those of the training.
 
     Returns:
         The zip.

@@ -74,12 +74,7 @@ def estimate(
 ) -> Estimate:
     """Return a statistic with the percentile interval of a stratified bootstrap.
 
-    Args:
-        statistic: of the scores of all games.
-        strata: at least one game with at least one run. With one run per game the interval has no
-            width, because nothing is known of how runs differ.
-        seed: of the bootstrap.
-        resamples: how often the runs are drawn anew.
+    With one run per game the interval has no width, because nothing is known of how runs differ.
     """
     generator = np.random.default_rng(seed)
     drawn = np.array([statistic(_resample(strata, generator)) for _ in range(resamples)])
@@ -88,12 +83,7 @@ def estimate(
 
 
 def estimate_mean(scores: Scores, *, resamples: int = RESAMPLES) -> Estimate:
-    """Return what `estimate` does of the mean of one game, for the thousands of points of curves.
-
-    Args:
-        scores: of at least one run; those of one have an interval without width.
-        resamples: how often the runs are drawn anew.
-    """
+    """Return what `estimate` does of one game's mean, for the thousands of points of curves."""
     value = float(scores.mean())
     if len(scores) == 1:
         return Estimate(value, value, value)
@@ -127,11 +117,8 @@ def probability_of_improvement(
 ) -> Estimate:
     """Return how likely a run of the first is better than one of the second on a random game.
 
-    The Mann-Whitney statistic of each game, averaged over games; a tie counts one half.
-
-    Args:
-        first: scores by game.
-        second: scores by game; games that only one of the two has played are left out.
+    The Mann-Whitney statistic of each game, averaged over games; a tie counts one half. Games that
+    only one of the two has played are left out.
 
     Raises:
         ValueError: they have no game in common.

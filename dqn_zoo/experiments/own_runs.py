@@ -26,11 +26,6 @@ def own_runs_as_markdown(
     Its score is the one that the run is known by: that of its results.json. One that was played by
     other rules than a reference's is marked.
 
-    Args:
-        log_folder: of the runs.
-        references: published scores to put beside them.
-        warn: takes why a run is left out.
-
     Raises:
         UserError: there is no run, or none was played.
     """

@@ -125,12 +125,7 @@ def make_plan(
 ) -> Plan:
     """Return a plan; its recipes and settings are looked at by `Sweep.new`.
 
-    Args:
-        games: names of games in any spelling, or of `GAME_SETS`.
-        num_seeds: runs of each variant on each game, with the seeds 1, 2, ...
-        variants: what is compared.
-        settings: of all of them.
-        episodes: full games played by every run at its end.
+    Games may be in any spelling, or names of `GAME_SETS`; the seeds are 1, 2, ...
 
     Raises:
         UserError: nothing to compare, something twice, an unknown game.
@@ -215,10 +210,8 @@ class Sweep:
     def new(cls, folder: Path, plan: Plan, machine: Mapping[str, Any]) -> "Sweep":
         """Return a sweep that is not written yet.
 
-        Args:
-            folder: empty, missing, or left by a start that was killed before it had a plan.
-            plan: what is compared.
-            machine: settings that this machine decides where the plan does not, like threads.
+        `folder` is empty, missing, or left by a start that was killed before it had a plan;
+        `machine` is for what the plan leaves open.
 
         Raises:
             UserError: the folder holds something, or a recipe or setting is not accepted.

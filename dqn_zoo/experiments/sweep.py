@@ -75,10 +75,6 @@ class JobProcess:
 
     It saves and stops when it is asked to, and when this process ends, however it ends.
 
-    Args:
-        sweep: whose job.
-        job: which.
-
     Raises:
         UserError: its log cannot be written.
     """
@@ -118,13 +114,9 @@ class JobProcess:
 def work_off(
     sweep: Sweep, launch: Launch, most: int, on_change: Callable[[Statuses], None]
 ) -> Statuses:
-    """Run what is left of a plan and return where every job ended up.
+    """Run what is left of a plan, and return where every job ended up.
 
-    Args:
-        sweep: the plan and its folder.
-        launch: starts a job.
-        most: jobs at once.
-        on_change: told where the jobs are, twice a second.
+    `on_change` is told where they are twice a second.
 
     Raises:
         KeyboardInterrupt: after the jobs were asked to save and have.

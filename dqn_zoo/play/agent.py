@@ -168,11 +168,6 @@ def build_agent(weights_file: Path, config: Config, *, device: str | torch.devic
 def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Config) -> int:
     """Compare weights with the network of `config`, without the memory of either.
 
-    Args:
-        file: where they lie, to name it in errors.
-        shapes: of the weights, by name.
-        config: whose network they should be.
-
     Returns:
         The number of actions that they decide among.
 

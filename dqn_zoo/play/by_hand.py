@@ -187,12 +187,7 @@ def seeds_begun(folder: Path, rules: Protocol) -> set[int]:
 
 
 def human_scores(folder: Path, warn: Callable[[str], None]) -> list[HumanScores]:
-    """Return what a person has reached in a game, by each of the rules that were played.
-
-    Args:
-        folder: of the games.
-        warn: takes why a file is left out.
-    """
+    """Return what a person has reached in a game, by each of the rules that were played."""
     found: dict[Protocol, list[HumanGame]] = {}
     for game, rules in _readable(folder, warn):
         found.setdefault(rules, []).append(game)

@@ -80,11 +80,6 @@ def load_given(given: Given, config: Config) -> tuple[dict[str, Tensor], int]:
 def check_fit(given: Given, config: Config, origins: Mapping[str, str] | None = None) -> None:
     """Compare the network of a run with that of the run that the weights come from.
 
-    Args:
-        given: the weights.
-        config: settings of the run that they shall start.
-        origins: where each of these settings came from.
-
     Raises:
         UserError: a setting on which the meaning of the weights hangs is another.
     """

@@ -69,9 +69,7 @@ class Measured:
 def measured(run: Run, warn: Callable[[str], None] = lambda reason: None) -> list[Measured]:
     """Return every sample of a run that was measured here, not what its publisher claims.
 
-    Args:
-        run: whose agents.
-        warn: takes why a file is left out.
+    `warn` takes why a file is left out.
 
     Raises:
         UserError: the manifest is damaged.
@@ -125,10 +123,7 @@ def is_current(run: Run, sample: Measured) -> bool:
 def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
     """Keep a new sample; results.json stays with what the run is known by.
 
-    Args:
-        run: whose agent played.
-        config: settings of the run, without what a command line changed of them.
-        content: what `results.results` returned.
+    `config` is the run's own, without what a command line changed of it.
 
     Returns:
         The sample that is kept: the new one, or a larger one of the same weights by the same rules.

@@ -98,12 +98,9 @@ class Session:
 
 
 def choose_weights(run: Run, choice: WeightsChoice, kind: Kind | None = None) -> Weights:
-    """Return the weights of a run that are asked for.
+    """Return the weights of a run that are asked for: `kind` None means what evaluations played.
 
-    Args:
-        run: whose weights.
-        choice: of them; by default the online ones of a run that averages are the last.
-        kind: averaged or online; None: what evaluations in training played.
+    The best online weights of a run that averages are the last.
 
     Raises:
         UserError: if the run has none of that kind, saying what it has.
@@ -185,13 +182,8 @@ def play_session(
 ) -> None:
     """Play the games of a session, in several threads where nobody watches and nothing is counted.
 
-    Args:
-        session: what to play.
-        q_values: of the agent.
-        on_game: called with every game as it ends.
-        on_progress: called several times a second with the steps played so far.
-        film: what the session is recorded by; it is given captions.
-        on_turn: called in the calling thread, where all games are played then, after every step.
+    `on_progress` is called several times a second, with the steps played so far; with `on_turn`,
+    called after every step, all games are played in this thread.
 
     Raises:
         UserError: if no window can be opened, or the agent does not fit the game.
@@ -224,12 +216,7 @@ def play_session(
 def watch(
     session: Session, q_values: QValues, film: Film | None = None
 ) -> Generator[Turn, None, None]:
-    """Play a session in the calling thread and yield after every step; see `evaluation.play`.
-
-    Args:
-        session: what to play.
-        q_values: of the agent.
-        film: gets the frames of environment 0.
+    """Play a session in the calling thread and yield after every step, environment 0 filmed.
 
     Raises:
         UserError: as `play_session`.
@@ -276,14 +263,8 @@ def film_beginning(
 ) -> bool:
     """Play a game until it ends or the film is long enough, and film it.
 
-    Args:
-        path: of the film.
-        q_values: of the agent.
-        game: name of the game.
-        settings: the rules; the gymnasium backend plays, whichever they name.
-        seed: of the game.
-        max_seconds: at the speed of the console.
-        goes_on: asked after every step; without its leave there is no film.
+    The gymnasium backend plays, whichever the rules name; `goes_on` is asked after every step, and
+    without its leave there is no film. `max_seconds` are at the speed of the console.
 
     Returns:
         Whether there is a film.

@@ -60,11 +60,8 @@ class WeightsNote(TypedDict):
 def find_weights(run: Run, which: Which | int, kind: Kind | None = None) -> Path:
     """Return the weights file of a run: best, last, or that of a checkpoint's step.
 
-    Args:
-        run: whose weights.
-        which: of them; the best online weights of a run that averages are the last ones, because
-            no evaluation chose among them.
-        kind: averaged or online; None: what evaluations in training played.
+    `kind` is averaged or online; None: what evaluations in training played. The best online weights
+    of a run that averages are the last ones, because no evaluation chose among them.
 
     Raises:
         UserError: if the run has no such weights.
@@ -116,10 +113,8 @@ def last_weights(run: Run) -> list[Path]:
 def weights_bytes(weights: Mapping[str, Tensor], note: Mapping[str, str | int]) -> bytes:
     """Return a safetensors file of weights on the CPU.
 
-    Args:
-        weights: by name.
-        note: what they are; with the digest of all it becomes one entry of the header, because
-            safetensors writes several in random order and equal runs shall give equal files.
+    The note becomes one entry of the header, with the digest of all: safetensors writes several in
+    random order, and equal runs shall give equal files.
     """
     contiguous = {name: value.contiguous() for name, value in weights.items()}
     content = {**note, OWN_DIGEST: _digest(contiguous, note)}

@@ -259,9 +259,7 @@ class RunLog:
     def rollback(self, offsets: Mapping[str, int], steps: int) -> None:
         """Go back to a checkpoint, before anything is logged.
 
-        Args:
-            offsets: What `offsets` returned at the checkpoint; a missing file is emptied.
-            steps: Step of the checkpoint; TensorBoard forgets what came after it.
+        A file without an offset is emptied; TensorBoard forgets what came after `steps`.
         """
         for log in self._csv_logs:
             log.rollback(offsets.get(log.path.name, 0))

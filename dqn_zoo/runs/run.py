@@ -165,11 +165,7 @@ def is_complete(run: Run) -> bool:
 def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | None = None) -> Run:
     """Create the folder of a new run; two processes never get the same one.
 
-    Args:
-        log_folder: Folder of all runs, created where missing.
-        algo: Name of the recipe, for example `dqn`.
-        game: Name of the game, for example `SpaceInvaders`.
-        exp_id: Number of the run, at least 1; None or 0 takes the highest existing number plus 1.
+    `exp_id` is its number, at least 1; None or 0 takes the highest existing one plus 1.
 
     Raises:
         UserError: The number is taken or negative, or the folder cannot be written.
@@ -207,11 +203,7 @@ def resume_command(run: Run) -> str | None:
 def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run], None]) -> Run:
     """Make a run whose files are all there already: it appears whole, or not at all.
 
-    Args:
-        log_folder: Folder of all runs, created where missing.
-        algo: Folder of the run in it.
-        game: Name of the game; the run takes its next number.
-        fill: Writes the files into the folder that it is given.
+    `fill` writes the files into the folder that it is given; the run takes the game's next number.
 
     Raises:
         UserError: The folder cannot be written; then nothing is left.

@@ -12,10 +12,7 @@ from dqn_zoo.errors import UserError
 def check_mode(game: str, mode: int | None, difficulty: int | None) -> None:
     """Refuse a mode or a difficulty that a game does not have.
 
-    Args:
-        game: by its name in ale-py's CamelCase.
-        mode: None: the one that the game starts in.
-        difficulty: None: likewise.
+    The game goes by its name in ale-py's CamelCase; None is what it starts with.
 
     Raises:
         UserError: with those that it has.

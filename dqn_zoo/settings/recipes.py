@@ -263,13 +263,7 @@ def _merge(
 ) -> _Read:
     """Lay what files set over `merged`, which is changed.
 
-    Args:
-        files: the recipe, if there is one, then the file of -c.
-        merged: what lies below them.
-        recipe: None: the settings are those of a run.
-        algo: name of the recipe.
-        base: what messages call the recipe, or the run.
-        env: the game as the user spells it.
+    `base` is what messages call the recipe, or the run whose settings stand for one.
     """
     read = _Read([], [], [], [])
     game = parse_game(env).game

@@ -131,16 +131,7 @@ def write_description(
     num_actions: int,
     training: Mapping[str, Any],
 ) -> None:
-    """Write config.json.
-
-    Args:
-        folder: where it is written.
-        config: settings of the training.
-        files: that are published with it, by their paths in the repository; not the card, which
-            people change afterwards.
-        num_actions: of the game.
-        training: how it was trained.
-    """
+    """Write config.json, which lists the files but for the card: that one people change."""
     content = {
         "format": FORMAT,
         "library": LIBRARY,

@@ -142,11 +142,8 @@ def choose_owner(
 ) -> str:
     """Return the owner of a repository to push to, spelled as the Hub spells it.
 
-    Args:
-        account: of the token.
-        wanted: a user or an organisation, in any case; None: the token's own user.
-        repo_name: the name without the owner.
-        instead: what to do to write to the token's own user.
+    `wanted`, in any case, is a user or an organisation, or None for the token's own user; `instead`
+    says what to do to write there.
 
     Raises:
         UserError: the account or its token may not write there.

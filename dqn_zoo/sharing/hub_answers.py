@@ -126,12 +126,7 @@ class ModelAtCommit(Model):
 
 
 def ask(path: str, model: type[_T], *, parameters: Mapping[str, object] | None = None) -> _T:
-    """Return what the Hub answers to a question.
-
-    Args:
-        path: behind the address of the Hub, such as `/api/whoami-v2`.
-        model: what the answer should be.
-        parameters: of the question.
+    """Return what the Hub answers to a question, such as `/api/whoami-v2`.
 
     Raises:
         DocumentError: the answer is not what it should be.

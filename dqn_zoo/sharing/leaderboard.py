@@ -123,14 +123,8 @@ def make_leaderboard(
 ) -> Leaderboard:
     """Read the cards of a game and one's own runs, and rank them.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: folder of one's own runs; it need not exist.
-        offline: one's own runs alone.
-        library: only cards of this library, by a name in use such as `sb3`; one's own runs always.
-        on_card: called with the number of cards read so far.
-        warn: takes a line about a run that cannot be read, or a library without cards.
+    `library`, a name in use such as `sb3`, filters the cards, not one's own runs; `on_card` is
+    called with the number of cards read so far.
 
     Raises:
         hub.UnreachableError: the Hub does not answer.
@@ -179,11 +173,7 @@ def own_rows(
 ) -> Iterator[Row]:
     """Yield a row for every run of a game that was trained here and played.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: folder of the runs.
-        warn: takes a line about a run that is left out because it cannot be read.
+    `warn` takes a line about one that cannot be read.
     """
     for path in sorted(log_folder.glob(f"*/{game}_*")):
         run, reasons = Run(path), list[str]()
@@ -206,11 +196,7 @@ def human_rows(
 ) -> list[Row]:
     """Return a row for all that a person played of a game by the same rules.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: that the games of duels are kept in.
-        warn: takes a line about a game that is left out because it cannot be read.
+    `warn` takes a line about a game that cannot be read.
     """
     found = human_scores(folder_of(log_folder, game), lambda why: warn(f"{why}: it is left out"))
     return [_human_row(scores, protocol) for scores in found if scores.scores]

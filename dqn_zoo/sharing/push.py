@@ -118,14 +118,7 @@ def check_publishable(run: Run, config: Config) -> None:
 
 
 def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator[str]:
-    """Yield a line where another agent was perhaps meant.
-
-    Args:
-        run: that is published.
-        config: of its training.
-        mean: score of its games.
-        is_named: the user has named it; otherwise it is the latest.
-    """
+    """Yield a line where another agent was perhaps meant than the one of this mean score."""
     scores = published_scores(config.env, protocol_from_config(config))
     if scores is not None and mean <= scores.random:
         yield f"this agent scores {mean:,.1f}, and random play {scores.random:,.1f}"
@@ -187,10 +180,7 @@ def measured_results(
 ) -> Measured | None:
     """Return the largest sample of the agent that a session would play, if it is large enough.
 
-    Args:
-        session: that would play otherwise.
-        samples: what was measured of the run.
-        seed: that the games must have; None: any.
+    `seed` None: games of any seed will do.
     """
     found = largest(samples, sha256=session.weights.sha256, rules=session.protocol, seed=seed)
     if found is None or found.num_games < (session.num_games or 0):
@@ -235,13 +225,6 @@ def complete(
     num_actions: int,
 ) -> dict[str, Path]:
     """Write everything that needs no game, check it all, and return what is published.
-
-    Args:
-        staging: holds results.json and, where one was made, the film.
-        session: that was played.
-        content: of results.json.
-        config: settings of the training.
-        num_actions: of the game.
 
     Raises:
         UserError: the disk is full, the film is none that browsers play, or the file of the

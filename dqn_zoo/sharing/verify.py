@@ -127,11 +127,6 @@ def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
 def holds_by_hand(game: HumanGame, whose: Played, *, where: str) -> bool:
     """Let the emulator play a game again; return whether its score follows from its actions.
 
-    Args:
-        game: whose seed and rules.
-        whose: the person's game of that seed, or the agent's.
-        where: what to call it in messages.
-
     Raises:
         UserError: it cannot be played here, or has an action that the game does not have.
     """

@@ -39,17 +39,7 @@ class _StoppedInEvaluationError(Exception):
 
 
 class Duties:
-    """Does what is due between vector steps.
-
-    Args:
-        trainer: the run.
-        run: its folder.
-        log: its logs.
-        display: what the user sees.
-        stop: whether the run was asked to stop.
-        previous: the checkpoint that the run was resumed from.
-        backup: told of every checkpoint.
-    """
+    """Does what is due between vector steps; `previous` is the checkpoint it was resumed from."""
 
     def __init__(
         self,

@@ -47,11 +47,7 @@ def learning_seconds(seconds: float) -> float:
 
 
 def measure(config: Config, seconds: float) -> Speed:
-    """Measure how fast a run is.
-
-    Args:
-        config: complete.
-        seconds: all that there is for the run; a small part of it is taken.
+    """Measure how fast a run is, in a small part of the seconds that there are for it.
 
     Raises:
         UserError: too little, as was seen while measuring.

@@ -34,10 +34,6 @@ class Best:
 class Trainer:
     """A run in memory: environments, algorithm, statistics and what was done so far.
 
-    Args:
-        config: complete; `seed`, `device`, `num_threads` and `precision` are resolved.
-        stopwatch: counts where the time goes; None: one of its own.
-
     Attributes:
         observation: uint8 [num_envs, stack, 84, 84], to act on next.
         log_rows: rows of progress.csv so far.
