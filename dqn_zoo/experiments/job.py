@@ -112,12 +112,9 @@ def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
         config=config,
         seed=0,
         num_games=sweep.plan.episodes,
-        max_steps=None,
         num_envs=min(sweep.plan.episodes, ENVS_PER_CORE * usable_cores()),
         num_threads=num_threads,
         device=device,
-        has_window=False,
-        is_filmed=False,
     )
     agent = build_agent(session.weights.file, config, device=device)
     games: list[Game] = []

@@ -122,15 +122,7 @@ def _given_file(file: Path) -> Given:
     if run.config_file.is_file():
         return _given_by(run, file)
     note = weights_note(file)
-    env, algo = (note.get(key) for key in ("env", "algo"))
-    return Given(
-        file,
-        StartedFrom(
-            str(file),
-            env=env if isinstance(env, str) else None,
-            algo=algo if isinstance(algo, str) else None,
-        ),
-    )
+    return Given(file, StartedFrom(str(file), env=note.get("env"), algo=note.get("algo")))
 
 
 def _given_by(run: Run, file: Path) -> Given:

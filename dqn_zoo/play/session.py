@@ -64,12 +64,12 @@ class Session:
     config: Config
     seed: int
     num_games: int | None
-    max_steps: int | None
+    max_steps: int | None = None
     num_envs: int
     num_threads: int
     device: str
-    has_window: bool
-    is_filmed: bool
+    has_window: bool = False
+    is_filmed: bool = False
 
     @property
     def settings(self) -> EnvSettings:

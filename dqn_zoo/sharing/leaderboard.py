@@ -48,7 +48,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One agent, or a person.
+    """One agent, or a person; what is not given is as of a run on this computer.
 
     Attributes:
         rank: from 1; agents with equal results share one; None: of too few games for a rank.
@@ -68,7 +68,7 @@ class Row:
 
     rank: int | None = None
     name: str
-    owner: str
+    owner: str = "you"
     library: str
     mean: float
     std: float
@@ -77,8 +77,8 @@ class Row:
     protocol: str
     is_same_protocol: bool
     updated: str
-    url: str
-    is_own: bool
+    url: str = ""
+    is_own: bool = True
 
     @property
     def has_few_games(self) -> bool:
@@ -286,7 +286,6 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
     words, is_same = compared(best)
     return Row(
         name=str(run.path),
-        owner="you",
         library=OURS,
         mean=best.mean,
         std=best.std,
@@ -295,8 +294,6 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
         protocol=words,
         is_same_protocol=is_same,
         updated=best.content.get("eval_datetime", "")[:10],
-        url="",
-        is_own=True,
     )
 
 
@@ -312,7 +309,6 @@ def _human_row(played: HumanScores, protocol: str) -> Row:
         words += f"; paused {played.pauses} times" if played.pauses > 1 else "; paused once"
     return Row(
         name=str(played.folder),
-        owner="you",
         library=FOLDER,
         mean=summary.mean,
         std=summary.std,
@@ -321,8 +317,6 @@ def _human_row(played: HumanScores, protocol: str) -> Row:
         protocol=words,
         is_same_protocol=rules == protocol,
         updated=played.latest,
-        url="",
-        is_own=True,
     )
 
 
