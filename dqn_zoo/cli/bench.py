@@ -105,10 +105,7 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
         help="a recipe with settings of its own; may be repeated",
     )
     group.add_argument(
-        "--games",
-        type=_names,
-        metavar="A,B",
-        help="games, or atari-3, atari-5, atari-57",
+        "--games", type=_names, metavar="A,B", help="games, or atari-3, atari-5, atari-57"
     )
     group.add_argument(
         "--seeds", type=whole_number(1), metavar="N", help="runs with seeds 1 to N (default: 3)"
@@ -128,10 +125,7 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
         help="full games that every run plays at its end (default: 30)",
     )
     group.add_argument(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="a plan written by hand, instead of these flags",
+        "--plan", type=Path, metavar="FILE", help="a plan written by hand, instead of these flags"
     )
     group.add_argument(
         "-f",

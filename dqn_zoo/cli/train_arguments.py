@@ -246,9 +246,7 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
         help="with --watch: only print the address (default: open it, where there is a display)",
     )
     group.add_argument(
-        "--profile",
-        action="store_true",
-        help="show at the end where the time went (default: off)",
+        "--profile", action="store_true", help="show at the end where the time went (default: off)"
     )
     group.add_argument(
         "-P",

@@ -253,12 +253,7 @@ def _finals(
     from dqn_zoo.experiments.tuning_finals import finals, train_flags, write_best
 
     sweep = finals(
-        study,
-        folder,
-        goal,
-        num_best=arguments.top,
-        num_seeds=arguments.seeds,
-        machine=machine,
+        study, folder, goal, num_best=arguments.top, num_seeds=arguments.seeds, machine=machine
     )
     print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
     with Board(Console()) as board:

@@ -22,14 +22,7 @@ from dqn_zoo.settings.config import build_config
 from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, Protocol, protocol_from_config
-from dqn_zoo.system.documents import (
-    AS_WRITTEN,
-    Count,
-    DocumentError,
-    Word,
-    checked,
-    read_document,
-)
+from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
 from dqn_zoo.system.files import replace_file, writing
 
 if TYPE_CHECKING:

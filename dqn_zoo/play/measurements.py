@@ -132,8 +132,7 @@ def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
         OSError: the file cannot be written.
     """
     new = _measured(
-        run.results_file,
-        checked(json.loads(json.dumps(content)), Results, str(run.results_file)),
+        run.results_file, checked(json.loads(json.dumps(content)), Results, str(run.results_file))
     )
     known = _read(run.results_file)
     beside = run.path / "results" / new.name

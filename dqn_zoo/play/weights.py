@@ -248,11 +248,7 @@ def _copies(file: Path, run: Run) -> Iterator[Path]:
         known, own = _recorded(file), weights_note(file).get(OWN_DIGEST)
     except DamagedError:
         return
-    others = [
-        run.best_model_file,
-        *last_weights(run),
-        *run.path.glob("hub/*/model.safetensors"),
-    ]
+    others = [run.best_model_file, *last_weights(run), *run.path.glob("hub/*/model.safetensors")]
     bests = _bests(run)
     for path in [*bests, *others]:
         if path == file or not path.is_file():

@@ -280,8 +280,7 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
         return _with_epsilon(rules_in_words(sample.rules), sample.rules.eval_epsilon, protocol)
 
     best = max(
-        samples,
-        key=lambda sample: (is_current(run, sample), compared(sample)[1], sample.num_games),
+        samples, key=lambda sample: (is_current(run, sample), compared(sample)[1], sample.num_games)
     )
     words, is_same = compared(best)
     return Row(

@@ -321,10 +321,7 @@ class _Panel:
         return [
             ("steps", f"{status.steps:,} of {total:,}"),
             ("frames", f"{status.frames:,}"),
-            (
-                "speed",
-                f"{_number(meter.now, ',.0f')} /s, avg {_number(meter.average, ',.0f')}",
-            ),
+            ("speed", f"{_number(meter.now, ',.0f')} /s, avg {_number(meter.average, ',.0f')}"),
             ("time", f"{format_duration(status.elapsed_s)}, left {left}"),
             ("return", returns),
             ("curve", Text(curve or "-", style="green")),

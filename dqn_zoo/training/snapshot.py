@@ -47,9 +47,7 @@ def snapshot(trainer: Trainer, log_offsets: dict[str, int], previous: Checkpoint
 
 
 def restore(
-    trainer: Trainer,
-    checkpoint: Checkpoint,
-    on_progress: Callable[[int, int], None] | None = None,
+    trainer: Trainer, checkpoint: Checkpoint, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
     """Continue from a verified checkpoint, with a new trainer; return the byte offsets of the logs.
 

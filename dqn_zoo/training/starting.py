@@ -17,10 +17,7 @@ from dqn_zoo.runs.manifest import (
     write_manifest,
 )
 from dqn_zoo.runs.run import Run, claim_run, discard_run, lock
-from dqn_zoo.runs.trackers import (
-    import_tracker,
-    tracking_of,
-)
+from dqn_zoo.runs.trackers import import_tracker, tracking_of
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
