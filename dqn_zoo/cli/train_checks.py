@@ -72,22 +72,8 @@ def track_to(arguments: argparse.Namespace) -> "TrackTo | None":
     )
 
 
-_WITH_RESUME = frozenset(
-    {
-        "--n-timesteps",
-        "--time-limit",
-        "--progress",
-        "--profile",
-        "--watch",
-        "--no-browser",
-        "--device",
-        "--num-threads",
-        "--cuda-graph",
-        "--log-folder",
-        "--hub-backup",
-        "--hub-backup-every",
-        "--env",
-        "--algo",
-        "--exp-id",
-    }
-)
+_WITH_RESUME = {
+    "--n-timesteps", "--time-limit", "--progress", "--profile", "--watch", "--no-browser",
+    "--device", "--num-threads", "--cuda-graph", "--log-folder", "--hub-backup",
+    "--hub-backup-every", "--env", "--algo", "--exp-id",
+}  # fmt: skip

@@ -181,18 +181,10 @@ def _data(config: Config, num_actions: int, steps: int) -> dict[str, Any]:
 def _hyperparameters(config: Config) -> dict[str, Any]:
     """Return the settings that SB3's DQN knows, for one environment, by the names it shares."""
     same = (
-        "buffer_size",
-        "batch_size",
-        "learning_starts",
-        "gamma",
-        "train_freq",
-        "gradient_steps",
-        "n_steps",
-        "target_update_interval",
-        "exploration_fraction",
-        "exploration_initial_eps",
+        "buffer_size", "batch_size", "learning_starts", "gamma", "train_freq", "gradient_steps",
+        "n_steps", "target_update_interval", "exploration_fraction", "exploration_initial_eps",
         "exploration_final_eps",
-    )
+    )  # fmt: skip
     clip = config.max_grad_norm
     return {
         "learning_rate": initial_learning_rate(config),

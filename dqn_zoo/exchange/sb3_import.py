@@ -1,6 +1,5 @@
 """From a zip of Stable-Baselines3 to a run folder like any other."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from dqn_zoo.settings.games import GameName, game_in_path, parse_game
 from dqn_zoo.settings.protocols import PROTOCOLS, protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps
+from dqn_zoo.system.files import digest
 
 _OUR_KEYS = {
     "_total_timesteps": "n_timesteps",
@@ -257,13 +257,11 @@ def _headline(file: Path, model: Sb3Model, game: str, steps: int | None) -> str:
 
 
 def _describe(file: Path, model: Sb3Model) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "library": "stable-baselines3",
         "version": model.version,
         "file": file.name,
-        "sha256": digest,
+        "sha256": digest(file),
     }
 
 

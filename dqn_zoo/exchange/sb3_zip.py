@@ -127,16 +127,9 @@ def _as_user_errors(where: str) -> Iterator[None]:
     except UserError:
         raise
     except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ) as error:
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+        OSError, EOFError, ValueError, OverflowError, RuntimeError,
+    ) as error:  # fmt: skip
         raise UserError(f"{where} is damaged or no zip of Stable-Baselines3 ({error})") from error
 
 

@@ -9,7 +9,6 @@
 A file holds what `results.results` returns.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol, protocol_from_config, rules_in_words
 from dqn_zoo.system.documents import DocumentError, checked
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import digest, replace_file
 
 FEWEST_GAMES = 10
 """That a mean is compared by; of fewer, a lucky one decides."""
@@ -117,7 +116,7 @@ def largest(
 def is_current(run: Run, sample: Measured) -> bool:
     """Return whether a run still has the weights of a sample."""
     weights = run.path / str((sample.content.get("weights") or {}).get("file"))
-    return weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == sample.sha256
+    return weights.is_file() and digest(weights) == sample.sha256
 
 
 def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:

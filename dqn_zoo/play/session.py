@@ -1,6 +1,5 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
-import hashlib
 import os
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -19,6 +18,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol
 from dqn_zoo.system import shell
+from dqn_zoo.system.files import digest
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the
@@ -165,10 +165,9 @@ def read_weights(file: Path, name: str) -> Weights:
         UserError: they are damaged.
     """
     load_weights(file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     note = weights_note(file)
     kind = note.get("weights")
-    return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest)
+    return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest(file))
 
 
 def play_session(

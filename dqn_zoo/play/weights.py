@@ -34,7 +34,7 @@ from dqn_zoo.system.documents import (
     parse_json,
     read_document,
 )
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import digest, replace_file
 
 WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
 OWN_DIGEST = "sha256"  # of note and tensors, in the note
@@ -204,12 +204,8 @@ def _recorded(file: Path) -> set[str]:
     if _at(played, "file") == file.name and _at(played, "steps") == note.get("steps"):
         recorded.add(_at(played, "sha256"))
     if file == run.best_model_file:
-        recorded |= {
-            hashlib.sha256(best.read_bytes()).hexdigest()
-            for best in _bests(run)
-            if weights_note(best) == note
-        }
-    return {digest for digest in recorded if isinstance(digest, str)}
+        recorded |= {digest(best) for best in _bests(run) if weights_note(best) == note}
+    return {each for each in recorded if isinstance(each, str)}
 
 
 def _restored(file: Path, damage: DamagedError) -> dict[str, Tensor]:
@@ -257,7 +253,7 @@ def _copies(file: Path, run: Run) -> Iterator[Path]:
             _read(path)
         except (DamagedError, OSError):
             continue
-        is_same = hashlib.sha256(path.read_bytes()).hexdigest() in known
+        is_same = digest(path) in known
         if is_same or (own is not None and weights_note(path).get(OWN_DIGEST) == own):
             yield path
     if file == run.best_model_file:
@@ -282,11 +278,11 @@ def _bests(run: Run) -> list[Path]:
 
 def _digest(weights: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
     """Return the SHA-256 of tensors and note, however a file orders them."""
-    digest = hashlib.sha256(json.dumps(note, sort_keys=True).encode())
+    content = hashlib.sha256(json.dumps(note, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
-        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        content.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        content.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def _metadata(content: bytes) -> dict[str, str]:

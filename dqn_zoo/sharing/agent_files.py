@@ -26,6 +26,7 @@ from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
+from dqn_zoo.system.files import digest as digest
 from dqn_zoo.system.files import is_portable
 
 FORMAT = 1
@@ -288,12 +289,6 @@ def read_agent(folder: Path) -> tuple[Description, Path]:
     check_file(description, WEIGHTS, weights)
     check_weights(description, weights)
     return description, weights
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_digest(content: Mapping[str, Any]) -> str:

@@ -32,13 +32,12 @@ from dqn_zoo.sharing.agent_files import (
     SETTINGS,
     WEIGHTS,
     check_listing,
-    digest,
     is_recipe_name,
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file, writing
+from dqn_zoo.system.files import digest, replace_file, writing
 from dqn_zoo.system.locks import hold
 
 TENSORBOARD = "tensorboard"

@@ -24,9 +24,9 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, protocol_from_config
-from dqn_zoo.sharing.agent_files import digest
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError
+from dqn_zoo.system.files import digest
 
 
 class Claim(NamedTuple):

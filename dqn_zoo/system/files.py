@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import time
@@ -109,6 +110,12 @@ def writing(what: object, remedy: str = "") -> Iterator[None]:
     except OSError as error:
         problem = f"{what} cannot be written ({error.strerror})"
         raise UserError(f"{problem}: {remedy}" if remedy else problem) from error
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(path: Path, content: bytes) -> None:

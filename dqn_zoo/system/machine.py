@@ -21,14 +21,8 @@ import psutil
 from dqn_zoo.errors import UserError
 
 PACKAGES = (
-    "dqn-zoo-atari",
-    "torch",
-    "numpy",
-    "gymnasium",
-    "ale-py",
-    "opencv-python",
-    "safetensors",
-)
+    "dqn-zoo-atari", "torch", "numpy", "gymnasium", "ale-py", "opencv-python", "safetensors",
+)  # fmt: skip
 """Distributions whose versions are recorded; the bits of a run depend on them."""
 
 MAX_DEFAULT_THREADS = 8
