@@ -7,14 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import (
-    REFUSED_ENJOY,
-    Parser,
-    add_refused_flags,
-    command,
-    parsed_by,
-    whole_number,
-)
+from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
 from dqn_zoo.cli.follow import follow
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
@@ -31,6 +24,7 @@ from dqn_zoo.cli.play_session import (
     refuse_beside,
 )
 from dqn_zoo.cli.pretrained import list_packaged, packaged_agent
+from dqn_zoo.cli.refused_flags import REFUSED_ENJOY, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.finding import NoRunError
 

@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import (
-    REFUSED_PUSH,
-    Parser,
-    add_refused_flags,
-    command,
-    parsed_by,
-    whole_number,
-)
+from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
@@ -29,6 +22,7 @@ from dqn_zoo.cli.play_session import (
     play_games,
     print_warning,
 )
+from dqn_zoo.cli.refused_flags import REFUSED_PUSH, add_refused_flags
 from dqn_zoo.cli.repository import listing, target
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from dqn_zoo.cli.arguments import (
-    REFUSED_TRAIN,
     Parser,
     add_env_kwargs,
-    add_refused_flags,
     add_set,
     device,
     flag_of,
@@ -21,6 +19,7 @@ from dqn_zoo.cli.arguments import (
     parse_setting,
     parse_whole_number,
 )
+from dqn_zoo.cli.refused_flags import REFUSED_TRAIN, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, accepted_values
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
-    REFUSED_TUNE,
     Parser,
-    add_refused_flags,
     add_set,
     command,
     flag_value,
@@ -19,6 +17,7 @@ from dqn_zoo.cli.arguments import (
     whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
+from dqn_zoo.cli.refused_flags import REFUSED_TUNE, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 

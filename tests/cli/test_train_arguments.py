@@ -11,15 +11,8 @@ import pytest
 from support.offers import parser_of
 
 from dqn_zoo.cli import enjoy
-from dqn_zoo.cli.arguments import (
-    REFUSED_ENJOY,
-    REFUSED_TRAIN,
-    REFUSED_TUNE,
-    command,
-    parse_duration,
-    parse_setting,
-    parse_whole_number,
-)
+from dqn_zoo.cli.arguments import command, parse_duration, parse_setting, parse_whole_number
+from dqn_zoo.cli.refused_flags import REFUSED_ENJOY, REFUSED_TRAIN, REFUSED_TUNE
 from dqn_zoo.cli.train_arguments import (
     LATEST,
     build_parser,
