@@ -274,30 +274,36 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return match[1], parse_value(match[2].strip())
 
 
-def add_set(group: argparse._ArgumentGroup, what: str) -> None:
-    """Add --set, which takes several and may be repeated; `what` is its help."""
+def add_number(
+    group: argparse._ActionsContainer,
+    *flags: str,
+    least: int,
+    most: int | None = None,
+    default: int | None = None,
+    help: str,
+) -> None:
+    """Add a flag that takes a whole number."""
+    read = whole_number(least, most)
+    group.add_argument(*flags, type=read, default=default, metavar="N", help=help)
+
+
+def add_settings(group: argparse._ArgumentGroup, *flags: str, metavar: str, help: str) -> None:
+    """Add a flag that takes several settings and may be repeated."""
+    read = flag_value(parse_setting)
     group.add_argument(
-        "--set",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY=VALUE",
-        help=what,
+        *flags, type=read, nargs="+", action="extend", default=(), metavar=metavar, help=help
     )
+
+
+def add_set(group: argparse._ArgumentGroup, what: str) -> None:
+    """Add --set; `what` is its help."""
+    add_settings(group, "--set", metavar="KEY=VALUE", help=what)
 
 
 def add_env_kwargs(group: argparse._ArgumentGroup) -> None:
     """Add --env-kwargs, RL-Zoo's other way of saying what some settings say."""
-    group.add_argument(
-        "--env-kwargs",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY:VALUE",
-        help="what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)",
-    )
+    help = "what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)"
+    add_settings(group, "--env-kwargs", metavar="KEY:VALUE", help=help)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import (
     Parser,
+    add_number,
     add_set,
     command,
     flag_of,
@@ -18,7 +19,6 @@ from dqn_zoo.cli.arguments import (
     parse_whole_number,
     parsed_by,
     settings_of,
-    whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
@@ -107,9 +107,7 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--games", type=_names, metavar="A,B", help="games, or atari-3, atari-5, atari-57"
     )
-    group.add_argument(
-        "--seeds", type=whole_number(1), metavar="N", help="runs with seeds 1 to N (default: 3)"
-    )
+    add_number(group, "--seeds", least=1, help="runs with seeds 1 to N (default: 3)")
     group.add_argument(
         "-n",
         "--n-timesteps",
@@ -118,10 +116,10 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
         help="steps of every run (default: the recipe's)",
     )
     add_set(group, "single settings of all variants; may be repeated")
-    group.add_argument(
+    add_number(
+        group,
         "--episodes",
-        type=whole_number(1),
-        metavar="N",
+        least=1,
         help="full games that every run plays at its end (default: 30)",
     )
     group.add_argument(
@@ -139,12 +137,7 @@ def _add_plan(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--jobs",
-        type=whole_number(1),
-        metavar="N",
-        help="jobs at once (default: what cores and memory allow)",
-    )
+    add_number(group, "--jobs", least=1, help="jobs at once (default: what cores and memory allow)")
     group.add_argument(
         "--ray", metavar="ADDRESS", help="run the jobs on a Ray cluster: its address, or auto"
     )

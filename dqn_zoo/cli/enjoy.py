@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.follow import follow
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
@@ -137,17 +137,15 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _add_play(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--episodes",
-        type=whole_number(1),
-        metavar="N",
-        help=f"full games to play (default: {DEFAULT_EPISODES})",
+    add_number(
+        group, "--episodes", least=1, help=f"full games to play (default: {DEFAULT_EPISODES})"
     )
-    group.add_argument(
+    add_number(
+        group,
         "-n",
         "--n-timesteps",
-        type=whole_number(1, 10_000_000),
-        metavar="N",
+        least=1,
+        most=10_000_000,
         help="begin no further game after N steps; games under way are finished "
         "(default: no limit; with it, --episodes has no default)",
     )
@@ -167,11 +165,11 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="film the games as mp4 (default: no film; without FILE into RUN/videos)",
     )
-    group.add_argument(
+    add_number(
+        group,
         "--record-seconds",
-        type=whole_number(1),
+        least=1,
         default=120,
-        metavar="N",
         help="the film ends after N seconds; the games continue (default: 120)",
     )
     group.add_argument(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.play_session import add_log_folder, print_warning
 from dqn_zoo.errors import UserError
 
@@ -52,11 +52,11 @@ def build_parser() -> Parser:
     what.add_argument("--offline", action="store_true", help="only your own runs")
     add_log_folder(what)
     output = parser.add_argument_group("output")
-    output.add_argument(
+    add_number(
+        output,
         "--top",
-        type=whole_number(1),
+        least=1,
         default=30,
-        metavar="N",
         help="rows in the terminal; your own runs are always shown (default: 30)",
     )
     output.add_argument("--csv", type=Path, metavar="FILE", help="all rows as CSV")

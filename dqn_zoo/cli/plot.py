@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
@@ -66,10 +66,10 @@ def build_parser() -> Parser:
         metavar="GAME",
         help="game of the runs that do not say which they play (default: such a run is left out)",
     )
-    parser.add_argument(
+    add_number(
+        parser,
         "--smooth",
-        type=whole_number(1),
-        metavar="N",
+        least=1,
         help="a point is the mean over N hundredths of the axis (default: 3, for evaluations 1)",
     )
     parser.add_argument(

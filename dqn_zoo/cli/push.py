@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
@@ -52,11 +52,11 @@ def build_parser() -> Parser:
     add_weights(parser.add_argument_group("weights"))
     _add_repository(parser.add_argument_group("where"))
     games = parser.add_argument_group("games of the card")
-    games.add_argument(
+    add_number(
+        games,
         "--episodes",
-        type=whole_number(2),
+        least=2,
         default=DEFAULT_EPISODES,
-        metavar="N",
         help="full games to play, unless as many were played of these weights before "
         f"(default: {DEFAULT_EPISODES})",
     )
@@ -135,11 +135,11 @@ def _add_repository(group: argparse._ArgumentGroup) -> None:
 
 def _add_film(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-render", action="store_true", help="no film")
-    group.add_argument(
+    add_number(
+        group,
         "--record-seconds",
-        type=whole_number(1),
+        least=1,
         default=120,
-        metavar="N",
         help="the film ends after N seconds (default: 120)",
     )
 

@@ -12,11 +12,11 @@ from dqn_zoo.cli.arguments import (
     Parser,
     add_env_kwargs,
     add_set,
+    add_settings,
     device,
     flag_of,
     flag_value,
     parse_duration,
-    parse_setting,
     parse_whole_number,
 )
 from dqn_zoo.cli.refused_flags import REFUSED_TRAIN, add_refused_flags
@@ -116,17 +116,9 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="YAML whose settings lie over the recipe's; RL-Zoo's files work (default: none)",
     )
-    group.add_argument(
-        "-params",
-        "--hyperparams",
-        "--hyperparameters",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY:VALUE",
-        help="single settings, the value in YAML (default: none)",
-    )
+    spellings = ("-params", "--hyperparams", "--hyperparameters")
+    help = "single settings, the value in YAML (default: none)"
+    add_settings(group, *spellings, metavar="KEY:VALUE", help=help)
     add_env_kwargs(group)
     add_set(group, "single settings, the value in YAML; may be repeated (default: none)")
     group.add_argument(

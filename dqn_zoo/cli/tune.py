@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
     Parser,
+    add_number,
     add_set,
     command,
     flag_value,
     parse_whole_number,
     parsed_by,
     settings_of,
-    whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.refused_flags import REFUSED_TUNE, add_refused_flags
@@ -42,16 +42,14 @@ def build_parser() -> Parser:
     _add_what_is_tuned(parser.add_argument_group("what is tuned"))
     _add_how(parser.add_argument_group("how"))
     finals = parser.add_argument_group("finals")
-    finals.add_argument(
+    add_number(
+        finals,
         "--top",
-        type=whole_number(0),
+        least=0,
         default=3,
-        metavar="N",
         help="best trials that are run again beside the recipe; 0: none (default: 3)",
     )
-    finals.add_argument(
-        "--seeds", type=whole_number(1), default=3, metavar="N", help="seeds of each (default: 3)"
-    )
+    add_number(finals, "--seeds", least=1, default=3, help="seeds of each (default: 3)")
     parser.add_argument(
         "-f",
         "--folder",
@@ -135,9 +133,7 @@ def _add_what_is_tuned(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--n-trials", type=whole_number(1), default=50, metavar="N", help="trials (default: 50)"
-    )
+    add_number(group, "--n-trials", least=1, default=50, help="trials (default: 50)")
     group.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
     group.add_argument(
         "--pruner",
@@ -145,16 +141,8 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         default="halving",
         help="stops hopeless trials by their evaluations (default: halving)",
     )
-    group.add_argument(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="seed of the search (default: 0)",
-    )
-    group.add_argument(
-        "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
-    )
+    add_number(group, "--seed", least=0, default=0, help="seed of the search (default: 0)")
+    add_number(group, "--n-jobs", least=1, default=1, help="trials at once (default: 1)")
     group.add_argument(
         "--storage",
         metavar="URL",

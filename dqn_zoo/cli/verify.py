@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, parsed_by, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.play_session import (
     add_log_folder,
     add_machine,
@@ -50,16 +50,16 @@ def build_parser() -> Parser:
     )
     add_log_folder(parser.add_argument_group("where"))
     games = parser.add_argument_group("games")
-    games.add_argument(
+    add_number(
+        games,
         "--episodes",
-        type=whole_number(2),
-        metavar="N",
+        least=2,
         help="full games to play (default: as many as the card, at least 10)",
     )
-    games.add_argument(
+    add_number(
+        games,
         "--seed",
-        type=whole_number(0),
-        metavar="N",
+        least=0,
         help="seed of the games, not the card's (default: drawn and printed)",
     )
     machine = parser.add_argument_group("machine")
