@@ -3,7 +3,7 @@
 sweeps/first/
     plan.yml              what is compared, to be read and kept
     configs/dqn/Pong.yml  every setting of a variant on a game, as it was when the plan was made
-    runs/dqn/Pong_1/      the run of seed 1, see runs.py; results-last.json, results-best.json
+    runs/dqn/Pong_1/      the run of seed 1, see run.py; results-last.json, results-best.json
     logs/dqn/Pong_1.log   what that job printed
 
 The settings are resolved once. So a job started next week, by another version, or on a machine

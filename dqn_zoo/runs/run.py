@@ -258,7 +258,7 @@ def discard_run(run: Run) -> bool:
 
 
 def lock(run: Run) -> contextlib.AbstractContextManager[None]:
-    """Be the only process that writes this run; see `locking.hold`."""
+    """Be the only process that writes this run; see `locks.hold`."""
     return hold(run.path, what=f"run {run.name}", otherwise="start a new run")
 
 
