@@ -78,7 +78,9 @@ def _new_run(
         fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
         resolved = fitted.resolved
     if flags.print_config:
-        _print_config(resolved)
+        from dqn_zoo.settings.recipes import format_config
+
+        print(format_config(resolved), end="")
         return None
     from dqn_zoo.training.starting import train
 
@@ -181,12 +183,6 @@ def _with_threads(resolved: "Resolved") -> "Resolved":
         sources=resolved.sources | {"num_threads": "tried just now"},
         notes=(*resolved.notes, trial.note),
     )
-
-
-def _print_config(resolved: "Resolved") -> None:
-    from dqn_zoo.settings.recipes import format_config
-
-    print(format_config(resolved), end="")
 
 
 def _announce(

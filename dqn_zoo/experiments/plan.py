@@ -216,7 +216,8 @@ class Sweep:
         Raises:
             UserError: the folder holds something, or a recipe or setting is not accepted.
         """
-        if folder.exists() and not (folder.is_dir() and _names_in(folder) <= {CONFIGS, LOCK_NAME}):
+        allowed = {folder / CONFIGS, folder / LOCK_NAME}
+        if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= allowed):
             raise UserError(f"{folder} is not empty and holds no plan: name another with -f")
         unwritten = {}
         for variant, config in plan.configs():
@@ -317,10 +318,6 @@ class Sweep:
                 f"named like {jobs[0].name}"
             )
         return found[0]
-
-
-def _names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def _check(plan: Plan) -> None:
