@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from dqn_zoo.play.evaluation import evaluate
     from dqn_zoo.settings.recipes import resolve
     from dqn_zoo.sharing.loading import load_agent
-    from dqn_zoo.training.starting import TrainOptions, resume, train
+    from dqn_zoo.training.invocation import TrainOptions
+    from dqn_zoo.training.starting import resume, train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 
 _HOMES = {
     "Agent": "play.agent",
-    "TrainOptions": "training.starting",
+    "TrainOptions": "training.invocation",
     "UserError": "errors",
     "evaluate": "play.evaluation",
     "load_agent": "sharing.loading",

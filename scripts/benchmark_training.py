@@ -28,11 +28,11 @@ import yaml
 from benchmarking import Benchmark, Contender, Measurement
 from peers import environment as peers
 
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.machine import default_num_threads, supports_bfloat16, usable_cores
+from dqn_zoo.training.invocation import EXIT_CODES
 from dqn_zoo.training.preparation import complete
-from dqn_zoo.training.starting import EXIT_CODES
 
 BASELINE = "stable-baselines3, 1 env"
 

@@ -27,7 +27,7 @@ from dqn_zoo.runs.learning_curve import column, new_figure
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import COURSE_GAME, COURSE_PASS_MARK, random_score
 from dqn_zoo.system.machine import default_num_threads, usable_cores
-from dqn_zoo.training.starting import EXIT_CODES
+from dqn_zoo.training.invocation import EXIT_CODES
 
 SB3 = "stable-baselines3"
 LEAST_S = 5.0  # a run with less time left is over

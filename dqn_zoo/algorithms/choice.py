@@ -20,7 +20,4 @@ def algorithm_of(config: Config) -> type[Algorithm]:
     return ALGORITHMS[config.algorithm]
 
 
-ALGORITHMS: dict[str, type[Algorithm]] = {
-    "replay": ReplayQ,
-    "parallel": ParallelQ,
-}
+ALGORITHMS: dict[str, type[Algorithm]] = {"replay": ReplayQ, "parallel": ParallelQ}

@@ -31,13 +31,7 @@ def minibatch_bytes(minibatch: Minibatch) -> bytes:
 def read_minibatch(
     content: bytes, shape: Sequence[int], config: Config, *, num_actions: int
 ) -> Minibatch:
-    """Unpack and check what `minibatch_bytes` gave.
-
-    Args:
-        content: the compressed file.
-        shape: of the targets, as the state of the checkpoint says, and checked.
-        config: of the run.
-        num_actions: of the game.
+    """Unpack what `minibatch_bytes` gave, and check it; `shape`, of the targets, is the state's.
 
     Raises:
         ValueError: it is damaged, or of another run.

@@ -1,4 +1,4 @@
-"""What the commands share: one-line errors, values of flags, RL-Zoo's flags that are not here."""
+"""What the commands share: one-line errors, values of flags, flags that several have."""
 
 import argparse
 import errno
@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -71,6 +71,21 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
     return main
 
 
+def parsed_by(
+    build_parser: "Callable[[], Parser]",
+) -> Callable[[Callable[[argparse.Namespace], int | None]], Callable[..., int | None]]:
+    """Let a function have its arguments read; `@command` goes above it."""
+
+    def decorate(run: Callable[[argparse.Namespace], int | None]) -> Callable[..., int | None]:
+        @functools.wraps(run)
+        def read_and_run(arguments: Sequence[str] | None) -> int | None:
+            return run(build_parser().parse_args(arguments))
+
+        return read_and_run
+
+    return decorate
+
+
 def _plain(message: object) -> str:
     """Return a message on one line, without what a terminal would obey, as files may have it."""
     line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
@@ -83,8 +98,14 @@ class Parser(argparse.ArgumentParser):
     The result has an attribute `given`: the names of the attributes that the user set.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         version = f"%(prog)s of dqn_zoo {__version__}"
         self.add_argument(
             "--version", action="version", version=version, help="print it, and stop (default: off)"
@@ -153,25 +174,9 @@ def _is_setting(key: str) -> bool:
     return key in Config.model_fields
 
 
-class _Refuse(argparse.Action):
-    """A flag of RL-Zoo that does not exist here; its `const` says what does."""
-
-    def __call__(self, parser: object, namespace: object, values: object, flag: Any = None) -> None:
-        raise UserError(f"{flag}: {self.const}")
-
-
-def add_refused_flags(parser: argparse.ArgumentParser, refused: Mapping[str, str]) -> None:
-    """Add flags that are refused with a sentence, hidden from --help."""
-    for flag, sentence in refused.items():
-        parser.add_argument(
-            flag,
-            action=_Refuse,
-            nargs="?",
-            const=sentence,
-            default=argparse.SUPPRESS,
-            dest="refused",
-            help=argparse.SUPPRESS,
-        )
+def flag_of(dest: str) -> str:
+    """Return the long spelling of a flag by the name of its attribute."""
+    return "--" + dest.replace("_", "-")
 
 
 def flag_value(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -269,30 +274,36 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return match[1], parse_value(match[2].strip())
 
 
-def add_set(group: argparse._ArgumentGroup, what: str) -> None:
-    """Add --set, which takes several and may be repeated; `what` is its help."""
+def add_number(
+    group: argparse._ActionsContainer,
+    *flags: str,
+    least: int,
+    most: int | None = None,
+    default: int | None = None,
+    help: str,
+) -> None:
+    """Add a flag that takes a whole number."""
+    read = whole_number(least, most)
+    group.add_argument(*flags, type=read, default=default, metavar="N", help=help)
+
+
+def add_settings(group: argparse._ArgumentGroup, *flags: str, metavar: str, help: str) -> None:
+    """Add a flag that takes several settings and may be repeated."""
+    read = flag_value(parse_setting)
     group.add_argument(
-        "--set",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY=VALUE",
-        help=what,
+        *flags, type=read, nargs="+", action="extend", default=(), metavar=metavar, help=help
     )
+
+
+def add_set(group: argparse._ArgumentGroup, what: str) -> None:
+    """Add --set; `what` is its help."""
+    add_settings(group, "--set", metavar="KEY=VALUE", help=what)
 
 
 def add_env_kwargs(group: argparse._ArgumentGroup) -> None:
     """Add --env-kwargs, RL-Zoo's other way of saying what some settings say."""
-    group.add_argument(
-        "--env-kwargs",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY:VALUE",
-        help="what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)",
-    )
+    help = "what Gymnasium's emulator takes, such as mode:3 difficulty:1 (default: none)"
+    add_settings(group, "--env-kwargs", metavar="KEY:VALUE", help=help)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -305,73 +316,3 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     if len(settings) < len(arguments.set):
         raise UserError("--set names a key twice; keep one")
     return settings
-
-
-_NO_TUNING = "dqn-train trains; dqn-tune searches hyperparameters"
-_NO_PACKAGES = "all games come with ale-py, which is imported already; leave the flag out"
-
-REFUSED_TRAIN: dict[str, str] = {
-    "--truncate-last-trajectory": "it belongs to HER, which is not here; -i starts from weights, "
-    "--resume continues exactly",
-    "--n-eval-envs": "an evaluation chooses how many environments it uses; --eval-episodes sets "
-    "how many games it plays, allotted beforehand",
-    "--optimization-log-path": _NO_TUNING,
-    "--save-replay-buffer": "every checkpoint holds the whole replay memory; --save-freq sets how "
-    "often one is written",
-    "--vec-env": "--backend vector|gymnasium and --n-envs take its place",
-    "-optimize": _NO_TUNING,
-    "--optimize": _NO_TUNING,
-    "--optimize-hyperparameters": _NO_TUNING,
-    "--n-trials": _NO_TUNING,
-    "--max-total-trials": _NO_TUNING,
-    "--n-jobs": _NO_TUNING,
-    "--sampler": _NO_TUNING,
-    "--pruner": _NO_TUNING,
-    "--n-startup-trials": _NO_TUNING,
-    "--n-evaluations": _NO_TUNING,
-    "--storage": _NO_TUNING,
-    "--study-name": _NO_TUNING,
-    "--trial-id": _NO_TUNING,
-    "--no-optim-plots": _NO_TUNING,
-    "--verbose": "the live display is on in a terminal; --no-progress prints plain lines instead",
-    "--gym-packages": _NO_PACKAGES,
-    "--eval-env-kwargs": "evaluation plays the protocol of the run; what can differ is epsilon: "
-    "--set eval_epsilon=0.05",
-    "--yaml-file": "it is called -c/--conf-file",
-    "-uuid": "run folders are claimed one at a time, so that two starts never share one; "
-    "leave the flag out",
-    "--uuid": "run folders are claimed one at a time, so that two starts never share one; "
-    "leave the flag out",
-}
-
-REFUSED_TUNE: dict[str, str] = {
-    "-optimize": "dqn-tune does nothing else: leave the flag out",
-    "--optimize-hyperparameters": "dqn-tune does nothing else: leave the flag out",
-    "-n": "--budget-steps sets the steps of every trial",
-    "--n-timesteps": "--budget-steps sets the steps of every trial",
-    "--max-total-trials": "--n-trials counts all trials of a study, those of earlier starts, too",
-    "--n-startup-trials": "the sampler decides how many trials it draws at random first",
-    "--n-evaluations": "every trial is evaluated equally often; --top finals measure the best",
-    "--study-name": "a study is a folder: -f FOLDER",
-    "--trial-id": "best.yml in the folder of the study holds the settings of the best",
-    "--optimization-log-path": "-f FOLDER holds the runs of all trials",
-    "--no-optim-plots": "the pictures are files in the folder of the study; leave the flag out",
-}
-
-REFUSED_ENJOY: dict[str, str] = {
-    "--verbose": "every game is printed as it ends; leave the flag out",
-    "--norm-reward": "rewards are never normalized here: scores are the game's own",
-    "--reward-log": "results.json holds the score of every game",
-    "--gym-packages": _NO_PACKAGES,
-    "--custom-objects": "weights are safetensors, which hold no objects; leave the flag out",
-}
-
-REFUSED_PUSH: dict[str, str] = {
-    "-n": "--episodes sets how many games are played, --record-seconds how long the film is",
-    "--n-timesteps": "--episodes sets how many games are played, --record-seconds how long the "
-    "film is",
-    "--verbose": REFUSED_ENJOY["--verbose"],
-    "--gym-packages": _NO_PACKAGES,
-    "--token": "a token on the command line can be seen by others: set HF_TOKEN, or log in with "
-    "`hf auth login`",
-}

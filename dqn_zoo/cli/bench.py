@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import (
     Parser,
+    add_number,
     add_set,
     command,
+    flag_of,
     flag_value,
     parse_setting,
     parse_whole_number,
+    parsed_by,
     settings_of,
-    whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
+from dqn_zoo.system.files import writing
 
 if TYPE_CHECKING:
     from dqn_zoo.experiments.job_needs import Needs
@@ -40,88 +43,13 @@ A plan is made once and kept in FOLDER/plan.yml; see docs/experiments.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-bench and return its exit code: 0, 1 where a job failed, 2 for a user's mistake."""
-    return _bench(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
     """Return the parser of dqn-bench."""
     parser = Parser(
-        prog="dqn-bench",
-        description="Train every variant on every game with every seed, and compare them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-bench", "Train every variant on every game with every seed, and compare them.", _EPILOG
     )
-    plan = parser.add_argument_group("the plan")
-    plan.add_argument("--algos", type=_names, metavar="A,B", help="recipes to compare")
-    plan.add_argument(
-        "--variant",
-        type=flag_value(_variant),
-        action="append",
-        default=(),
-        metavar="NAME=ALGO[,KEY=VALUE...]",
-        help="a recipe with settings of its own; may be repeated",
-    )
-    plan.add_argument(
-        "--games",
-        type=_names,
-        metavar="A,B",
-        help="games, or atari-3, atari-5, atari-57",
-    )
-    plan.add_argument(
-        "--seeds", type=whole_number(1), metavar="N", help="runs with seeds 1 to N (default: 3)"
-    )
-    plan.add_argument(
-        "-n",
-        "--n-timesteps",
-        type=flag_value(parse_whole_number),
-        metavar="N",
-        help="steps of every run (default: the recipe's)",
-    )
-    add_set(plan, "single settings of all variants; may be repeated")
-    plan.add_argument(
-        "--episodes",
-        type=whole_number(1),
-        metavar="N",
-        help="full games that every run plays at its end (default: 30)",
-    )
-    plan.add_argument(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="a plan written by hand, instead of these flags",
-    )
-    plan.add_argument(
-        "-f",
-        "--folder",
-        type=Path,
-        default=Path("logs"),
-        metavar="FOLDER",
-        help="folder of the sweep; one that holds a plan is continued (default with --reference "
-        "alone: logs)",
-    )
-    how = parser.add_argument_group("how it is run")
-    how.add_argument(
-        "--jobs",
-        type=whole_number(1),
-        metavar="N",
-        help="jobs at once (default: what cores and memory allow)",
-    )
-    how.add_argument(
-        "--ray", metavar="ADDRESS", help="run the jobs on a Ray cluster: its address, or auto"
-    )
-    how.add_argument(
-        "--dry-run", action="store_true", help="show plan, cost and commands, and stop"
-    )
-    how.add_argument(
-        "--plan-only", action="store_true", help="write the plan, run nothing (for SLURM)"
-    )
-    how.add_argument(
-        "--job", metavar="JOB", help="run only this job, by name or number (for SLURM)"
-    )
-    how.add_argument("--tethered", action="store_true", help=argparse.SUPPRESS)
+    _add_plan(parser.add_argument_group("the plan"))
+    _add_running(parser.add_argument_group("how it is run"))
     output = parser.add_argument_group("output")
     output.add_argument("--table", action="store_true", help="show the table so far, run nothing")
     output.add_argument(
@@ -134,22 +62,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _variant(text: str) -> "Variant":
-    """Read NAME=ALGO,KEY=VALUE,...; a value may be a list, [0, 0, 8, 8]."""
-    from dqn_zoo.experiments.plan import Variant
-
-    name, _, rest = text.partition("=")
-    algo, *settings = re.split(r",(?![^\[]*\])", rest)
-    if not name.strip() or not algo.strip():
-        raise UserError(f"expected NAME=ALGO[,KEY=VALUE...], got {text!r}")
-    return Variant(name.strip(), algo.strip(), dict(map(parse_setting, settings)))
-
-
-def _bench(arguments: argparse.Namespace) -> int:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-bench and return its exit code: 0, 1 where a job failed, 2 for a user's mistake."""
     from dqn_zoo.experiments.own_runs import own_runs_as_markdown
     from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
     from dqn_zoo.experiments.references import find_reference
@@ -178,6 +94,80 @@ def _bench(arguments: argparse.Namespace) -> int:
     return _run_all(sweep, launch, at_once, references)
 
 
+def _add_plan(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--algos", type=_names, metavar="A,B", help="recipes to compare")
+    group.add_argument(
+        "--variant",
+        type=flag_value(_variant),
+        action="append",
+        default=(),
+        metavar="NAME=ALGO[,KEY=VALUE...]",
+        help="a recipe with settings of its own; may be repeated",
+    )
+    group.add_argument(
+        "--games", type=_names, metavar="A,B", help="games, or atari-3, atari-5, atari-57"
+    )
+    add_number(group, "--seeds", least=1, help="runs with seeds 1 to N (default: 3)")
+    group.add_argument(
+        "-n",
+        "--n-timesteps",
+        type=flag_value(parse_whole_number),
+        metavar="N",
+        help="steps of every run (default: the recipe's)",
+    )
+    add_set(group, "single settings of all variants; may be repeated")
+    add_number(
+        group,
+        "--episodes",
+        least=1,
+        help="full games that every run plays at its end (default: 30)",
+    )
+    group.add_argument(
+        "--plan", type=Path, metavar="FILE", help="a plan written by hand, instead of these flags"
+    )
+    group.add_argument(
+        "-f",
+        "--folder",
+        type=Path,
+        default=Path("logs"),
+        metavar="FOLDER",
+        help="folder of the sweep; one that holds a plan is continued (default with --reference "
+        "alone: logs)",
+    )
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add_number(group, "--jobs", least=1, help="jobs at once (default: what cores and memory allow)")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="run the jobs on a Ray cluster: its address, or auto"
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="show plan, cost and commands, and stop"
+    )
+    group.add_argument(
+        "--plan-only", action="store_true", help="write the plan, run nothing (for SLURM)"
+    )
+    group.add_argument(
+        "--job", metavar="JOB", help="run only this job, by name or number (for SLURM)"
+    )
+    group.add_argument("--tethered", action="store_true", help=argparse.SUPPRESS)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _variant(text: str) -> "Variant":
+    """Read NAME=ALGO,KEY=VALUE,...; a value may be a list, [0, 0, 8, 8]."""
+    from dqn_zoo.experiments.plan import Variant
+
+    name, _, rest = text.partition("=")
+    algo, *settings = re.split(r",(?![^\[]*\])", rest)
+    if not name.strip() or not algo.strip():
+        raise UserError(f"expected NAME=ALGO[,KEY=VALUE...], got {text!r}")
+    return Variant(name.strip(), algo.strip(), dict(map(parse_setting, settings)))
+
+
 def _refuse_clashes(arguments: argparse.Namespace) -> None:
     """Refuse flags that --job and --table would ignore, and a sweep among the runs."""
     if "folder" not in arguments.given and not arguments.given <= {"reference", "table"}:
@@ -187,7 +177,7 @@ def _refuse_clashes(arguments: argparse.Namespace) -> None:
         others = {"folder", "tethered", "reference", flag.removeprefix("--")}
         clash = sorted(arguments.given - others) if was_given else []
         if clash:
-            raise UserError(f"{flag} cannot go with --{clash[0].replace('_', '-')}: leave one out")
+            raise UserError(f"{flag} cannot go with {flag_of(clash[0])}: leave one out")
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
@@ -215,8 +205,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan | None":
     given = [key for key in _PLAN_FLAGS if key in arguments.given]
     if arguments.plan is not None:
         if given:
-            flag = given[0].replace("_", "-")
-            raise UserError(f"--plan holds the whole plan: leave out --{flag}")
+            raise UserError(f"--plan holds the whole plan: leave out {flag_of(given[0])}")
         return read_plan(arguments.plan)
     if not given:
         return None
@@ -272,14 +261,7 @@ def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, i
 def _print_preview(
     sweep: "Sweep", needs: "Mapping[str, Needs]", where: str, at_once: int | None
 ) -> None:
-    """Print the plan and its cost.
-
-    Args:
-        sweep: whose jobs.
-        needs: of a job, by variant.
-        where: they are run.
-        at_once: jobs that run at the same time; None where somebody else decides.
-    """
+    """Print the plan and its cost; `at_once` is None where somebody else decides."""
     from dqn_zoo.training.rates import about
 
     plan = sweep.plan
@@ -314,12 +296,8 @@ def _write(sweep: "Sweep") -> None:
 
     if sweep.unwritten is None:
         return
-    try:
+    with writing(sweep.folder, "name another with -f"):
         sweep.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{sweep.folder} cannot be written ({error.strerror}): name another with -f"
-        ) from error
     with hold_sweep(sweep):
         sweep.write()
 

@@ -29,34 +29,27 @@ _FILES = {"conf_file", "record", "output", "search", "model", "runs"}
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-completion and return its exit code: 0, or 2 for a user's mistake."""
-    shell: Shell = _build_parser().parse_args(arguments).shell
+    shell: Shell = build_parser().parse_args(arguments).shell
     need("completion", "dqn-completion")
     import shtab
 
     from dqn_zoo.cli.commands import COMMANDS
 
     for module in COMMANDS.values():
-        parser = _parser_of(module)
+        parser: Parser = import_module(f"dqn_zoo.cli.{module}").build_parser()
         for action in parser._actions:
             _say_what_follows(action)
         print(shtab.complete(parser, shell))
 
 
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-completion."""
     parser = Parser(
-        prog="dqn-completion",
-        description="Print what lets a shell complete the commands, games and recipes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-completion",
+        "Print what lets a shell complete the commands, games and recipes.",
+        _EPILOG,
     )
     parser.add_argument("shell", choices=get_args(Shell), help="the shell that shall read it")
-    return parser
-
-
-def _parser_of(module: str) -> Parser:
-    """Return the parser of a command; some are shared with other modules, and so have no `_`."""
-    names = vars(import_module(f"dqn_zoo.cli.{module}"))
-    parser: Parser = (names.get("build_parser") or names["_build_parser"])()
     return parser
 
 

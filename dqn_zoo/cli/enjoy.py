@@ -1,22 +1,14 @@
 """dqn-enjoy: watch a trained agent play, and measure how good it is."""
 
 import argparse
-import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import (
-    REFUSED_ENJOY,
-    Parser,
-    add_refused_flags,
-    command,
-    whole_number,
-)
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
+from dqn_zoo.cli.follow import follow
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
@@ -31,9 +23,10 @@ from dqn_zoo.cli.play_session import (
     print_warning,
     refuse_beside,
 )
+from dqn_zoo.cli.pretrained import list_packaged, packaged_agent
+from dqn_zoo.cli.refused_flags import REFUSED_ENJOY, add_refused_flags
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import NoRunError
-from dqn_zoo.system import shell
+from dqn_zoo.runs.finding import NoRunError
 
 if TYPE_CHECKING:
     from dqn_zoo.exchange.minari_games import MinariGames
@@ -46,13 +39,6 @@ if TYPE_CHECKING:
 DEFAULT_FILM = ""
 """What --record without a name stands for: a file in the run folder."""
 
-MOST_FOLLOWED = 100_000
-"""Games of --follow: weeks at the speed of the console."""
-
-_NOT_FOLLOWED = {
-    *("hub", "pretrained", "weights", "kind", "n_timesteps", "n_envs"),
-    *("record", "record_seconds", "minari", "output", "progress"),
-}
 
 _EPILOG = """\
 Scores are raw and games are full: a lost life ends none. A step is one decision of the agent
@@ -60,20 +46,9 @@ Scores are raw and games are full: a lost life ends none. A step is one decision
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-enjoy and return its exit code: 0, or see `command`."""
-    return _enjoy(build_parser().parse_args(arguments))
-
-
 def build_parser() -> Parser:
     """Return the parser of dqn-enjoy."""
-    parser = Parser(
-        prog="dqn-enjoy",
-        description="Watch a trained agent play, and measure how good it is.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("dqn-enjoy", "Watch a trained agent play, and measure how good it is.", _EPILOG)
     whom = parser.add_argument_group("which agent to watch")
     add_whom(whom)
     whom.add_argument(
@@ -102,64 +77,16 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_play(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--episodes",
-        type=whole_number(1),
-        metavar="N",
-        help=f"full games to play (default: {DEFAULT_EPISODES})",
-    )
-    group.add_argument(
-        "-n",
-        "--n-timesteps",
-        type=whole_number(1, 10_000_000),
-        metavar="N",
-        help="begin no further game after N steps; games under way are finished "
-        "(default: no limit; with it, --episodes has no default)",
-    )
-    add_rules(group)
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--render",
-        action=argparse.BooleanOptionalAction,
-        help="a window at true speed (default: if there is a display, unless --record is given)",
-    )
-    group.add_argument(
-        "--record",
-        nargs="?",
-        const=DEFAULT_FILM,
-        metavar="FILE",
-        help="film the games as mp4 (default: no film; without FILE into RUN/videos)",
-    )
-    group.add_argument(
-        "--record-seconds",
-        type=whole_number(1),
-        default=120,
-        metavar="N",
-        help="the film ends after N seconds; the games continue (default: 120)",
-    )
-    group.add_argument(
-        "--minari",
-        type=Path,
-        metavar="FOLDER",
-        help="keep the games as a Minari data set, played one at a time: what the agent saw, did "
-        "and got (default: none)",
-    )
-    group.add_argument(
-        "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
-    )
-    add_progress(group)
-
-
-def _enjoy(arguments: argparse.Namespace) -> int:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-enjoy and return its exit code: 0, or see `command`."""
     warnings.showwarning = print_warning
     if arguments.list:
-        return _list_pretrained()
+        return list_packaged()
     has_window = _wants_window(arguments)
     if arguments.follow:
-        return _follow(arguments, has_window)
+        return follow(arguments, has_window)
     run, config = _find_run(arguments)
 
     from dqn_zoo.play.agent import build_agent
@@ -209,58 +136,53 @@ def _enjoy(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _follow(arguments: argparse.Namespace, has_window: bool) -> int:
-    """Play the newest weights of a run until it has ended and its last weights have played.
-
-    Nothing is written: games of changing weights are no sample of any.
-    """
-    refuse_beside(
-        arguments, "--follow", _NOT_FOLLOWED, because="plays the newest weights of a run here"
+def _add_play(group: argparse._ArgumentGroup) -> None:
+    add_number(
+        group, "--episodes", least=1, help=f"full games to play (default: {DEFAULT_EPISODES})"
     )
-    run, config = find_asked_run(arguments)
-
-    from dqn_zoo.play.following import Follower
-    from dqn_zoo.play.results import game_line, headline
-    from dqn_zoo.play.session import watch
-    from dqn_zoo.system.machine import choose_device
-
-    def say_wait() -> None:
-        print(f"{run.path} has no weights yet: waiting for the first", flush=True)
-
-    follower = Follower(run, config, device=choose_device(arguments.device), on_wait=say_wait)
-    session = make_session(
-        arguments,
-        run,
-        config,
-        num_games=arguments.episodes or MOST_FOLLOWED,
-        weights=follower.weights,
-        has_window=has_window,
+    add_number(
+        group,
+        "-n",
+        "--n-timesteps",
+        least=1,
+        most=10_000_000,
+        help="begin no further game after N steps; games under way are finished "
+        "(default: no limit; with it, --episodes has no default)",
     )
-    session = replace(session, num_envs=1)
-    told = session if arguments.episodes else replace(session, num_games=None)
-    print(headline(replace(session, num_games=1)), flush=True)
-    was_training = follower.is_training
-    if not was_training:
-        print("nobody trains it now: its last weights play one game", flush=True)
-    steps = follower.weights.steps
-    with contextlib.closing(watch(session, follower.q_values)) as turns:
-        for turn in turns:
-            if follower.weights.steps != steps:
-                steps = follower.weights.steps
-                print(f"newer weights: {steps or 0:,} steps of training", flush=True)
-            for game in turn.finished:
-                mixed = "  (newer weights came during it)" if follower.switched else ""
-                print(f"{game_line(told, game)}{mixed}", flush=True)
-                if game.index + 1 == session.num_games:
-                    print(f"ended: {session.num_games} games were played")
-                    return 0
-                comes = follower.is_training if has_window else follower.wait_for_newer()
-                if not (comes or follower.switched):
-                    if was_training:
-                        print(f"ended: nobody trains {run.path} any more; its last weights played")
-                    return 0
-                follower.begin_game()
-    return 0
+    add_rules(group)
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--render",
+        action=argparse.BooleanOptionalAction,
+        help="a window at true speed (default: if there is a display, unless --record is given)",
+    )
+    group.add_argument(
+        "--record",
+        nargs="?",
+        const=DEFAULT_FILM,
+        metavar="FILE",
+        help="film the games as mp4 (default: no film; without FILE into RUN/videos)",
+    )
+    add_number(
+        group,
+        "--record-seconds",
+        least=1,
+        default=120,
+        help="the film ends after N seconds; the games continue (default: 120)",
+    )
+    group.add_argument(
+        "--minari",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the games as a Minari data set, played one at a time: what the agent saw, did "
+        "and got (default: none)",
+    )
+    group.add_argument(
+        "--output", type=Path, metavar="FILE", help="results (default: RUN/results.json)"
+    )
+    add_progress(group)
 
 
 def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
@@ -269,12 +191,12 @@ def _find_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     if arguments.hub is not None:
         run = _pulled(arguments)
     elif arguments.pretrained:
-        run = _pretrained(arguments)
+        run = packaged_agent(arguments)
     else:
         try:
             return find_asked_run(arguments)
         except NoRunError as error:
-            run = _pretrained(arguments, instead_of=error)
+            run = packaged_agent(arguments, instead_of=error)
     return run, load_config(run.config_file)
 
 
@@ -283,72 +205,6 @@ def _pulled(arguments: argparse.Namespace) -> "Run":
     from dqn_zoo.sharing.pull import pull
 
     return pull(arguments.hub, log_folder=arguments.folder, command=sys.argv)
-
-
-def _pretrained(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
-    """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
-    if instead_of is None:
-        refuse_beside(arguments, "--pretrained", {"algo", "run", "exp_id"})
-    elif arguments.env is None:
-        raise instead_of
-    from dqn_zoo.runs.elsewhere import foreign_agents, may_take_runs
-    from dqn_zoo.settings.games import parse_game
-    from dqn_zoo.sharing.pretrained import find_pretrained, list_pretrained, unpack_pretrained
-
-    if arguments.env is None:
-        raise UserError(
-            f"--pretrained needs --env GAME; {shell.command('dqn-enjoy', '--list')} shows which "
-            "there are"
-        )
-    game = parse_game(arguments.env).game
-    agent = find_pretrained(game)
-    if agent is None:
-        known = ", ".join(each.game for each in list_pretrained()) or "none"
-        if instead_of is not None:
-            raise NoRunError(f"{instead_of}; dqn_zoo has agents of its own for: {known}")
-        raise UserError(f"no agent for {game} comes with dqn_zoo; there are: {known}")
-    folder = arguments.folder
-    if instead_of is not None:
-        is_named = {"run", "algo", "exp_id", "folder"} & arguments.given
-        if is_named or not may_take_runs(folder) or any(foreign_agents(folder, game)):
-            elsewhere = [] if may_take_runs(folder) else ["-f", "FOLDER"]
-            packaged = shell.command("dqn-enjoy", "--env", game, "--pretrained", *elsewhere)
-            raise NoRunError(f"{instead_of}; {packaged} plays the agent that comes with dqn_zoo")
-    if not may_take_runs(folder):
-        raise UserError(
-            f"{folder} holds something else, and the agent gets a folder among your runs: name "
-            "that of your runs, or a new one, with -f FOLDER"
-        )
-    why = "" if instead_of is None else f"no run of {game} in {arguments.folder}: "
-    print(
-        f"{why}an agent that comes with dqn_zoo, recipe {agent.recipe}, {agent.steps:,} steps: "
-        f"{agent.score} in {agent.num_games} games, protocol {agent.rules}"
-    )
-    return unpack_pretrained(agent, log_folder=arguments.folder, command=sys.argv)
-
-
-def _list_pretrained() -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    from dqn_zoo.experiments.references import find_reference
-    from dqn_zoo.settings.games import SCORES
-    from dqn_zoo.sharing.pretrained import list_pretrained
-
-    rl_zoo = find_reference("rl-zoo")
-    table = Table("game", "recipe", box=None, pad_edge=False)
-    for name in ("steps", "score", "games", "random", "human", "RL-Zoo"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("protocol", no_wrap=True)
-    for agent in list_pretrained():
-        known = SCORES[agent.game]
-        row = (f"{agent.steps:,}", agent.score, str(agent.num_games))
-        others = (f"{known.random:,.1f}", f"{known.human:,.1f}", rl_zoo.text("dqn", agent.game))
-        table.add_row(agent.game, agent.recipe, *row, *others, agent.rules)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 130).print(table)
-    print(f"RL-Zoo: its DQN after {rl_zoo.steps:,} steps, protocol {rl_zoo.protocol}")
-    print("watch one: " + shell.command("dqn-enjoy", "--pretrained", "--env", "GAME"))
-    return 0
 
 
 def _num_games(arguments: argparse.Namespace) -> int | None:

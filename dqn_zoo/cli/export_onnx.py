@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_asked_agent, find_asked_agent
 
@@ -17,18 +16,12 @@ See docs/sharing.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-export-onnx and return its exit code: 0, or 2 for a user's mistake."""
-    _export(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-export-onnx."""
     parser = Parser(
-        prog="dqn-export-onnx",
-        description="Write an agent as an ONNX model, uint8 frames in, Q-values out.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-export-onnx",
+        "Write an agent as an ONNX model, uint8 frames in, Q-values out.",
+        _EPILOG,
     )
     add_asked_agent(parser)
     parser.add_argument(
@@ -41,7 +34,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _export(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-export-onnx and return its exit code: 0, or 2 for a user's mistake."""
     run, config, weights = find_asked_agent(arguments)
 
     from dqn_zoo.exchange.onnx_export import export_onnx

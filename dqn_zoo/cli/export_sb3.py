@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_asked_agent, find_asked_agent
 from dqn_zoo.system import shell
@@ -17,18 +16,10 @@ See docs/stable-baselines3.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-export-sb3 and return its exit code: 0, or 2 for a user's mistake."""
-    _export(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-export-sb3."""
     parser = Parser(
-        prog="dqn-export-sb3",
-        description="Write an agent that Stable-Baselines3 loads and RL-Zoo plays.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-export-sb3", "Write an agent that Stable-Baselines3 loads and RL-Zoo plays.", _EPILOG
     )
     add_asked_agent(parser)
     parser.add_argument(
@@ -42,7 +33,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _export(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-export-sb3 and return its exit code: 0, or 2 for a user's mistake."""
     run, config, weights = find_asked_agent(arguments)
 
     from dqn_zoo.exchange.sb3_export import export_sb3

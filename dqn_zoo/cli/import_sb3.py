@@ -3,10 +3,9 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.errors import UserError
@@ -19,19 +18,9 @@ sb3. See docs/stable-baselines3.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-import and return its exit code: 0, or 2 for a user's mistake."""
-    _import(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dqn-import",
-        description="Make a run folder from an agent of Stable-Baselines3.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> Parser:
+    """Return the parser of dqn-import."""
+    parser = Parser("dqn-import", "Make a run folder from an agent of Stable-Baselines3.", _EPILOG)
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -52,7 +41,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _import(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-import and return its exit code: 0, or 2 for a user's mistake."""
     file = Path(arguments.model)
     is_repo = not file.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", arguments.model)
     env, origin = arguments.env, None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.play_session import add_log_folder, print_warning
 from dqn_zoo.errors import UserError
 
@@ -23,22 +23,18 @@ Ranked by mean minus standard deviation, as the Hugging Face course did. The num
 the cards, which nobody has checked; dqn-verify USER/REPO does. See docs/leaderboard.md.
 """
 
+_ELSEWHERE = "name a file in a folder that you can write"
+
 _WIDE = 110
 """Columns of a terminal in which library and date fit beside the rest."""
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
-    _show(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-leaderboard."""
     parser = Parser(
-        prog="dqn-leaderboard",
-        description="Everybody's agents of a game on the Hugging Face Hub, and your own runs.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-leaderboard",
+        "Everybody's agents of a game on the Hugging Face Hub, and your own runs.",
+        _EPILOG,
     )
     what = parser.add_argument_group("what is ranked")
     what.add_argument(
@@ -56,11 +52,11 @@ def _build_parser() -> Parser:
     what.add_argument("--offline", action="store_true", help="only your own runs")
     add_log_folder(what)
     output = parser.add_argument_group("output")
-    output.add_argument(
+    add_number(
+        output,
         "--top",
-        type=whole_number(1),
+        least=1,
         default=30,
-        metavar="N",
         help="rows in the terminal; your own runs are always shown (default: 30)",
     )
     output.add_argument("--csv", type=Path, metavar="FILE", help="all rows as CSV")
@@ -70,9 +66,12 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _show(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-leaderboard and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.play.by_hand import folder_of
-    from dqn_zoo.runs.run import check_log_folder
+    from dqn_zoo.runs.finding import check_log_folder
     from dqn_zoo.settings.games import parse_game
 
     game = parse_game(arguments.env).game
@@ -174,34 +173,24 @@ def _progress() -> "Iterator[Callable[[int], None]]":
 
 def _check_files(*files: Path | None) -> None:
     """Find out before the Hub is asked whether the files can be written after it."""
-    from dqn_zoo.system.files import check_writable
+    from dqn_zoo.system.files import check_writable, writing
 
     asked = [file.absolute() for file in files if file is not None]
     if len(set(asked)) < len(asked):
         raise UserError("--csv and --html name the same file: name two")
     for file in asked:
-        try:
+        with writing(file, _ELSEWHERE):
             check_writable(file)
-        except OSError as error:
-            raise _unwritable(file, error) from error
 
 
 def _write(what: str, file: Path | None, make: "Callable[[], str]") -> None:
-    from dqn_zoo.system.files import replace_file
+    from dqn_zoo.system.files import replace_file, writing
 
     if file is None:
         return
-    try:
+    with writing(file, _ELSEWHERE):
         replace_file(file, make().encode())
-    except OSError as error:
-        raise _unwritable(file, error) from error
     print(f"{what}: {file}")
-
-
-def _unwritable(file: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{file} cannot be written ({error.strerror}): name a file in a folder that you can write"
-    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
     add_env_kwargs,
+    add_number,
     device,
+    flag_of,
     flag_value,
     parse_whole_number,
     whole_number,
@@ -107,28 +109,28 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
     )
     epsilon.add_argument("--stochastic", action="store_true", help="the default epsilon")
     add_env_kwargs(group)
-    group.add_argument(
+    add_number(
+        group,
         "--seed",
-        type=whole_number(0),
+        least=0,
         default=0,
-        metavar="N",
         help="seed of the games, which are never those of training (default: 0)",
     )
 
 
 def add_machine(group: argparse._ArgumentGroup) -> None:
     """Add the flags that decide the speed."""
-    group.add_argument(
+    add_number(
+        group,
         "--n-envs",
-        type=whole_number(1),
-        metavar="N",
+        least=1,
         help="games played at once (default: up to 8 for each core; 1 with a window, a film or -n)",
     )
-    group.add_argument(
+    add_number(
+        group,
         "--num-threads",
-        type=whole_number(-1),
+        least=-1,
         default=0,
-        metavar="N",
         help="threads that play, each with its share of the games (with a window, a film or -n: "
         "threads of PyTorch); 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
     )
@@ -153,7 +155,7 @@ def add_progress(group: argparse._ArgumentGroup) -> None:
 
 def find_asked_run(arguments: argparse.Namespace) -> "tuple[Run, Config]":
     """Return the run that --run, --env, --algo, --exp-id and -f choose, and its settings."""
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
 
@@ -206,7 +208,7 @@ def refuse_beside(
     clash = sorted(others & arguments.given)
     if clash:
         several = {"weights": "--load-last and the like", "kind": "--weights"}
-        given = several.get(clash[0], f"--{clash[0].replace('_', '-')}")
+        given = several.get(clash[0], flag_of(clash[0]))
         raise UserError(f"{flag} {because}: leave out {given}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
@@ -21,18 +21,12 @@ _EPILOG = """\
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-plot and return its exit code: 0, or 2 for a user's mistake."""
-    _plot(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-plot."""
     parser = Parser(
-        prog="dqn-plot",
-        description="Draw learning curves: a panel for each game, a colour for each algorithm.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-plot",
+        "Draw learning curves: a panel for each game, a colour for each algorithm.",
+        _EPILOG,
     )
     parser.add_argument(
         "paths",
@@ -72,10 +66,10 @@ def _build_parser() -> Parser:
         metavar="GAME",
         help="game of the runs that do not say which they play (default: such a run is left out)",
     )
-    parser.add_argument(
+    add_number(
+        parser,
         "--smooth",
-        type=whole_number(1),
-        metavar="N",
+        least=1,
         help="a point is the mean over N hundredths of the axis (default: 3, for evaluations 1)",
     )
     parser.add_argument(
@@ -89,7 +83,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _plot(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-plot and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.experiments.curves import find_curves
 
     formats = (".png", ".svg", ".pdf")

@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import add_log_folder
 from dqn_zoo.system import shell
@@ -15,25 +14,18 @@ pushed is refused. Without a connection, the cached copy is used. See docs/shari
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-pull and return its exit code: 0, or 2 for a user's mistake."""
-    _pull(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dqn-pull",
-        description="Make a run folder from an agent on the Hugging Face Hub.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> Parser:
+    """Return the parser of dqn-pull."""
+    parser = Parser("dqn-pull", "Make a run folder from an agent on the Hugging Face Hub.", _EPILOG)
     parser.add_argument("repo", metavar="USER/REPO", help="the agent; USER/REPO@REVISION")
     add_log_folder(parser.add_argument_group("where"))
     return parser
 
 
-def _pull(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-pull and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.sharing.pull import pull
 
     run = pull(arguments.repo, log_folder=arguments.folder, command=sys.argv)

@@ -8,13 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dqn_zoo.cli.arguments import (
-    REFUSED_PUSH,
-    Parser,
-    add_refused_flags,
-    command,
-    whole_number,
-)
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
@@ -28,6 +22,7 @@ from dqn_zoo.cli.play_session import (
     play_games,
     print_warning,
 )
+from dqn_zoo.cli.refused_flags import REFUSED_PUSH, add_refused_flags
 from dqn_zoo.cli.repository import listing, target
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
@@ -46,19 +41,9 @@ command again completes a push that was interrupted. See docs/sharing.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
-    return _push(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
-    parser = Parser(
-        prog="dqn-push",
-        description="Publish a trained agent on the Hugging Face Hub.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def build_parser() -> Parser:
+    """Return the parser of dqn-push."""
+    parser = Parser("dqn-push", "Publish a trained agent on the Hugging Face Hub.", _EPILOG)
     whom = parser.add_argument_group("which agent to publish")
     add_whom(whom)
     whom.add_argument(
@@ -67,11 +52,11 @@ def _build_parser() -> Parser:
     add_weights(parser.add_argument_group("weights"))
     _add_repository(parser.add_argument_group("where"))
     games = parser.add_argument_group("games of the card")
-    games.add_argument(
+    add_number(
+        games,
         "--episodes",
-        type=whole_number(2),
+        least=2,
         default=DEFAULT_EPISODES,
-        metavar="N",
         help="full games to play, unless as many were played of these weights before "
         f"(default: {DEFAULT_EPISODES})",
     )
@@ -85,6 +70,32 @@ def _build_parser() -> Parser:
     add_progress(machine)
     add_refused_flags(parser, REFUSED_PUSH)
     return parser
+
+
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-push and return its exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    warnings.showwarning = print_warning
+    if arguments.space:
+        from dqn_zoo.cli.space import push_space
+
+        return push_space(arguments)
+    if arguments.hub is not None:
+        raise UserError("--hub goes with --space: what is on the Hub already needs no push")
+    from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
+
+    run, config = find_asked_run(arguments)
+    check_publishable(run, config)
+    repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
+
+    from dqn_zoo.play.agent import build_agent
+
+    session = make_session(arguments, run, config, num_games=arguments.episodes)
+    agent = build_agent(session.weights.file, session.config, device=session.device)
+    staging = open_staging(run, repo_id)
+    with staging.held():
+        return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)
 
 
 def _add_repository(group: argparse._ArgumentGroup) -> None:
@@ -124,36 +135,13 @@ def _add_repository(group: argparse._ArgumentGroup) -> None:
 
 def _add_film(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--no-render", action="store_true", help="no film")
-    group.add_argument(
+    add_number(
+        group,
         "--record-seconds",
-        type=whole_number(1),
+        least=1,
         default=120,
-        metavar="N",
         help="the film ends after N seconds (default: 120)",
     )
-
-
-def _push(arguments: argparse.Namespace) -> int:
-    warnings.showwarning = print_warning
-    if arguments.space:
-        from dqn_zoo.cli.space import push_space
-
-        return push_space(arguments)
-    if arguments.hub is not None:
-        raise UserError("--hub goes with --space: what is on the Hub already needs no push")
-    from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
-
-    run, config = find_asked_run(arguments)
-    check_publishable(run, config)
-    repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
-
-    from dqn_zoo.play.agent import build_agent
-
-    session = make_session(arguments, run, config, num_games=arguments.episodes)
-    agent = build_agent(session.weights.file, session.config, device=session.device)
-    staging = open_staging(run, repo_id)
-    with staging.held():
-        return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)
 
 
 def _publish(

@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from dqn_zoo.cli.arguments import Parser, command
+from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
@@ -16,18 +15,12 @@ _EPILOG = """\
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run dqn-report and return its exit code: 0, or 2 for a user's mistake."""
-    _report(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-report."""
     parser = Parser(
-        prog="dqn-report",
-        description="Make one self-contained page: curves, results, settings, film, manifest.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-report",
+        "Make one self-contained page: curves, results, settings, film, manifest.",
+        _EPILOG,
     )
     parser.add_argument(
         "paths",
@@ -48,7 +41,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _report(arguments: argparse.Namespace) -> None:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> None:
+    """Run dqn-report and return its exit code: 0, or 2 for a user's mistake."""
     from dqn_zoo.experiments.report import make_report
 
     title = arguments.title or ", ".join(path.resolve().name for path in arguments.paths)

@@ -19,13 +19,8 @@ def target(
 ) -> "tuple[str, Remote | None, list[str]]":
     """Return the repository, what it holds, and which files of ours lie there.
 
-    Whatever the Hub would refuse after the games is found out before them.
-
-    Args:
-        arguments: of the command.
-        config: settings of the agent.
-        kind: what stands before the name: `spaces/`, or nothing.
-        is_ours: says of a path whether a push writes it.
+    Whatever the Hub would refuse after the games is found out before them. `kind` stands before the
+    name: `spaces/`, or nothing.
     """
     from dqn_zoo.sharing import hub
     from dqn_zoo.sharing.push import check_remote, repo_name

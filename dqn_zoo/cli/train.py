@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +13,9 @@ from typing import TYPE_CHECKING
 from dqn_zoo.cli.arguments import command
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
-from dqn_zoo.cli.train_arguments import (
-    build_parser,
-    check_page_flags,
-    check_resume_flags,
-    overrides_from,
-    track_to,
-)
+from dqn_zoo.cli.preview import hint_on_unfinished, preview
+from dqn_zoo.cli.train_arguments import build_parser, overrides_from
+from dqn_zoo.cli.train_checks import check_flags, track_to
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 from dqn_zoo.system.extras import need
@@ -32,19 +27,18 @@ if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
     from dqn_zoo.settings.recipes import Resolved
     from dqn_zoo.training.backup import Backup
-    from dqn_zoo.training.starting import Outcome, TrainOptions
+    from dqn_zoo.training.invocation import Outcome, TrainOptions
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run dqn-train and return its exit code; `training.starting.EXIT_CODES` lists them."""
+    """Run dqn-train and return its exit code; `training.invocation.EXIT_CODES` lists them."""
     stopwatch = Stopwatch()
     warnings.showwarning = print_warning
     flags = build_parser().parse_args(arguments)
     if flags.list_algos:
         return _list_algos()
-    check_resume_flags(flags)
-    check_page_flags(flags)
+    check_flags(flags)
     with _page(flags) as begin_page:
         choose = _new_run if flags.resume is None else _resumed_run
         start = choose(flags, stopwatch, begin_page)
@@ -85,7 +79,9 @@ def _new_run(
         fitted = fit_to_time(resolved, flags, overrides_from(flags).flags, stopwatch)
         resolved = fitted.resolved
     if flags.print_config:
-        _print_config(resolved)
+        from dqn_zoo.settings.recipes import format_config
+
+        print(format_config(resolved), end="")
         return None
     from dqn_zoo.training.starting import train
 
@@ -188,12 +184,6 @@ def _with_threads(resolved: "Resolved") -> "Resolved":
     )
 
 
-def _print_config(resolved: "Resolved") -> None:
-    from dqn_zoo.settings.recipes import format_config
-
-    print(format_config(resolved), end="")
-
-
 def _announce(
     resolved: "Resolved",
     flags: argparse.Namespace,
@@ -203,17 +193,17 @@ def _announce(
     begin_page: Callable[[Path], None],
 ) -> None:
     """Say what the run is about to do, and what was begun before it."""
-    for line in _preview(resolved, config, flags.time_limit, fitted):
+    for line in preview(resolved, config, flags.time_limit, fitted):
         print(line, flush=True)  # the start of the emulators may be ended where it stands
-    for line in _hint_on_unfinished(flags.log_folder, config):
+    for line in hint_on_unfinished(flags.log_folder, config):
         print(line, flush=True)
     begin_page(flags.log_folder)
 
 
 def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | None]":
     """Find a run, its own settings but for those that may change, and the step to go back to."""
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.runs.going_back import split_checkpoint
-    from dqn_zoo.runs.run import find_run
     from dqn_zoo.settings.config import build_config
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
@@ -264,7 +254,7 @@ def _options(
     arguments: argparse.Namespace, stopwatch: Stopwatch, backup: "Backup | None"
 ) -> "TrainOptions":
     from dqn_zoo.training.backup import NoBackup
-    from dqn_zoo.training.starting import TrainOptions
+    from dqn_zoo.training.invocation import TrainOptions
 
     time_limit_s = arguments.time_limit
     if "for" in arguments.given:  # counts from the command's start
@@ -279,128 +269,10 @@ def _options(
     )
 
 
-def _preview(
-    resolved: "Resolved",
-    config: "Config",
-    time_limit_s: float | None = None,
-    fitted: "Fitted | None" = None,
-) -> Iterator[str]:
-    """Yield what the run is about to do, and when it will probably end."""
-    from dqn_zoo.algorithms.algorithm import epsilon_schedule
-    from dqn_zoo.algorithms.choice import algorithm_of
-    from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
-    from dqn_zoo.training.preparation import Estimate, estimate, remarks
-    from dqn_zoo.training.rates import about
-
-    protocol = protocol_from_config(config)
-    epsilon = epsilon_schedule(config)
-    last = f"{epsilon.finals[-1]:.2g}, each environment its own," if len(epsilon.finals) > 1 else ""
-    estimated = Estimate(fitted.seconds, fitted.seconds) if fitted else estimate(config)
-    seconds, alone_s = estimated
-    end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
-    chosen = [
-        f"{key} {getattr(protocol, key)}, "
-        for key in ("mode", "difficulty")
-        if getattr(protocol, key) is not None
-    ]
-    yield (
-        f"{config.algo} on {config.env}, {''.join(chosen)}protocol {protocol.name}: sticky actions "
-        f"{protocol.action_repeat_probability:g}, up to {protocol.noop_max} no-ops, a lost life "
-        f"{'ends' if protocol.terminal_on_life_loss else 'does not end'} the bootstrap"
-    )
-    yield from (f"  note         {note}" for note in resolved.notes)
-    yield (
-        f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "
-        f"{config.n_envs} environment{'s' if config.n_envs > 1 else ''} at once"
-    )
-    yield f"  network      {', '.join(_pieces(config))}"
-    yield (
-        f"  exploration  epsilon {config.exploration_initial_eps:g} to "
-        f"{config.exploration_final_eps:g} {last and f'... {last} '}over "
-        f"{epsilon.horizon_steps:,} steps"
-    )
-    for name, line in algorithm_of(config).describe(config).items():
-        yield f"  {name:<12} {line}"
-    if config.averaged_weights > 0.0:
-        yield (
-            f"  average      of the weights over some {1 / (1 - config.averaged_weights):,.0f} "
-            "updates: it is what plays in evaluations and films, and what is shared"
-        )
-    yield (
-        f"  machine      {config.device}, {config.num_threads} thread"
-        f"{'s' if config.num_threads > 1 else ''}, {config.precision}; seed {config.seed}"
-    )
-    yield from (f"  {kind:<12} {line}" for kind, line in remarks(resolved.config, config))
-    when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
-    beside = "with" if fitted else "beside"
-    yield f"  will take    about {about(seconds)}, until {when}, {beside} evaluations"
-    yield from fitted.lines if fitted else ()
-    if estimated.busy_note is not None:
-        threads = "; --num-threads 1 loses least to them" if config.num_threads > 1 else ""
-        yield f"  busy         {estimated.busy_note}{threads}"
-    yield from (f"  warning      {warning}" for warning in resolved.warnings)
-    if config.device == "cpu" and not config.algo.startswith("laptop") and alone_s > 2 * 3_600:
-        yield (
-            "  hint         no GPU: the recipe laptop is made for CPUs, "
-            + shell.command("dqn-train", "--env", config.env, "--algo", "laptop")
-        )
-    if time_limit_s is not None and time_limit_s < seconds:
-        yield _hint_on_limit(time_limit_s)
-
-
-def _hint_on_limit(limit_s: float) -> str:
-    """Say that the schedules of the run are made for more than its time."""
-    from dqn_zoo.cli.train_for import LEAST_S
-    from dqn_zoo.training.rates import about
-
-    hint = f"  hint         it will not be done in {about(limit_s)}: --resume does the rest"
-    if limit_s < LEAST_S:
-        return hint
-    time = f"{limit_s / 60:g}m" if limit_s % 60 == 0 else f"{limit_s:g}s"
-    return f"{hint}, or --for {time} instead of --time-limit makes the whole run fit"
-
-
-def _hint_on_unfinished(log_folder: Path, config: "Config") -> Iterator[str]:
-    """Yield a line if the latest run of this game and recipe waits for its resume."""
-    from dqn_zoo.runs.manifest import has_finished, read_manifest
-    from dqn_zoo.runs.run import find_run, lock
-
-    try:
-        run = find_run(log_folder, algo=config.algo, game=config.env)
-        manifest = read_manifest(run)
-        with lock(run):  # nobody trains it at this moment
-            steps = run.checkpoint_steps()
-    except UserError:
-        return
-    if steps and "origin" not in manifest and not has_finished(manifest):
-        resume = shell.command("dqn-train", "--resume", run.path)
-        yield f"  hint         {run.path} stopped at step {steps[-1]:,}; {resume} goes on with it"
-
-
-def _pieces(config: "Config") -> Iterator[str]:
-    """Yield the pieces of the network."""
-    width = f" x{config.network_width}" if config.network_width > 1 else ""
-    yield f"{config.network}{width}"
-    if config.network_pool is not None:
-        yield f"pool {config.network_pool}"
-    if config.layer_norm:
-        yield "layer norm"
-    if config.channel_norm:
-        yield "channel norm"
-    if config.spectral_norm:
-        yield "spectral norm"
-    if config.dueling:
-        yield "dueling"
-    if config.mean_expansion:
-        yield "mean expansion"
-    if config.noisy_sigma is not None:
-        yield f"noisy {config.noisy_sigma:g}"
-
-
 def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
     from dqn_zoo.system.signals import leave_closed_terminal
-    from dqn_zoo.training.starting import EXIT_CODES
+    from dqn_zoo.training.invocation import EXIT_CODES
 
     path = outcome.run.path
     leave_closed_terminal()  # a run that was disowned outlives it

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 
 from dqn_zoo.cli.arguments import (
-    REFUSED_TRAIN,
     Parser,
     add_env_kwargs,
-    add_refused_flags,
     add_set,
+    add_settings,
     device,
+    flag_of,
     flag_value,
     parse_duration,
-    parse_setting,
     parse_whole_number,
 )
+from dqn_zoo.cli.refused_flags import REFUSED_TRAIN, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, accepted_values
 
 if TYPE_CHECKING:
-    from dqn_zoo.runs.trackers import TrackTo
+    pass
 
 DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name
@@ -46,10 +46,7 @@ class Overrides(NamedTuple):
 def build_parser() -> Parser:
     """Return the parser of dqn-train."""
     parser = Parser(
-        prog="dqn-train",
-        description="Train a deep Q-learning agent on an Atari game, or resume a run.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-train", "Train a deep Q-learning agent on an Atari game, or resume a run.", _EPILOG
     )
     groups = {title: parser.add_argument_group(title) for title in _GROUPS}
     _add_what_to_train(groups[_WHAT])
@@ -74,88 +71,13 @@ def overrides_from(arguments: argparse.Namespace) -> Overrides:
     overrides = Overrides({}, {})
     for key in _SETTING_FLAGS:
         if key in arguments.given:
-            _add(overrides, key, getattr(arguments, key), _flag(key))
+            _add(overrides, key, getattr(arguments, key), flag_of(key))
     for dest in ("hyperparams", "set"):
         for key, value in getattr(arguments, dest):
-            _add(overrides, key, value, f"{_flag(dest)} {key}")
+            _add(overrides, key, value, f"{flag_of(dest)} {key}")
     if arguments.env_kwargs:
         _add(overrides, "env_kwargs", dict(arguments.env_kwargs), "--env-kwargs")
     return overrides
-
-
-def explicit_flags(arguments: argparse.Namespace) -> frozenset[str]:
-    """Return the flags that the user gave, by their long spelling."""
-    return frozenset(_flag(dest) for dest in arguments.given)
-
-
-def check_resume_flags(arguments: argparse.Namespace) -> None:
-    """Refuse what cannot go with --resume: the run keeps its settings.
-
-    Raises:
-        UserError: such a flag was given, or --exp-id without --resume.
-    """
-    given = explicit_flags(arguments)
-    if arguments.hub_backup == "none" and "--hub-backup-every" in given:
-        raise UserError("--hub-backup none ends the backup: leave --hub-backup-every out")
-    if "--resume" not in given:
-        if "--hub-backup-every" in given and "--hub-backup" not in given:
-            raise UserError("--hub-backup-every says how often: say where to with --hub-backup")
-        if "--exp-id" in given:
-            raise UserError("--exp-id chooses the run of --resume; a new run takes the next number")
-        return
-    if "--for" in given:
-        raise UserError(
-            "--for chooses the length of a new run; a resumed one keeps its own, and --time-limit "
-            "saves and stops it"
-        )
-    choosing = sorted(given & {"--env", "--algo", "--exp-id"})
-    if choosing and arguments.resume.startswith("hf://"):
-        raise UserError(
-            f"{choosing[0]} chooses among runs, {arguments.resume} is one: leave it out"
-        )
-    refused = sorted(given - {"--resume"} - _WITH_RESUME)
-    if refused:
-        raise UserError(
-            f"{refused[0]} cannot go with --resume, which keeps the settings of the run; "
-            f"only {', '.join(sorted(_WITH_RESUME))} can; -i starts a new run from given weights"
-        )
-
-
-def track_to(arguments: argparse.Namespace) -> "TrackTo | None":
-    """Return where a new run is to be tracked, its package imported; None: nowhere.
-
-    Raises:
-        UserError: the package is missing, or a flag means nothing here.
-    """
-    of_tracking = {"project": "project_name", "entity": "entity", "group": "group", "tags": "tags"}
-    given = {key: f"wandb_{name}" for key, name in of_tracking.items()}
-    given = {key: dest for key, dest in given.items() if dest in arguments.given}
-    if arguments.track is None:
-        if given:
-            flag = _flag(next(iter(given.values())))
-            raise UserError(f"{flag} is of a tracked run: add --track or --track trackio")
-        return None
-    if arguments.track == "trackio" and "entity" in given:
-        raise UserError(
-            "--wandb-entity: Trackio has no entities; TRACKIO_SPACE_ID=USER/SPACE in the "
-            "environment sends a run to a Space"
-        )
-    from dqn_zoo.runs.trackers import TrackTo, import_tracker
-
-    import_tracker(arguments.track)
-    return TrackTo(
-        arguments.track, **{key: getattr(arguments, dest) for key, dest in given.items()}
-    )
-
-
-def check_page_flags(arguments: argparse.Namespace) -> None:
-    """Refuse what says something of a page that nobody asked for.
-
-    Raises:
-        UserError: --no-browser was given without --watch.
-    """
-    if arguments.no_browser and not arguments.watch:
-        raise UserError("--no-browser goes with --watch, which serves a page beside the run")
 
 
 def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
@@ -194,17 +116,9 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="YAML whose settings lie over the recipe's; RL-Zoo's files work (default: none)",
     )
-    group.add_argument(
-        "-params",
-        "--hyperparams",
-        "--hyperparameters",
-        type=flag_value(parse_setting),
-        nargs="+",
-        action="extend",
-        default=(),
-        metavar="KEY:VALUE",
-        help="single settings, the value in YAML (default: none)",
-    )
+    spellings = ("-params", "--hyperparams", "--hyperparameters")
+    help = "single settings, the value in YAML (default: none)"
+    add_settings(group, *spellings, metavar="KEY:VALUE", help=help)
     add_env_kwargs(group)
     add_set(group, "single settings, the value in YAML; may be repeated (default: none)")
     group.add_argument(
@@ -323,9 +237,7 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
         help="with --watch: only print the address (default: open it, where there is a display)",
     )
     group.add_argument(
-        "--profile",
-        action="store_true",
-        help="show at the end where the time went (default: off)",
+        "--profile", action="store_true", help="show at the end where the time went (default: off)"
     )
     group.add_argument(
         "-P",
@@ -338,7 +250,7 @@ def _add_display(group: argparse._ArgumentGroup) -> None:
 def _add_setting(group: argparse._ArgumentGroup, key: str, flag: "_SettingFlag") -> None:
     """Add the flag of a setting that is one of some words, or a whole number."""
     field = Config.model_fields[key]
-    names = [*flag.short, _flag(key)]
+    names = [*flag.short, flag_of(key)]
     meaning, _, without = (field.description or "").replace("%", "%%").partition("; null: ")
     default = flag.default or without or f"recipe, {_in_words(field.default)}"
     if get_origin(field.annotation) is Literal:
@@ -377,10 +289,6 @@ def _add(overrides: Overrides, key: str, value: object, flag: str) -> None:
         raise UserError(f"{key} is given twice, by {overrides.flags[key]} and {flag}; keep one")
     overrides.values[key] = value
     overrides.flags[key] = flag
-
-
-def _flag(dest: str) -> str:
-    return "--" + dest.replace("_", "-")
 
 
 class _SettingFlag(NamedTuple):
@@ -427,23 +335,3 @@ _SETTING_FLAGS = {
     "precision": _SettingFlag(_MACHINE),
     "cuda_graph": _SettingFlag(_MACHINE),
 }
-
-_WITH_RESUME = frozenset(
-    {
-        "--n-timesteps",
-        "--time-limit",
-        "--progress",
-        "--profile",
-        "--watch",
-        "--no-browser",
-        "--device",
-        "--num-threads",
-        "--cuda-graph",
-        "--log-folder",
-        "--hub-backup",
-        "--hub-backup-every",
-        "--env",
-        "--algo",
-        "--exp-id",
-    }
-)

@@ -39,11 +39,8 @@ def fit_to_time(
 ) -> Fitted:
     """Measure the speed here and choose the length of the run.
 
-    Args:
-        resolved: of the length that the recipe means.
-        flags: those of the command; `for` is the time, from the command's start.
-        overrides: the flag that gave each setting of the command line, by key.
-        watch: runs since the command's start.
+    `overrides` has the flag that gave each setting; `watch` runs since the command's start, which
+    is where the time of --for begins.
 
     Raises:
         UserError: --for is given with what decides the length as well, or it is too short.

@@ -2,22 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
-    REFUSED_TUNE,
     Parser,
-    add_refused_flags,
+    add_number,
     add_set,
     command,
     flag_value,
     parse_whole_number,
+    parsed_by,
     settings_of,
-    whole_number,
 )
 from dqn_zoo.cli.output import work_is_kept
+from dqn_zoo.cli.refused_flags import REFUSED_TUNE, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 
@@ -36,82 +36,20 @@ The same command continues a study that was stopped; see docs/experiments.md.
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
-    return _tune(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
     """Return the parser of dqn-tune."""
-    parser = Parser(
-        prog="dqn-tune",
-        description="Search the hyperparameters of a recipe on one game.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is tuned")
-    what.add_argument(
-        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
-    )
-    what.add_argument(
-        "--algo", default="laptop", metavar="NAME", help="recipe to start from (default: laptop)"
-    )
-    what.add_argument(
-        "--budget-steps",
-        type=flag_value(parse_whole_number),
-        default=100_000,
-        metavar="N",
-        help="steps of every trial (default: 100,000)",
-    )
-    add_set(what, "single settings of all trials; may be repeated")
-    what.add_argument(
-        "--search",
-        default="atari",
-        metavar="NAME",
-        help="search space: a name in hyperparams/search/, or a file (default: atari)",
-    )
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--n-trials", type=whole_number(1), default=50, metavar="N", help="trials (default: 50)"
-    )
-    how.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
-    how.add_argument(
-        "--pruner",
-        choices=("halving", "median", "none"),
-        default="halving",
-        help="stops hopeless trials by their evaluations (default: halving)",
-    )
-    how.add_argument(
-        "--seed",
-        type=whole_number(0),
-        default=0,
-        metavar="N",
-        help="seed of the search (default: 0)",
-    )
-    how.add_argument(
-        "--n-jobs", type=whole_number(1), default=1, metavar="N", help="trials at once (default: 1)"
-    )
-    how.add_argument(
-        "--storage",
-        metavar="URL",
-        help="database that several machines share (default: a journal in the folder)",
-    )
-    how.add_argument(
-        "--ray", metavar="ADDRESS", help="run the trials on a Ray cluster: its address, or auto"
-    )
-    how.add_argument("--dry-run", action="store_true", help="show the cost, and stop")
+    parser = Parser("dqn-tune", "Search the hyperparameters of a recipe on one game.", _EPILOG)
+    _add_what_is_tuned(parser.add_argument_group("what is tuned"))
+    _add_how(parser.add_argument_group("how"))
     finals = parser.add_argument_group("finals")
-    finals.add_argument(
+    add_number(
+        finals,
         "--top",
-        type=whole_number(0),
+        least=0,
         default=3,
-        metavar="N",
         help="best trials that are run again beside the recipe; 0: none (default: 3)",
     )
-    finals.add_argument(
-        "--seeds", type=whole_number(1), default=3, metavar="N", help="seeds of each (default: 3)"
-    )
+    add_number(finals, "--seeds", least=1, default=3, help="seeds of each (default: 3)")
     parser.add_argument(
         "-f",
         "--folder",
@@ -123,7 +61,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _tune(arguments: argparse.Namespace) -> int:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-tune and return its exit code: 0, 1 where a final failed, 2 for a user's mistake."""
     from dqn_zoo.experiments.job_needs import machine_settings
     from dqn_zoo.experiments.plots import draw_study
     from dqn_zoo.experiments.search import find_space, read_space
@@ -166,6 +107,51 @@ def _tune(arguments: argparse.Namespace) -> int:
     for picture in draw_study(study, folder):
         print(f"picture: {picture}")
     return _finals(study, folder, goal, arguments, launch, machine) if arguments.top else 0
+
+
+def _add_what_is_tuned(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--env", default="SpaceInvaders", metavar="GAME", help="the game (default: SpaceInvaders)"
+    )
+    group.add_argument(
+        "--algo", default="laptop", metavar="NAME", help="recipe to start from (default: laptop)"
+    )
+    group.add_argument(
+        "--budget-steps",
+        type=flag_value(parse_whole_number),
+        default=100_000,
+        metavar="N",
+        help="steps of every trial (default: 100,000)",
+    )
+    add_set(group, "single settings of all trials; may be repeated")
+    group.add_argument(
+        "--search",
+        default="atari",
+        metavar="NAME",
+        help="search space: a name in hyperparams/search/, or a file (default: atari)",
+    )
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    add_number(group, "--n-trials", least=1, default=50, help="trials (default: 50)")
+    group.add_argument("--sampler", choices=("tpe", "random"), default="tpe", help="(default: tpe)")
+    group.add_argument(
+        "--pruner",
+        choices=("halving", "median", "none"),
+        default="halving",
+        help="stops hopeless trials by their evaluations (default: halving)",
+    )
+    add_number(group, "--seed", least=0, default=0, help="seed of the search (default: 0)")
+    add_number(group, "--n-jobs", least=1, default=1, help="trials at once (default: 1)")
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database that several machines share (default: a journal in the folder)",
+    )
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="run the trials on a Ray cluster: its address, or auto"
+    )
+    group.add_argument("--dry-run", action="store_true", help="show the cost, and stop")
 
 
 def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -> dict[str, Any]:
@@ -254,12 +240,7 @@ def _finals(
     from dqn_zoo.experiments.tuning_finals import finals, train_flags, write_best
 
     sweep = finals(
-        study,
-        folder,
-        goal,
-        num_best=arguments.top,
-        num_seeds=arguments.seeds,
-        machine=machine,
+        study, folder, goal, num_best=arguments.top, num_seeds=arguments.seeds, machine=machine
     )
     print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
     with Board(Console()) as board:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, command, whole_number
+from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.play_session import (
     add_log_folder,
     add_machine,
@@ -35,18 +35,12 @@ Welch's 95 % interval of the difference contains 0, with ten games or more on bo
 """
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int | None:
-    """Run dqn-verify and return its exit code."""
-    return _verify(_build_parser().parse_args(arguments))
-
-
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-verify."""
     parser = Parser(
-        prog="dqn-verify",
-        description="Play the games of a card again, with fresh seeds: does its score hold?",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-verify",
+        "Play the games of a card again, with fresh seeds: does its score hold?",
+        _EPILOG,
     )
     parser.add_argument(
         "agent",
@@ -56,16 +50,16 @@ def _build_parser() -> Parser:
     )
     add_log_folder(parser.add_argument_group("where"))
     games = parser.add_argument_group("games")
-    games.add_argument(
+    add_number(
+        games,
         "--episodes",
-        type=whole_number(2),
-        metavar="N",
+        least=2,
         help="full games to play (default: as many as the card, at least 10)",
     )
-    games.add_argument(
+    add_number(
+        games,
         "--seed",
-        type=whole_number(0),
-        metavar="N",
+        least=0,
         help="seed of the games, not the card's (default: drawn and printed)",
     )
     machine = parser.add_argument_group("machine")
@@ -76,7 +70,10 @@ def _build_parser() -> Parser:
     return parser
 
 
-def _verify(arguments: argparse.Namespace) -> int:
+@command
+@parsed_by(build_parser)
+def main(arguments: argparse.Namespace) -> int:
+    """Run dqn-verify and return its exit code."""
     warnings.showwarning = print_warning
     if (files := _by_hand(Path(arguments.agent))) is not None:
         refuse_beside(arguments, arguments.agent, {"episodes", "seed"}, "holds games of their own")
@@ -169,7 +166,7 @@ def _find(agent: str, log_folder: Path) -> "Run":
 
     What begins with the name of a recipe here is none of the Hub's: `dqn/Pong_7`, mistyped.
     """
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.sharing.pull import pull
 
     first, *more = Path(agent).parts

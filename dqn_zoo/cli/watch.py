@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dqn_zoo.cli.arguments import Parser, command, whole_number
 from dqn_zoo.cli.play_session import add_whom, find_asked_run, print_warning, refuse_beside
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import NoRunError
+from dqn_zoo.runs.finding import NoRunError
 from dqn_zoo.system.extras import need
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ in, unless --visitors serves anybody. It trains nothing. Ctrl-C ends it; docs/wa
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run dqn-watch until it is ended, by Ctrl-C."""
-    _watch(_build_parser().parse_args(arguments))
+    _watch(build_parser().parse_args(arguments))
 
 
-def _build_parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of dqn-watch."""
     parser = Parser(
-        prog="dqn-watch",
-        description="Open a page on which an agent plays and shows what it sees and expects.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "dqn-watch",
+        "Open a page on which an agent plays and shows what it sees and expects.",
+        _EPILOG,
     )
     whom = parser.add_argument_group("which agent to begin with")
     add_whom(whom)

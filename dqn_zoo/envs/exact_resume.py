@@ -40,11 +40,7 @@ class _SavedEnvironments(Saved):
 
 
 def check_saved(state: object, fingerprint: Mapping[str, Any]) -> None:
-    """Check what `Environments.state` returned before it is replayed.
-
-    Args:
-        state: from a checkpoint.
-        fingerprint: of the environments that shall go on with it.
+    """Check what `Environments.state` returned, before these environments replay it.
 
     Raises:
         UserError: it is of other environments.
@@ -63,12 +59,7 @@ def check_saved(state: object, fingerprint: Mapping[str, Any]) -> None:
 
 
 class History:
-    """When every environment was seeded, with what, and what it did since.
-
-    Args:
-        num_envs: environments stepped together.
-        plan: when they are seeded, and with what.
-    """
+    """When every environment was seeded, with what, and what it did since."""
 
     def __init__(self, num_envs: int, plan: ReseedPlan) -> None:
         self._plan = plan

@@ -198,9 +198,7 @@ class SkipAndResize(GameWrapper):
         if self._sb3_order:
             screen = self._cv2.cvtColor(screen, self._cv2.COLOR_RGB2GRAY)
         resized: Screen = self._cv2.resize(
-            screen[self._window],
-            (SCREEN_SIZE, SCREEN_SIZE),
-            interpolation=self._cv2.INTER_AREA,
+            screen[self._window], (SCREEN_SIZE, SCREEN_SIZE), interpolation=self._cv2.INTER_AREA
         )
         return resized
 

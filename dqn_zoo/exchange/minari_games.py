@@ -40,10 +40,7 @@ _CHUNK_OBSERVATIONS = 16  # compressed together: a reader who wants one unpacks 
 class MinariGames:
     """A Minari data set that is written beside its name while one game after another is played.
 
-    Args:
-        folder: gets its name when it is complete; nothing must be there.
-        session: what is played, one environment at once.
-        num_actions: of the game.
+    One environment plays them; nothing must be where the folder will be.
 
     Raises:
         UserError: Minari is missing, the name is none that it takes, or the folder cannot be made.

@@ -50,12 +50,7 @@ class Comparison(NamedTuple):
 
 
 def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
-    """Write an agent as an ONNX model, once it answers as the agent does.
-
-    Args:
-        weights: of a run with these settings.
-        config: of the run.
-        file: to write; it must not exist.
+    """Write an agent of a run as an ONNX model, once it answers as the agent does.
 
     Returns:
         How the model compares with the agent, which computes in float32 for it.

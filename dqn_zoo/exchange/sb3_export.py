@@ -15,7 +15,7 @@ import pickle
 import shutil
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from dqn_zoo.runs.run import claim_run
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.files import move
-
-Say = Callable[[str], None]
 
 SB3_VERSION = "2.9.2"
 """The release whose layout is written; releases from 2.4 on have it."""
@@ -61,21 +59,11 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
 
 
 def export_sb3(
-    weights_file: Path,
-    config: Config,
-    *,
-    folder: Path,
-    steps: int | None = None,
-    say: Say = print,
+    weights_file: Path, config: Config, *, folder: Path, steps: int | None = None
 ) -> Path:
-    """Write an agent in the layout of RL-Zoo, under the next free number.
+    """Write an agent in the layout of RL-Zoo, under the next free number; print what differs there.
 
-    Args:
-        weights_file: safetensors, of a run with these settings.
-        config: of the run.
-        folder: what RL-Zoo's `-f` will name; created where missing.
-        steps: of training, where known.
-        say: takes one line for the user: what is not the same there.
+    `folder` is what RL-Zoo's `-f` will name; `steps` are those of the training.
 
     Returns:
         The zip.
@@ -89,7 +77,7 @@ def export_sb3(
     agent = build_agent(weights_file, config, device="cpu")
     content = _zip_bytes(agent.network.state_dict(), config, agent.num_actions, steps or 0)
     for note in _notes(config):
-        say(f"note: {note}")
+        print(f"note: {note}")
     target = claim_run(folder, "dqn", env_id).path
     try:
         settings = target / env_id
@@ -193,18 +181,10 @@ def _data(config: Config, num_actions: int, steps: int) -> dict[str, Any]:
 def _hyperparameters(config: Config) -> dict[str, Any]:
     """Return the settings that SB3's DQN knows, for one environment, by the names it shares."""
     same = (
-        "buffer_size",
-        "batch_size",
-        "learning_starts",
-        "gamma",
-        "train_freq",
-        "gradient_steps",
-        "n_steps",
-        "target_update_interval",
-        "exploration_fraction",
-        "exploration_initial_eps",
+        "buffer_size", "batch_size", "learning_starts", "gamma", "train_freq", "gradient_steps",
+        "n_steps", "target_update_interval", "exploration_fraction", "exploration_initial_eps",
         "exploration_final_eps",
-    )
+    )  # fmt: skip
     clip = config.max_grad_norm
     return {
         "learning_rate": initial_learning_rate(config),

@@ -1,8 +1,7 @@
 """From a zip of Stable-Baselines3 to a run folder like any other."""
 
-import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +20,7 @@ from dqn_zoo.settings.games import GameName, game_in_path, parse_game
 from dqn_zoo.settings.protocols import PROTOCOLS, protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.settings.rl_zoo_keys import count_in_steps
-
-Say = Callable[[str], None]
+from dqn_zoo.system.files import digest
 
 _OUR_KEYS = {
     "_total_timesteps": "n_timesteps",
@@ -62,9 +60,7 @@ def import_sb3(
     log_folder: Path,
     env: str | None = None,
     origin: Mapping[str, Any] | None = None,
-    algo: str = "dqn",
     command: Sequence[str] = ("dqn-import",),
-    say: Say = print,
 ) -> Run:
     """Make a run folder from a zip that `DQN.save` of Stable-Baselines3 wrote.
 
@@ -76,9 +72,7 @@ def import_sb3(
         log_folder: folder of all runs.
         env: the game, in any spelling; None: as the names of the file and of its folder tell.
         origin: where the file came from, for the manifest; its name and SHA-256 are added.
-        algo: folder of the run in `log_folder`.
         command: the command line, for the manifest.
-        say: takes one line for the user.
 
     Raises:
         UserError: the zip is refused (see `read_sb3_zip`), the game is not known or has other
@@ -87,12 +81,16 @@ def import_sb3(
     model = read_sb3_zip(file)
     name = _find_game(file, env)
     _check_actions(model, name, file)
-    config, notes = _config(model, game=name.game, algo=algo)
+    config, notes = _config(model, name.game)
     steps = _count(model.settings.get("num_timesteps"))
-    say(_headline(file, model, name.game, steps))
+    print(_headline(file, model, name.game, steps))
     for line in [*notes, *_rules_notes(config, name)]:
-        say(f"note: {line}")
-    note: dict[str, str | int] = {"env": config.env, "algo": algo, "protocol": config.protocol}
+        print(f"note: {line}")
+    note: dict[str, str | int] = {
+        "env": config.env,
+        "algo": config.algo,
+        "protocol": config.protocol,
+    }
     if steps is not None:
         note["steps"] = steps
     content = weights_bytes(model.weights, note)
@@ -113,8 +111,8 @@ def import_sb3(
             origin=_describe(file, model) | dict(origin or {}),
         )
 
-    run = place_run(log_folder, algo, name.game, fill)
-    say(f"imported into {run.path}")
+    run = place_run(log_folder, config.algo, name.game, fill)
+    print(f"imported into {run.path}")
     return run
 
 
@@ -163,7 +161,7 @@ def _check_actions(model: Sb3Model, name: GameName, file: Path) -> None:
         )
 
 
-def _config(model: Sb3Model, *, game: str, algo: str) -> tuple[Config, list[str]]:
+def _config(model: Sb3Model, game: str) -> tuple[Config, list[str]]:
     """Return the settings that SB3 trained with, as far as they are readable and have a meaning."""
     values, notes = _read_settings(model.settings)
     if "train_freq" in values:
@@ -172,7 +170,7 @@ def _config(model: Sb3Model, *, game: str, algo: str) -> tuple[Config, list[str]
         notes += converted
     fixed = {
         "env": game,
-        "algo": algo,
+        "algo": "dqn",
         "protocol": "sb3",
         "frame_stack": model.frame_stack,
         "network": "nature",
@@ -259,13 +257,11 @@ def _headline(file: Path, model: Sb3Model, game: str, steps: int | None) -> str:
 
 
 def _describe(file: Path, model: Sb3Model) -> dict[str, Any]:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
         "library": "stable-baselines3",
         "version": model.version,
         "file": file.name,
-        "sha256": digest,
+        "sha256": digest(file),
     }
 
 

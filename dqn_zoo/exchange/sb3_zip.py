@@ -47,11 +47,7 @@ LAYERS = {
 ONLINE, TARGET = "q_net.", "q_net_target."
 """What the names of the two networks begin with."""
 
-_MAY_BUILD = {
-    "collections OrderedDict",
-    "torch FloatStorage",
-    "torch._utils _rebuild_tensor_v2",
-}
+_MAY_BUILD = {"collections OrderedDict", "torch FloatStorage", "torch._utils _rebuild_tensor_v2"}
 _NAMES_OBJECTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}  # opcodes of pickle
 _ONLY_DQN = "only agents of SB3's DQN with CnnPolicy and its own network can be read"
 
@@ -131,16 +127,9 @@ def _as_user_errors(where: str) -> Iterator[None]:
     except UserError:
         raise
     except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        RuntimeError,
-    ) as error:
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+        OSError, EOFError, ValueError, OverflowError, RuntimeError,
+    ) as error:  # fmt: skip
         raise UserError(f"{where} is damaged or no zip of Stable-Baselines3 ({error})") from error
 
 
@@ -256,10 +245,7 @@ def _load_state(content: bytes, where: str) -> dict[Any, Any]:
 def _repacked(content: bytes, where: str) -> BytesIO:
     """Check the members of PyTorch's zip and return a new zip of just these."""
     repacked = BytesIO()
-    with (
-        _open_zip(BytesIO(content), where) as archive,
-        zipfile.ZipFile(repacked, "w") as copy,
-    ):
+    with _open_zip(BytesIO(content), where) as archive, zipfile.ZipFile(repacked, "w") as copy:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_WEIGHTS_BYTES:
             raise UserError(f"{where} would unpack to more bytes than it has: not loaded")
         for member in archive.infolist():

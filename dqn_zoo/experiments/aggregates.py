@@ -70,20 +70,11 @@ AGGREGATES: dict[str, Statistic] = {
 
 
 def estimate(
-    statistic: Statistic,
-    strata: Strata,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    statistic: Statistic, strata: Strata, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
     """Return a statistic with the percentile interval of a stratified bootstrap.
 
-    Args:
-        statistic: of the scores of all games.
-        strata: at least one game with at least one run. With one run per game the interval has no
-            width, because nothing is known of how runs differ.
-        seed: of the bootstrap.
-        resamples: how often the runs are drawn anew.
+    With one run per game the interval has no width, because nothing is known of how runs differ.
     """
     generator = np.random.default_rng(seed)
     drawn = np.array([statistic(_resample(strata, generator)) for _ in range(resamples)])
@@ -91,63 +82,43 @@ def estimate(
     return Estimate(statistic(strata), float(low), float(high))
 
 
-def estimate_mean(scores: Scores, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
-    """Return what `estimate` does of the mean of one game, for the thousands of points of curves.
-
-    Args:
-        scores: of at least one run; those of one have an interval without width.
-        seed: of the bootstrap.
-        resamples: how often the runs are drawn anew.
-    """
+def estimate_mean(scores: Scores, *, resamples: int = RESAMPLES) -> Estimate:
+    """Return what `estimate` does of one game's mean, for the thousands of points of curves."""
     value = float(scores.mean())
     if len(scores) == 1:
         return Estimate(value, value, value)
-    drawn = np.random.default_rng(seed).integers(len(scores), size=(resamples, len(scores)))
+    drawn = np.random.default_rng(0).integers(len(scores), size=(resamples, len(scores)))
     low, high = np.quantile(scores[drawn].mean(axis=1), _ENDS)
     return Estimate(value, float(low), float(high))
 
 
 def performance_profile(
-    strata: Strata,
-    thresholds: Scores,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    strata: Strata, thresholds: Scores, *, resamples: int = RESAMPLES
 ) -> tuple[Scores, Scores, Scores]:
     """Return the share of runs above each threshold, games counted alike, with its interval.
 
     Args:
         strata: the scores of each game.
         thresholds: float64 [num_thresholds].
-        seed: of the bootstrap.
         resamples: how often the runs are drawn anew.
 
     Returns:
         Share, lower and upper end of its pointwise 95 % interval: float64 [num_thresholds] each.
     """
     above = [scores[:, None] > thresholds for scores in strata]  # bool [num_runs, num_thresholds]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = np.array([_share(_resample(above, generator)) for _ in range(resamples)])
     low, high = np.quantile(drawn, _ENDS, axis=0)
     return _share(above), low, high
 
 
 def probability_of_improvement(
-    first: Mapping[str, Scores],
-    second: Mapping[str, Scores],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    first: Mapping[str, Scores], second: Mapping[str, Scores]
 ) -> Estimate:
     """Return how likely a run of the first is better than one of the second on a random game.
 
-    The Mann-Whitney statistic of each game, averaged over games; a tie counts one half.
-
-    Args:
-        first: scores by game.
-        second: scores by game; games that only one of the two has played are left out.
-        seed: of the bootstrap.
-        resamples: how often the runs of both are drawn anew.
+    The Mann-Whitney statistic of each game, averaged over games; a tie counts one half. Games that
+    only one of the two has played are left out.
 
     Raises:
         ValueError: they have no game in common.
@@ -156,10 +127,10 @@ def probability_of_improvement(
     if not games:
         raise ValueError("expected at least one game that both have played")
     ours, theirs = [first[game] for game in games], [second[game] for game in games]
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = [
         _improvement(_resample(ours, generator), _resample(theirs, generator))
-        for _ in range(resamples)
+        for _ in range(RESAMPLES)
     ]
     low, high = np.quantile(drawn, _ENDS)
     return Estimate(_improvement(ours, theirs), float(low), float(high))

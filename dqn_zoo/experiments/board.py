@@ -17,12 +17,7 @@ PLAIN_INTERVAL_S = 30.0
 
 
 class Board:
-    """Shows where the jobs are.
-
-    Args:
-        console: where to.
-        clock: seconds, monotonic.
-    """
+    """Shows where the jobs are."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

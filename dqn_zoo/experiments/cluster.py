@@ -23,10 +23,7 @@ _LOST = -9  # the exit code of a job that Ray gave up
 
 
 class Cluster:
-    """A Ray cluster.
-
-    Args:
-        address: HOST:PORT, or `auto` for the one on this machine.
+    """A Ray cluster, by HOST:PORT, or `auto` for the one on this machine.
 
     Raises:
         UserError: Ray is not installed, or nothing answers at the address.
@@ -48,13 +45,7 @@ class Cluster:
         self._ray = ray
 
     def launch(self, sweep: Sweep, job: Job, needs: Mapping[str, Needs]) -> Handle:
-        """Hand a job over; Ray keeps what it cannot place yet.
-
-        Args:
-            sweep: whose job; every node sees its folder under the same name.
-            job: which.
-            needs: of a job, by variant.
-        """
+        """Hand a job over; Ray keeps what it cannot place yet. Each node sees the same folder."""
         wanted = needs[job.variant]
         task = self._ray.remote(_run).options(
             name=job.name,

@@ -153,12 +153,7 @@ def read_curve(
 ) -> Curve | None:
     """Read the curve of one run folder; None: it has no such scores yet.
 
-    Args:
-        folder: of the run.
-        kind: training games, or evaluations.
-        by: as in `find_curves`.
-        game: that it plays, if it is others' and does not say.
-        warn: takes a line about what is no game in a file of games.
+    `game` is for others' runs that do not say what they play; the rest is as in `find_curves`.
 
     Raises:
         UserError: a file is damaged or of another game than Atari's; the message names the folder.

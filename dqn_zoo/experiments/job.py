@@ -23,7 +23,8 @@ from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.locks import LockedError
 from dqn_zoo.system.machine import choose_device, default_num_threads, usable_cores
-from dqn_zoo.training.starting import EXIT_CODES, Outcome, TrainOptions, resume, train
+from dqn_zoo.training.invocation import EXIT_CODES, Outcome, TrainOptions
+from dqn_zoo.training.starting import resume, train
 
 PATIENCE_S = 120.0  # a process that was asked to end may still be saving
 
@@ -111,12 +112,9 @@ def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
         config=config,
         seed=0,
         num_games=sweep.plan.episodes,
-        max_steps=None,
         num_envs=min(sweep.plan.episodes, ENVS_PER_CORE * usable_cores()),
         num_threads=num_threads,
         device=device,
-        has_window=False,
-        is_filmed=False,
     )
     agent = build_agent(session.weights.file, config, device=device)
     games: list[Game] = []

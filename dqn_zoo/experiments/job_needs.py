@@ -40,9 +40,6 @@ def machine_settings(num_jobs: int) -> dict[str, Any]:
 
     They become part of the plan, since the bits of a run depend on them. Beside a GPU a run chooses
     by itself.
-
-    Args:
-        num_jobs: that could run at once.
     """
     if choose_device("auto") == "cuda":
         return {}
@@ -62,10 +59,8 @@ def needs_by_variant(sweep: Sweep) -> dict[str, Needs]:
 def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) -> int:
     """Return how many jobs of a plan this machine takes at once.
 
-    Args:
-        sweep: with the plan.
-        needs: of its variants; the largest counts.
-        asked: by the user; None: as many as fit, one where there is a GPU.
+    Where nobody has asked for a number: as many as fit, by the largest, and one where there is a
+    GPU.
 
     Raises:
         UserError: not even one fits, or not as many as asked for.

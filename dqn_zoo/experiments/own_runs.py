@@ -7,8 +7,9 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.references import Reference
 from dqn_zoo.experiments.summary import markdown_row
 from dqn_zoo.play.measurements import Measured, read_measured
+from dqn_zoo.runs.finding import check_log_folder, list_runs
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run, check_log_folder, list_runs
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import human_normalized_score
 from dqn_zoo.settings.protocols import published_scores, rules_in_words
 from dqn_zoo.settings.recipes import load_config
@@ -24,11 +25,6 @@ def own_runs_as_markdown(
 
     Its score is the one that the run is known by: that of its results.json. One that was played by
     other rules than a reference's is marked.
-
-    Args:
-        log_folder: of the runs.
-        references: published scores to put beside them.
-        warn: takes why a run is left out.
 
     Raises:
         UserError: there is no run, or none was played.

@@ -3,7 +3,7 @@
 sweeps/first/
     plan.yml              what is compared, to be read and kept
     configs/dqn/Pong.yml  every setting of a variant on a game, as it was when the plan was made
-    runs/dqn/Pong_1/      the run of seed 1, see runs.py; results-last.json, results-best.json
+    runs/dqn/Pong_1/      the run of seed 1, see run.py; results-last.json, results-best.json
     logs/dqn/Pong_1.log   what that job printed
 
 The settings are resolved once. So a job started next week, by another version, or on a machine
@@ -125,12 +125,7 @@ def make_plan(
 ) -> Plan:
     """Return a plan; its recipes and settings are looked at by `Sweep.new`.
 
-    Args:
-        games: names of games in any spelling, or of `GAME_SETS`.
-        num_seeds: runs of each variant on each game, with the seeds 1, 2, ...
-        variants: what is compared.
-        settings: of all of them.
-        episodes: full games played by every run at its end.
+    Games may be in any spelling, or names of `GAME_SETS`; the seeds are 1, 2, ...
 
     Raises:
         UserError: nothing to compare, something twice, an unknown game.
@@ -215,15 +210,14 @@ class Sweep:
     def new(cls, folder: Path, plan: Plan, machine: Mapping[str, Any]) -> "Sweep":
         """Return a sweep that is not written yet.
 
-        Args:
-            folder: empty, missing, or left by a start that was killed before it had a plan.
-            plan: what is compared.
-            machine: settings that this machine decides where the plan does not, like threads.
+        `folder` is empty, missing, or left by a start that was killed before it had a plan;
+        `machine` is for what the plan leaves open.
 
         Raises:
             UserError: the folder holds something, or a recipe or setting is not accepted.
         """
-        if folder.exists() and not (folder.is_dir() and _names_in(folder) <= {CONFIGS, LOCK_NAME}):
+        allowed = {folder / CONFIGS, folder / LOCK_NAME}
+        if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= allowed):
             raise UserError(f"{folder} is not empty and holds no plan: name another with -f")
         unwritten = {}
         for variant, config in plan.configs():
@@ -324,10 +318,6 @@ class Sweep:
                 f"named like {jobs[0].name}"
             )
         return found[0]
-
-
-def _names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def _check(plan: Plan) -> None:

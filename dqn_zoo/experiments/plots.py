@@ -42,16 +42,8 @@ def draw_curves(
     """Draw the curves, a panel for each game, a colour for each group.
 
     A thin line is a run, a thick one the mean of its group's runs with the 95 % bootstrap interval
-    over them.
-
-    Args:
-        curves: of any games and groups.
-        picture: the file, of any kind that matplotlib writes: PNG, SVG, PDF.
-        kind: what the curves are of.
-        axis: what they are drawn over.
-        smoothing: intervals, of a hundredth of the axis, that a point is the mean of; None: what
-            suits the kind.
-        marks: scores to mark with a line in every panel.
+    over them. A point of a run is the mean of `smoothing` hundredths of the axis; None: of what
+    suits the kind.
     """
     games = list(dict.fromkeys(curve.game for curve in curves))
     groups = list(dict.fromkeys(curve.group for curve in curves))

@@ -53,11 +53,7 @@ class Described:
 
 
 def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
-    """Return the runs at or below the given folders.
-
-    Args:
-        paths: of runs, or folders with runs below.
-        warn: takes a line for each run that is left out, and why.
+    """Return the runs at or below the given folders; `warn` takes a line for each left out.
 
     Raises:
         UserError: a folder holds none, or none can be read.
@@ -94,12 +90,7 @@ def _is_packaged(run: Run) -> bool:
 
 
 def make_report(paths: Sequence[Path], title: str, *, warn: Warn) -> str:
-    """Return a page about all runs at or below the given folders; a sweep's table is shown, too.
-
-    Args:
-        paths: of runs, sweeps, or folders with runs below.
-        title: of the page.
-        warn: takes a line for each run that is left out, and why.
+    """Return a page about all runs that `find_runs` finds; a sweep's table is shown, too.
 
     Raises:
         UserError: a folder holds no run, or none can be read.

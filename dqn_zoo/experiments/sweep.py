@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from dqn_zoo.errors import EXIT_USER_ERROR, UserError
+from dqn_zoo.errors import EXIT_USER_ERROR
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.runs.learning_curve import last_row
+from dqn_zoo.system.files import writing
 from dqn_zoo.system.locks import hold
 from dqn_zoo.system.processes import apart, ask_to_end, python_module
 
@@ -74,10 +75,6 @@ class JobProcess:
 
     It saves and stops when it is asked to, and when this process ends, however it ends.
 
-    Args:
-        sweep: whose job.
-        job: which.
-
     Raises:
         UserError: its log cannot be written.
     """
@@ -85,11 +82,9 @@ class JobProcess:
     def __init__(self, sweep: Sweep, job: Job) -> None:
         file = sweep.log_file(job)
         command = [*python_module("cli.bench"), "-f", str(sweep.folder)]
-        try:
+        with writing(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             log = file.open("ab")
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from error
         with log:
             self._process = subprocess.Popen(
                 [*command, "--job", job.name, "--tethered"],
@@ -119,13 +114,9 @@ class JobProcess:
 def work_off(
     sweep: Sweep, launch: Launch, most: int, on_change: Callable[[Statuses], None]
 ) -> Statuses:
-    """Run what is left of a plan and return where every job ended up.
+    """Run what is left of a plan, and return where every job ended up.
 
-    Args:
-        sweep: the plan and its folder.
-        launch: starts a job.
-        most: jobs at once.
-        on_change: told where the jobs are, twice a second.
+    `on_change` is told where they are twice a second.
 
     Raises:
         KeyboardInterrupt: after the jobs were asked to save and have.

@@ -62,13 +62,7 @@ class Goal:
     def plan(
         self, variants: Mapping[str, Mapping[str, Any]], *, seeds: tuple[int, ...], episodes: int
     ) -> Plan:
-        """Return the plan of some settings, each by a name; a run's last evaluation is at its end.
-
-        Args:
-            variants: settings by name.
-            seeds: of each.
-            episodes: full games that every run plays at its end.
-        """
+        """Return the plan of some settings, by name; a run's last evaluation is at its end."""
         common = {
             "n_timesteps": self.budget_steps,
             "eval_freq": self.budget_steps // self.num_evaluations,
@@ -97,17 +91,10 @@ def open_study(
     seed: int,
     storage: str | None = None,
 ) -> "optuna.Study":
-    """Return the study of a folder, new or as it was left.
+    """Return the study of a folder, or of a database that several machines share, new or as left.
 
-    Args:
-        folder: of the study.
-        goal: what is tuned.
-        space: what is tried.
-        sampler: how settings are chosen.
-        pruner: how trials are stopped early.
-        seed: of the sampler; a study that goes on draws anew, and so does each machine that shares
-            a database.
-        storage: URL of a database that several machines share; None: a journal in the folder.
+    The sampler of a study that goes on draws anew, and so does that of each machine that shares
+    one.
 
     Raises:
         UserError: Optuna is missing, the storage cannot be used, or the study is of something else.
@@ -167,17 +154,6 @@ def optimize(
     Trials that were cut off go on from their last checkpoint, before new ones are made; those of
     another process that is at work are left alone. Ctrl-C and other signals that end a program
     cut trials off, and let their jobs save first.
-
-    Args:
-        study: see `open_study`.
-        folder: of the study.
-        goal: what is tuned.
-        space: what is tried.
-        launch: starts a job.
-        num_trials: that the study shall have in the end.
-        num_jobs: trials at once.
-        machine: settings that this machine decides, like threads.
-        on_trial: told of every trial as it ends.
 
     Raises:
         Ended: after the trials were cut off by a signal.

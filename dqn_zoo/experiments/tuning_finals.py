@@ -38,14 +38,7 @@ def finals(
     """Return the sweep of the best trials and of the recipe itself, on seeds no trial had.
 
     The best of many noisy trials owes a part of its score to luck, which other seeds do not repeat.
-
-    Args:
-        study: with at least one complete trial.
-        folder: of the study.
-        goal: what is tuned.
-        num_best: trials that are run again.
-        num_seeds: of each.
-        machine: settings that this machine decides, like threads.
+    At least one trial is complete.
 
     Raises:
         UserError: no trial is complete, or the folder holds finals of others.

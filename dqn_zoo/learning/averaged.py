@@ -98,12 +98,7 @@ class PlayedWeights:
             self._take(self.online.weights.state_dict())
 
     def restore(self, read: Callable[[str], bytes], updates: int) -> None:
-        """Continue from a checkpoint.
-
-        Args:
-            read: returns a file by its name.
-            updates: that were made.
-        """
+        """Continue from a checkpoint."""
         self._looks = updates // EVERY_UPDATES
         if self.is_averaged:
             self._take(load_tensors(read("model.safetensors")))

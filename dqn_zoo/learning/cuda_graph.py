@@ -86,10 +86,6 @@ class RecordedUpdates:
     The first `WARM_UPS` are eager. The next are eager, too, and a recording of them is tried out
     on the same minibatches, after which everything is put back to where the eager ones had left it.
     So neither warming up nor recording leaves a trace. From then on the recording is repeated.
-
-    Args:
-        learner: whose updates they are.
-        recorder: records them.
     """
 
     def __init__(self, learner: Learner, recorder: Recorder) -> None:

@@ -37,10 +37,6 @@ def network_of_shapes(settings: NetworkSettings, *, num_actions: int) -> QNetwor
 def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Return the number of actions that the weights of a network decide among.
 
-    Args:
-        settings: of its head.
-        shapes: of the weights, by name, as `state_dict` gives them.
-
     Returns:
         None if the weights are not those of such a network.
     """

@@ -17,11 +17,9 @@ from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.heads import CategoricalHead, ImplicitQuantileHead, QuantileHead
 from dqn_zoo.networks.network import QNetwork, build_network
 from dqn_zoo.networks.shapes import count_actions, network_of_shapes
-from dqn_zoo.play.weights import Kind, Which, find_weights, load_weights, weights_note
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.play.weights import load_weights, weights_note
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import load_config
 
 
 class Outlook(NamedTuple):
@@ -147,32 +145,6 @@ class _QValues(nn.Module):
         return self.network.q_values(observation)
 
 
-def load_run_agent(
-    path: str | Path,
-    which: Which | int = "best",
-    device: str | torch.device = "cpu",
-    *,
-    weights: Kind | None = None,
-) -> Agent:
-    """Load the agent of a run folder; only tensors and plain YAML are read, no code.
-
-    Args:
-        path: folder of the run, such as `logs/dqn/SpaceInvaders_1`.
-        which: `best` (best evaluation; the last where none was made), `last`, or the step of a
-            checkpoint.
-        device: where to put the network.
-        weights: `averaged` or `online`, of a run that averages its weights; None: what evaluations
-            in training played, and that is the averaged ones. No evaluation chooses among the
-            online ones: there `best` is the last.
-
-    Raises:
-        UserError: if the folder is no run or the weights do not fit its settings.
-    """
-    run = find_run(Path(path).parent, run=str(path))
-    weights_file = find_weights(run, which, weights)
-    return build_agent(weights_file, load_config(run.config_file), device=device)
-
-
 def build_agent(weights_file: Path, config: Config, *, device: str | torch.device) -> Agent:
     """Build the network of `config` and fill it from a file, names and shapes checked.
 
@@ -195,11 +167,6 @@ def build_agent(weights_file: Path, config: Config, *, device: str | torch.devic
 
 def check_shapes(file: Path, shapes: Mapping[str, tuple[int, ...]], config: Config) -> int:
     """Compare weights with the network of `config`, without the memory of either.
-
-    Args:
-        file: where they lie, to name it in errors.
-        shapes: of the weights, by name.
-        config: whose network they should be.
 
     Returns:
         The number of actions that they decide among.

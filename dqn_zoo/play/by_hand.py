@@ -22,15 +22,8 @@ from dqn_zoo.settings.config import build_config
 from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, Protocol, protocol_from_config
-from dqn_zoo.system.documents import (
-    AS_WRITTEN,
-    Count,
-    DocumentError,
-    Word,
-    checked,
-    read_document,
-)
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
+from dqn_zoo.system.files import replace_file, writing
 
 if TYPE_CHECKING:
     from dqn_zoo.play.evaluation import Game
@@ -134,13 +127,9 @@ def write_game(file: Path, game: HumanGame) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    try:
+    with writing(f"the score cannot be kept: {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps(game, indent=1).encode())
-    except OSError as error:
-        raise UserError(
-            f"the score cannot be kept: {file} cannot be written ({error.strerror})"
-        ) from error
 
 
 def read_game(file: Path) -> HumanGame:
@@ -191,12 +180,7 @@ def seeds_begun(folder: Path, rules: Protocol) -> set[int]:
 
 
 def human_scores(folder: Path, warn: Callable[[str], None]) -> list[HumanScores]:
-    """Return what a person has reached in a game, by each of the rules that were played.
-
-    Args:
-        folder: of the games.
-        warn: takes why a file is left out.
-    """
+    """Return what a person has reached in a game, by each of the rules that were played."""
     found: dict[Protocol, list[HumanGame]] = {}
     for game, rules in _readable(folder, warn):
         found.setdefault(rules, []).append(game)

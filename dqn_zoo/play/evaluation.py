@@ -252,12 +252,7 @@ def enjoy_seeds(seed: int, num_games: int) -> list[int]:
 
 
 class _Share:
-    """The games of one thread.
-
-    Args:
-        turns: plays them; nothing of it may have begun.
-        indices: their places among the games of the evaluation.
-    """
+    """The games of one thread: what plays them, and their places among those of the evaluation."""
 
     def __init__(self, turns: Generator[Turn, None, None], indices: Sequence[int]) -> None:
         self.steps_played = 0

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND
-from dqn_zoo.system.files import move
+from dqn_zoo.system.files import move, writing
 from dqn_zoo.system.processes import apart
 from dqn_zoo.system.signals import uninterrupted
 
@@ -60,15 +60,11 @@ class Film:
         self._unfinished = path.with_name(f"{path.name}{UNFINISHED}")
         self._ffmpeg = _find_ffmpeg()
         self._cv2 = import_cv2()
-        try:
+        remedy = "name a file in a folder that you can write with --record FILE"
+        with writing(f"the film {path}", remedy):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path.parent)
             self._unfinished.touch()
-        except OSError as error:
-            raise UserError(
-                f"the film {path} cannot be written ({error.strerror}): "
-                "name a file in a folder that you can write with --record FILE"
-            ) from error
 
     @property
     def seconds(self) -> float:

@@ -20,11 +20,7 @@ POLL_S = 0.5
 class Follower:
     """Plays the last weights of a run, and newer ones as soon as they are written.
 
-    Args:
-        run: that trains, or has.
-        config: of the run.
-        device: where the network lives.
-        on_wait: called once, before it waits for the first weights.
+    `on_wait` is called once, before it waits for the first weights.
 
     Attributes:
         weights: that are played now.

@@ -10,8 +10,9 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import LOSSES
 from dqn_zoo.play.agent import check_shapes
 from dqn_zoo.play.weights import find_weights, load_weights, weights_note
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run, find_run, is_checkpoint
+from dqn_zoo.runs.run import Run, is_checkpoint
 from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config
@@ -79,11 +80,6 @@ def load_given(given: Given, config: Config) -> tuple[dict[str, Tensor], int]:
 def check_fit(given: Given, config: Config, origins: Mapping[str, str] | None = None) -> None:
     """Compare the network of a run with that of the run that the weights come from.
 
-    Args:
-        given: the weights.
-        config: settings of the run that they shall start.
-        origins: where each of these settings came from.
-
     Raises:
         UserError: a setting on which the meaning of the weights hangs is another.
     """
@@ -126,15 +122,7 @@ def _given_file(file: Path) -> Given:
     if run.config_file.is_file():
         return _given_by(run, file)
     note = weights_note(file)
-    env, algo = (note.get(key) for key in ("env", "algo"))
-    return Given(
-        file,
-        StartedFrom(
-            str(file),
-            env=env if isinstance(env, str) else None,
-            algo=algo if isinstance(algo, str) else None,
-        ),
-    )
+    return Given(file, StartedFrom(str(file), env=note.get("env"), algo=note.get("algo")))
 
 
 def _given_by(run: Run, file: Path) -> Given:

@@ -9,7 +9,6 @@
 A file holds what `results.results` returns.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol, protocol_from_config, rules_in_words
 from dqn_zoo.system.documents import DocumentError, checked
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import digest, replace_file
 
 FEWEST_GAMES = 10
 """That a mean is compared by; of fewer, a lucky one decides."""
@@ -69,9 +68,7 @@ class Measured:
 def measured(run: Run, warn: Callable[[str], None] = lambda reason: None) -> list[Measured]:
     """Return every sample of a run that was measured here, not what its publisher claims.
 
-    Args:
-        run: whose agents.
-        warn: takes why a file is left out.
+    `warn` takes why a file is left out.
 
     Raises:
         UserError: the manifest is damaged.
@@ -119,16 +116,13 @@ def largest(
 def is_current(run: Run, sample: Measured) -> bool:
     """Return whether a run still has the weights of a sample."""
     weights = run.path / str((sample.content.get("weights") or {}).get("file"))
-    return weights.is_file() and hashlib.sha256(weights.read_bytes()).hexdigest() == sample.sha256
+    return weights.is_file() and digest(weights) == sample.sha256
 
 
 def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
     """Keep a new sample; results.json stays with what the run is known by.
 
-    Args:
-        run: whose agent played.
-        config: settings of the run, without what a command line changed of them.
-        content: what `results.results` returned.
+    `config` is the run's own, without what a command line changed of it.
 
     Returns:
         The sample that is kept: the new one, or a larger one of the same weights by the same rules.
@@ -137,8 +131,7 @@ def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
         OSError: the file cannot be written.
     """
     new = _measured(
-        run.results_file,
-        checked(json.loads(json.dumps(content)), Results, str(run.results_file)),
+        run.results_file, checked(json.loads(json.dumps(content)), Results, str(run.results_file))
     )
     known = _read(run.results_file)
     beside = run.path / "results" / new.name

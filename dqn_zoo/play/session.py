@@ -1,6 +1,5 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
-import hashlib
 import os
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -19,6 +18,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol
 from dqn_zoo.system import shell
+from dqn_zoo.system.files import digest
 
 WeightsChoice = Literal["default", "best", "last", "last_checkpoint"] | int
 """`default` is the best model, or the final one where no evaluation chose a best; a number is the
@@ -64,12 +64,12 @@ class Session:
     config: Config
     seed: int
     num_games: int | None
-    max_steps: int | None
+    max_steps: int | None = None
     num_envs: int
     num_threads: int
     device: str
-    has_window: bool
-    is_filmed: bool
+    has_window: bool = False
+    is_filmed: bool = False
 
     @property
     def settings(self) -> EnvSettings:
@@ -98,12 +98,9 @@ class Session:
 
 
 def choose_weights(run: Run, choice: WeightsChoice, kind: Kind | None = None) -> Weights:
-    """Return the weights of a run that are asked for.
+    """Return the weights of a run that are asked for: `kind` None means what evaluations played.
 
-    Args:
-        run: whose weights.
-        choice: of them; by default the online ones of a run that averages are the last.
-        kind: averaged or online; None: what evaluations in training played.
+    The best online weights of a run that averages are the last.
 
     Raises:
         UserError: if the run has none of that kind, saying what it has.
@@ -168,10 +165,9 @@ def read_weights(file: Path, name: str) -> Weights:
         UserError: they are damaged.
     """
     load_weights(file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     note = weights_note(file)
     kind = note.get("weights")
-    return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest)
+    return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest(file))
 
 
 def play_session(
@@ -185,13 +181,8 @@ def play_session(
 ) -> None:
     """Play the games of a session, in several threads where nobody watches and nothing is counted.
 
-    Args:
-        session: what to play.
-        q_values: of the agent.
-        on_game: called with every game as it ends.
-        on_progress: called several times a second with the steps played so far.
-        film: what the session is recorded by; it is given captions.
-        on_turn: called in the calling thread, where all games are played then, after every step.
+    `on_progress` is called several times a second, with the steps played so far; with `on_turn`,
+    called after every step, all games are played in this thread.
 
     Raises:
         UserError: if no window can be opened, or the agent does not fit the game.
@@ -224,12 +215,7 @@ def play_session(
 def watch(
     session: Session, q_values: QValues, film: Film | None = None
 ) -> Generator[Turn, None, None]:
-    """Play a session in the calling thread and yield after every step; see `evaluation.play`.
-
-    Args:
-        session: what to play.
-        q_values: of the agent.
-        film: gets the frames of environment 0.
+    """Play a session in the calling thread and yield after every step, environment 0 filmed.
 
     Raises:
         UserError: as `play_session`.
@@ -276,14 +262,8 @@ def film_beginning(
 ) -> bool:
     """Play a game until it ends or the film is long enough, and film it.
 
-    Args:
-        path: of the film.
-        q_values: of the agent.
-        game: name of the game.
-        settings: the rules; the gymnasium backend plays, whichever they name.
-        seed: of the game.
-        max_seconds: at the speed of the console.
-        goes_on: asked after every step; without its leave there is no film.
+    The gymnasium backend plays, whichever the rules name; `goes_on` is asked after every step, and
+    without its leave there is no film. `max_seconds` are at the speed of the console.
 
     Returns:
         Whether there is a film.

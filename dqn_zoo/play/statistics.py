@@ -88,10 +88,6 @@ def welch_interval(first: Sample, second: Sample) -> tuple[float, float]:
 
     Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28: the samples may differ in size and in
     deviation. Where both deviations are 0 the interval is the difference itself.
-
-    Args:
-        first: of at least two games.
-        second: of at least two games.
     """
     difference = first.mean - second.mean
     errors = first.squared_error, second.squared_error

@@ -21,8 +21,9 @@ from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import DamagedError, read_entries
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import may_be_training
-from dqn_zoo.runs.run import Run, checkpoint_folders, find_run
+from dqn_zoo.runs.run import Run, checkpoint_folders
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import (
     AS_WRITTEN,
@@ -33,7 +34,7 @@ from dqn_zoo.system.documents import (
     parse_json,
     read_document,
 )
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import digest, replace_file
 
 WEIGHTS_NOTE = "dqn_zoo"  # the one entry in the header of a weights file
 OWN_DIGEST = "sha256"  # of note and tensors, in the note
@@ -59,11 +60,8 @@ class WeightsNote(TypedDict):
 def find_weights(run: Run, which: Which | int, kind: Kind | None = None) -> Path:
     """Return the weights file of a run: best, last, or that of a checkpoint's step.
 
-    Args:
-        run: whose weights.
-        which: of them; the best online weights of a run that averages are the last ones, because
-            no evaluation chose among them.
-        kind: averaged or online; None: what evaluations in training played.
+    `kind` is averaged or online; None: what evaluations in training played. The best online weights
+    of a run that averages are the last ones, because no evaluation chose among them.
 
     Raises:
         UserError: if the run has no such weights.
@@ -115,10 +113,8 @@ def last_weights(run: Run) -> list[Path]:
 def weights_bytes(weights: Mapping[str, Tensor], note: Mapping[str, str | int]) -> bytes:
     """Return a safetensors file of weights on the CPU.
 
-    Args:
-        weights: by name.
-        note: what they are; with the digest of all it becomes one entry of the header, because
-            safetensors writes several in random order and equal runs shall give equal files.
+    The note becomes one entry of the header, with the digest of all: safetensors writes several in
+    random order, and equal runs shall give equal files.
     """
     contiguous = {name: value.contiguous() for name, value in weights.items()}
     content = {**note, OWN_DIGEST: _digest(contiguous, note)}
@@ -208,12 +204,8 @@ def _recorded(file: Path) -> set[str]:
     if _at(played, "file") == file.name and _at(played, "steps") == note.get("steps"):
         recorded.add(_at(played, "sha256"))
     if file == run.best_model_file:
-        recorded |= {
-            hashlib.sha256(best.read_bytes()).hexdigest()
-            for best in _bests(run)
-            if weights_note(best) == note
-        }
-    return {digest for digest in recorded if isinstance(digest, str)}
+        recorded |= {digest(best) for best in _bests(run) if weights_note(best) == note}
+    return {each for each in recorded if isinstance(each, str)}
 
 
 def _restored(file: Path, damage: DamagedError) -> dict[str, Tensor]:
@@ -252,11 +244,7 @@ def _copies(file: Path, run: Run) -> Iterator[Path]:
         known, own = _recorded(file), weights_note(file).get(OWN_DIGEST)
     except DamagedError:
         return
-    others = [
-        run.best_model_file,
-        *last_weights(run),
-        *run.path.glob("hub/*/model.safetensors"),
-    ]
+    others = [run.best_model_file, *last_weights(run), *run.path.glob("hub/*/model.safetensors")]
     bests = _bests(run)
     for path in [*bests, *others]:
         if path == file or not path.is_file():
@@ -265,7 +253,7 @@ def _copies(file: Path, run: Run) -> Iterator[Path]:
             _read(path)
         except (DamagedError, OSError):
             continue
-        is_same = hashlib.sha256(path.read_bytes()).hexdigest() in known
+        is_same = digest(path) in known
         if is_same or (own is not None and weights_note(path).get(OWN_DIGEST) == own):
             yield path
     if file == run.best_model_file:
@@ -290,11 +278,11 @@ def _bests(run: Run) -> list[Path]:
 
 def _digest(weights: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
     """Return the SHA-256 of tensors and note, however a file orders them."""
-    digest = hashlib.sha256(json.dumps(note, sort_keys=True).encode())
+    content = hashlib.sha256(json.dumps(note, sort_keys=True).encode())
     for name, value in sorted(weights.items()):
-        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        content.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        content.update(value.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 SOUND_CARDS = Path("/proc/asound")
 
 
-def has_display(environ: Mapping[str, str] = os.environ, *, platform: str = sys.platform) -> bool:
+def has_display() -> bool:
     """Return whether there is a display to show a window on."""
-    return platform in ("darwin", "win32") or any(
-        environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
 
 

@@ -19,12 +19,6 @@ def read_rows(
 ) -> dict[str, Tensor]:
     """Unpack and check what `Replay.rows` gave.
 
-    Args:
-        content: the compressed file.
-        replay: new, of the run's settings.
-        state: of the memory, checked.
-        num_actions: of the game.
-
     Raises:
         ValueError: the rows are damaged, or of another memory.
     """

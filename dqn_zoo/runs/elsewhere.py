@@ -38,11 +38,7 @@ def foreign_agents(folder: Path, game: str | None) -> Iterator[Path]:
 
 
 def takes_foreign(path: Path) -> str | None:
-    """Return the command that makes a run of what another library left; None: it left nothing.
-
-    Args:
-        path: a zip, or the folder of a training of RL-Zoo.
-    """
+    """Return the command that makes a run of another library's zip or folder; None: it is none."""
     if os.path.isdir(path):
         is_ours = (path / "manifest.json").exists() or is_log_folder(path)
         is_foreign = not is_ours and any(foreign_agents(path, None))
@@ -71,10 +67,7 @@ def _no_such_folder(folder: Path, fits: Callable[[Path], bool]) -> str | None:
 def where_instead(folder: Path, game: str | None, *, is_empty: bool) -> str | None:
     """Say where an agent is that was looked for in vain; None: nothing is known.
 
-    Args:
-        folder: that was taken for a log folder.
-        game: that it should play; None: any.
-        is_empty: there is no run in it at all.
+    `is_empty` says that the folder holds no run at all.
     """
     foreign = next(foreign_agents(folder, game), None)
     if foreign is not None:

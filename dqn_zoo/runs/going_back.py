@@ -57,15 +57,8 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
     while (folder := run.path / "set_aside" / str(number)).exists():
         number += 1
     folder.mkdir(parents=True)
-    for file in (
-        run.progress_file,
-        run.episodes_file,
-        run.evaluations_file,
-        run.results_file,
-        run.model_file,
-        run.best_model_file,
-        run.online_model_file,
-    ):
+    logs = (run.progress_file, run.episodes_file, run.evaluations_file, run.results_file)
+    for file in (*logs, run.model_file, run.best_model_file, run.online_model_file):
         if file.exists():  # under another name: it is no run of its own
             shutil.copy2(file, folder / f"old_{file.name}")
     for path in reversed(newer):

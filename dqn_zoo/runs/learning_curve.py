@@ -78,13 +78,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
-    """Draw the curve of a run and return whether it has one to draw.
-
-    Args:
-        run: whose logs.
-        config: its settings.
-        picture: the file, of any kind that matplotlib writes.
-    """
+    """Draw the curve of a run and return whether it has one to draw."""
     if not (run.episodes_file.exists() and run.progress_file.exists()):
         return False
     figure = new_figure(8, 4.5)

@@ -137,16 +137,8 @@ def write_manifest(
 ) -> None:
     """Write the manifest of a new run, with its first invocation.
 
-    Args:
-        run: The run that starts.
-        setup: How it computes.
-        command: The command line, word by word.
-        seed: Seed of the run.
-        protocol: The protocol with all of its values.
-        until_steps: Steps that the run is to reach.
-        tensorboard: Folder of the run's events, where it is not in the run folder.
-        tracking: Where else it is logged to.
-        begins_with: Whose weights it starts from, in words without a path; None: nobody's.
+    `tensorboard` is the folder of its events where that is not in the run folder; `begins_with`
+    says whose weights it starts from, in words without a path.
 
     Raises:
         UserError: The file cannot be written.
@@ -177,13 +169,7 @@ def write_origin_manifest(
 ) -> None:
     """Write the manifest of a run that was trained elsewhere and came here as weights.
 
-    Args:
-        run: The folder it was put into.
-        command: The command line that did, word by word.
-        seed: Seed of the training, where known.
-        protocol: The protocol with all of its values.
-        steps: Steps of the training, where known.
-        origin: Where it came from, as in `{"repo": "user/name", "commit": "..."}`.
+    `origin` says from where, as in `{"repo": "user/name", "commit": "..."}`.
 
     Raises:
         UserError: The file cannot be written.
@@ -234,12 +220,8 @@ def end_invocation(
 ) -> None:
     """Record how the last invocation ended.
 
-    Args:
-        run: The run that ends.
-        reason: `finished`, or why it stopped: `time_limit`, or the signal, such as `SIGTERM`.
-        step: The step it has reached.
-        seconds: Where the wall-clock of the invocation went, by section.
-        updates: How they were made: `eager`, `CUDA graph`, or `eager` and why.
+    `reason` is `finished`, `time_limit` or the signal, `seconds` where the wall-clock went, by
+    section, and `updates` how they were made: `eager`, `CUDA graph`, or `eager` and why.
 
     Raises:
         UserError: The manifest cannot be read or written.

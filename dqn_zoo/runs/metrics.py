@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.runs.logfiles import CsvLog, EventLog, Value, Warn
 from dqn_zoo.runs.run import Run
 from dqn_zoo.runs.trackers import TrackedLog
@@ -119,22 +119,6 @@ class FinishedEpisode(NamedTuple):
     length_steps: int
 
 
-class StepOutcome(Protocol):
-    """The part of an `EnvStep` that scores need; arrays `[num_envs]`."""
-
-    @property
-    def reward(self) -> npt.NDArray[np.float32]:
-        """Raw change of the score."""
-
-    @property
-    def terminated(self) -> npt.NDArray[np.bool_]:
-        """The game is over."""
-
-    @property
-    def truncated(self) -> npt.NDArray[np.bool_]:
-        """The game was cut off."""
-
-
 class _SavedStatistics(Saved):
     episodes: Count
     score: list[Finite]
@@ -151,7 +135,7 @@ class EpisodeStatistics:
         self._length = np.zeros(num_envs, np.int64)
         self._last: deque[tuple[float, int]] = deque(maxlen=window)
 
-    def add(self, step: StepOutcome) -> list[FinishedEpisode]:
+    def add(self, step: EnvStep) -> list[FinishedEpisode]:
         """Count one vector step; returns the games that ended with it, by environment."""
         self._score += step.reward
         self._length += 1
@@ -259,9 +243,7 @@ class RunLog:
     def rollback(self, offsets: Mapping[str, int], steps: int) -> None:
         """Go back to a checkpoint, before anything is logged.
 
-        Args:
-            offsets: What `offsets` returned at the checkpoint; a missing file is emptied.
-            steps: Step of the checkpoint; TensorBoard forgets what came after it.
+        A file without an offset is emptied; TensorBoard forgets what came after `steps`.
         """
         for log in self._csv_logs:
             log.rollback(offsets.get(log.path.name, 0))

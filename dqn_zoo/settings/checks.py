@@ -15,33 +15,18 @@ NEEDS: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("network", ("nature", "small")): ("channel_norm",),
     ("network", ("impala",)): ("network_width", "network_pool", "spectral_norm", "compiled_torso"),
     ("replay", ("prioritized",)): (
-        "priority_exponent",
-        "priority_weight_initial",
-        "priority_weight_final",
-        "priority_floor",
+        "priority_exponent", "priority_weight_initial", "priority_weight_final", "priority_floor",
     ),
     ("bootstrap", ("soft",)): ("munchausen_alpha", "munchausen_temperature", "munchausen_clip"),
     ("loss", ("c51",)): ("num_atoms", "v_min", "v_max"),
     ("loss", ("iqn",)): ("num_target_quantiles", "num_acting_quantiles", "num_cosines"),
     ("loss", ("qrdqn", "iqn")): ("num_quantiles", "huber_kappa"),
     ("algorithm", ("replay",)): (
-        "learning_starts",
-        "train_freq",
-        "train_freq_later",
-        "gradient_steps",
-        "target_update_interval",
-        "buffer_size",
-        "batch_size",
-        "replay",
-        "n_steps",
-        "bootstrap",
-        "loss",
-        "noisy_sigma",
-        "targets_ahead",
-        "cuda_graph",
-        "compiled_torso",
+        "learning_starts", "train_freq", "train_freq_later", "gradient_steps",
+        "target_update_interval", "buffer_size", "batch_size", "replay", "n_steps", "bootstrap",
+        "loss", "noisy_sigma", "targets_ahead", "cuda_graph", "compiled_torso",
     ),
-}
+}  # fmt: skip
 
 
 def without_effect(config: Config) -> dict[str, str]:

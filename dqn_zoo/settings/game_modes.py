@@ -12,10 +12,7 @@ from dqn_zoo.errors import UserError
 def check_mode(game: str, mode: int | None, difficulty: int | None) -> None:
     """Refuse a mode or a difficulty that a game does not have.
 
-    Args:
-        game: by its name in ale-py's CamelCase.
-        mode: None: the one that the game starts in.
-        difficulty: None: likewise.
+    The game goes by its name in ale-py's CamelCase; None is what it starts with.
 
     Raises:
         UserError: with those that it has.
@@ -28,16 +25,6 @@ def check_mode(game: str, mode: int | None, difficulty: int | None) -> None:
                 f"{game} has no {name} {asked}: expected {known.replace(',', ', ')}, or null for "
                 "the one that it starts with"
             )
-
-
-def modes_of(game: str) -> list[int]:
-    """Return the modes of a game, ascending."""
-    return list(_numbers(_switches(game)[0]))
-
-
-def difficulties_of(game: str) -> list[int]:
-    """Return the difficulties of a game, ascending."""
-    return list(_numbers(_switches(game)[1]))
 
 
 def _switches(game: str) -> tuple[str, str]:

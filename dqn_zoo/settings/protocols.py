@@ -62,16 +62,8 @@ class Protocol:
 
 def protocol_from_config(config: "Config") -> Protocol:
     """Return the protocol of a run, with the departures that its settings ask for."""
-    departures: dict[str, Any] = {
-        "noop_max": config.noop_max,
-        "action_repeat_probability": config.action_repeat_probability,
-        "terminal_on_life_loss": config.terminal_on_life_loss,
-        "max_frames": config.max_frames,
-        "eval_epsilon": config.eval_epsilon,
-        "mode": config.mode,
-        "difficulty": config.difficulty,
-    }
-    given = {name: value for name, value in departures.items() if value is not None}
+    departures = {key: getattr(config, key) for key in (*RULES_OF_THE_CONFIG, "mode", "difficulty")}
+    given = {key: value for key, value in departures.items() if value is not None}
     return replace(PROTOCOLS[config.protocol], **given)
 
 
@@ -91,16 +83,18 @@ def rules_in_words(protocol: Protocol) -> str:
     return protocol.name + (f" with {', '.join(departures)}" if departures else "")
 
 
+# What Stable-Baselines3, CleanRL and the papers before 2018 play: NoFrameskip-v4 ids.
+_ZOO = Protocol(
+    name="zoo",
+    action_repeat_probability=0.0,
+    noop_max=30,
+    terminal_on_life_loss=True,
+    fire=True,
+    eval_epsilon=0.01,
+)
+
 PROTOCOLS: dict[str, Protocol] = {
-    # What Stable-Baselines3, CleanRL and the papers before 2018 play: NoFrameskip-v4 ids.
-    "zoo": Protocol(
-        name="zoo",
-        action_repeat_probability=0.0,
-        noop_max=30,
-        terminal_on_life_loss=True,
-        fire=True,
-        eval_epsilon=0.01,
-    ),
+    "zoo": _ZOO,
     # Machado et al. 2018, "Revisiting the Arcade Learning Environment"; as Dopamine plays it.
     "machado": Protocol(
         name="machado",
@@ -111,12 +105,5 @@ PROTOCOLS: dict[str, Protocol] = {
         eval_epsilon=0.001,
     ),
     # Stable-Baselines3's wrappers exactly, for agents that come from there.
-    "sb3": Protocol(
-        name="sb3",
-        action_repeat_probability=0.0,
-        noop_max=30,
-        terminal_on_life_loss=True,
-        fire=True,
-        eval_epsilon=0.01,
-    ),
+    "sb3": replace(_ZOO, name="sb3"),
 }

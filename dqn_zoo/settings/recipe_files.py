@@ -175,10 +175,7 @@ def packaged_folder() -> Path:
 def read_recipe(path: Path, *, name: str, may_name_run: bool = False) -> RecipeFile:
     """Read a recipe and sort its blocks.
 
-    Args:
-        path: the file.
-        name: what to call it in messages.
-        may_name_run: its `atari:` block may set env and algo, as files of --print-config do.
+    With `may_name_run` its `atari:` block may set env and algo, as files of --print-config do.
 
     Raises:
         UserError: not readable, or a setting outside of a block.

@@ -131,14 +131,10 @@ def resolve(
         notes.append(f"begins with the weights of {source.name}{where}")
     read = _merge(files, merged, recipe, algo=algo_entry.value, base=base, env=env_entry.value)
     notes += read.notes
-    last, no_effect = _override_layer(overrides or {}, flags or {})
-    notes += no_effect
-    if "protocol" not in last and name.implied_protocol is not None:
-        implied = Entry(name.implied_protocol, f"implied by {env_entry.value}")
-        notes += _protocol_notes(merged["protocol"], implied)
-        last["protocol"] = implied
-    merged |= last
-    merged |= {"env": Entry(name.game, env_entry.origin), "algo": algo_entry}
+    implied = Entry(name.implied_protocol, f"implied by {env_entry.value}")
+    last, of_the_last = _last_layer(overrides or {}, flags or {}, implied, merged)
+    notes += of_the_last
+    merged |= last | {"env": Entry(name.game, env_entry.origin), "algo": algo_entry}
 
     config, conversions = _settled(merged)
     notes += conversions
@@ -263,13 +259,7 @@ def _merge(
 ) -> _Read:
     """Lay what files set over `merged`, which is changed.
 
-    Args:
-        files: the recipe, if there is one, then the file of -c.
-        merged: what lies below them.
-        recipe: None: the settings are those of a run.
-        algo: name of the recipe.
-        base: what messages call the recipe, or the run.
-        env: the game as the user spells it.
+    `base` is what messages call the recipe, or the run whose settings stand for one.
     """
     read = _Read([], [], [], [])
     game = parse_game(env).game
@@ -316,23 +306,26 @@ def _short_name(recipe_path: Path) -> str:
     return recipe_path.as_posix() if local else f"packaged {recipe_path.name}"
 
 
-def _override_layer(
-    overrides: Mapping[str, object], flags: Mapping[str, str]
+def _last_layer(
+    overrides: Mapping[str, object], flags: Mapping[str, str], protocol: Entry, below: Layer
 ) -> tuple[Layer, list[str]]:
-    """Return what the command line sets, RL-Zoo's keys translated, and the notes of that."""
+    """Return what the command line sets, RL-Zoo's keys translated, and the notes of that.
+
+    Where it names no protocol it sets the one that the name of the game implies, if any.
+    """
     layer = {key: Entry(value, flags.get(key, "override")) for key, value in overrides.items()}
     refuse_run_names(layer)
     entries, no_effect = translate(layer)
-    return entries, [f"no effect here: {'; '.join(no_effect)}"] if no_effect else []
-
-
-def _protocol_notes(before: Entry, implied: Entry) -> list[str]:
-    if implied.value == before.value:
-        return []
-    return [
-        f"protocol {implied.value}, {implied.origin}, in place of {before.value} "
-        f"({before.origin}); --protocol decides"
-    ]
+    notes = [f"no effect here: {'; '.join(no_effect)}"] if no_effect else []
+    if "protocol" in entries or protocol.value is None:
+        return entries, notes
+    before = below["protocol"]
+    if protocol.value != before.value:
+        notes.append(
+            f"protocol {protocol.value}, {protocol.origin}, in place of {before.value} "
+            f"({before.origin}); --protocol decides"
+        )
+    return entries | {"protocol": protocol}, notes
 
 
 def _check_with_sources(config: Config, sources: Mapping[str, str]) -> None:

@@ -315,63 +315,31 @@ def _defaults(**values: object) -> dict[str, Entry]:
 SB3 = Framework(
     "Stable-Baselines3",
     _defaults(
-        protocol="zoo",
-        n_envs=1,
-        frame_stack=1,
-        clip_reward=True,
-        learning_starts=100,
-        train_freq_later=None,
-        gradient_steps=1,
-        target_update_interval=10_000,
-        buffer_size=1_000_000,
-        batch_size=32,
-        replay="uniform",
-        n_steps=1,
-        gamma=0.99,
-        network="nature",
-        layer_norm=False,
-        channel_norm=False,
-        he_init=False,
-        dueling=False,
-        mean_expansion=False,
-        noisy_sigma=None,
-        algorithm="replay",
-        bootstrap="greedy",
-        loss="huber",
-        optimizer="adam",
-        learning_rate=1e-4,
-        optimizer_eps=1e-8,
-        max_grad_norm=10.0,
-        averaged_weights=0.0,
-        exploration_fraction=0.1,
-        exploration_initial_eps=1.0,
-        exploration_final_eps=0.05,
-        exploration_spread=0.0,
+        protocol="zoo", n_envs=1, frame_stack=1, clip_reward=True, learning_starts=100,
+        train_freq_later=None, gradient_steps=1, target_update_interval=10_000,
+        buffer_size=1_000_000, batch_size=32, replay="uniform", n_steps=1, gamma=0.99,
+        network="nature", layer_norm=False, channel_norm=False, he_init=False, dueling=False,
+        mean_expansion=False, noisy_sigma=None, algorithm="replay", bootstrap="greedy",
+        loss="huber", optimizer="adam", learning_rate=1e-4, optimizer_eps=1e-8, max_grad_norm=10.0,
+        averaged_weights=0.0, exploration_fraction=0.1, exploration_initial_eps=1.0,
+        exploration_final_eps=0.05, exploration_spread=0.0,
     )
     | {"train_freq": Entry(4, "default", _calls_as_steps)},
-)
+)  # fmt: skip
 _CONTRIB = Framework(
     "sb3-contrib",
     {**SB3.defaults}
     | _defaults(
-        loss="qrdqn",
-        num_quantiles=200,
-        huber_kappa=1.0,
-        learning_rate=5e-5,
-        max_grad_norm=None,
-        exploration_fraction=0.005,
-        exploration_final_eps=0.01,
+        loss="qrdqn", num_quantiles=200, huber_kappa=1.0, learning_rate=5e-5, max_grad_norm=None,
+        exploration_fraction=0.005, exploration_final_eps=0.01,
     )
     | {"optimizer_eps": Entry(0.01 / 32, "default", _eps_of_batch)},
-)
+)  # fmt: skip
 _FRAMEWORKS = {"dqn": SB3, "qrdqn": _CONTRIB}
 
 _ATARI_WRAPPER_SETTINGS = (
-    "noop_max",
-    "terminal_on_life_loss",
-    "clip_reward",
-    "action_repeat_probability",
-)
+    "noop_max", "terminal_on_life_loss", "clip_reward", "action_repeat_probability",
+)  # fmt: skip
 _ATARI_WRAPPER_FIXED = {"frame_skip": 4, "screen_size": 84}
 
 _ENV_KWARGS_SETTINGS = {

@@ -24,12 +24,8 @@ def shortened(
     """Return the settings that a short run needs in place of those made for its usual length.
 
     Random play keeps its share of the run, and at least a minibatch; epsilon still falls while the
-    run learns; target network, log and evaluation keep their periods unless too few would fit.
-
-    Args:
-        config: with the `n_timesteps` of the short run.
-        usual_steps: that the other settings are made for.
-        asked: keys that stay as they are.
+    run learns; target network, log and evaluation keep their periods unless too few would fit. Keys
+    that somebody asked for stay as they are.
 
     Returns:
         New values by key, only those that differ.
@@ -66,13 +62,8 @@ def of_length(
     """Return the settings with which a run makes so many steps, fewer or more than its recipe.
 
     Random play and the fall of epsilon stay as long as the recipe has them, in steps, unless they
-    would take too much of a short run; the rest is that of `shortened`.
-
-    Args:
-        config: of the recipe's length.
-        steps: of the run.
-        evaluations: so many, the last one at the end.
-        asked: keys that stay as they are.
+    would take too much of a short run; the rest is that of `shortened`. The last of the evaluations
+    comes at the end.
 
     Returns:
         New values by key, only those that differ.
@@ -99,11 +90,6 @@ def fitted(
     """Make a run that would end before it learns short instead; keep `sources` true, and note it.
 
     What was set together with `n_timesteps`, or over it, is what somebody asked for.
-
-    Args:
-        config: what the layers came to.
-        layers: in the order in which they were merged, the last word last.
-        sources: where the value of each key came from, in words; changed here.
     """
     usual_steps: object = None
     steps: object = Config.model_fields["n_timesteps"].default

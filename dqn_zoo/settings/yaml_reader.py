@@ -52,10 +52,6 @@ class Entry(NamedTuple):
 def read_entries(path: Path, *, name: str) -> dict[str, Entry]:
     """Read a YAML file that holds one mapping; the values of nested mappings are entries too.
 
-    Args:
-        path: the file.
-        name: what to call it in messages.
-
     Raises:
         UserError: not readable, not YAML, not a mapping, a duplicate key.
     """

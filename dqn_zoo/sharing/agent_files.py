@@ -26,6 +26,7 @@ from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
+from dqn_zoo.system.files import digest as digest
 from dqn_zoo.system.files import is_portable
 
 FORMAT = 1
@@ -131,16 +132,7 @@ def write_description(
     num_actions: int,
     training: Mapping[str, Any],
 ) -> None:
-    """Write config.json.
-
-    Args:
-        folder: where it is written.
-        config: settings of the training.
-        files: that are published with it, by their paths in the repository; not the card, which
-            people change afterwards.
-        num_actions: of the game.
-        training: how it was trained.
-    """
+    """Write config.json, which lists the files but for the card: that one people change."""
     content = {
         "format": FORMAT,
         "library": LIBRARY,
@@ -297,12 +289,6 @@ def read_agent(folder: Path) -> tuple[Description, Path]:
     check_file(description, WEIGHTS, weights)
     check_weights(description, weights)
     return description, weights
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_digest(content: Mapping[str, Any]) -> str:

@@ -53,16 +53,7 @@ def write_card(
     has_film: bool,
     has_curve: bool,
 ) -> str:
-    """Return README.md.
-
-    Args:
-        repo_id: `owner/name`.
-        config: settings of the training.
-        results: content of results.json.
-        training: as in config.json.
-        has_film: there is a replay.mp4.
-        has_curve: there is a learning_curve.png.
-    """
+    """Return README.md; `training` is that of config.json."""
     score = f"{results['mean_reward']:.2f} +/- {results['std_reward']:.2f}"
     sections = [
         f"---\n{_metadata(config, results, score)}---\n",

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub as far as agents need it; each of its failures is one line with its remedy.
+"""The Hugging Face Hub as far as agents need it; `hub_failures.py` says what goes wrong with it.
 
 A Space goes by `spaces/owner/name`, as in the address of its page. Nothing here knows what the
 files mean. huggingface_hub is imported when it is first used.
@@ -9,15 +9,19 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from json import JSONDecodeError
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.sharing.hub_answers import Commit, Model, ModelAtCommit, WhoAmI, ask, ask_for_list
-from dqn_zoo.system.documents import DocumentError, checked
+from dqn_zoo.sharing.hub_failures import LOG_IN, TOKENS_PAGE, UnreadableError, explained
+from dqn_zoo.sharing.hub_failures import UnreachableError as UnreachableError
+from dqn_zoo.sharing.hub_failures import may_pass as may_pass
+from dqn_zoo.sharing.hub_failures import page as page
+from dqn_zoo.sharing.hub_failures import seconds_to_wait as seconds_to_wait
+from dqn_zoo.system.documents import checked
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,9 +35,6 @@ PATIENCE_S = 10.0
 """For the first sign of life."""
 
 _T = TypeVar("_T")
-_HUB = "the Hub"
-_TOKENS_PAGE = "https://huggingface.co/settings/tokens"
-_LOG_IN = f"log in with `hf auth login`, or set HF_TOKEN (tokens: {_TOKENS_PAGE})"
 
 
 class RepoName(NamedTuple):
@@ -90,14 +91,6 @@ class Uploaded(NamedTuple):
     is_new: bool
 
 
-class UnreachableError(UserError):
-    """The Hub did not answer, or the client was told to stay offline."""
-
-
-class UnreadableError(UserError):
-    """The Hub did something and answered, but not as it should."""
-
-
 def parse_repo(text: str) -> RepoName:
     """Read `USER/REPO`, `USER/REPO@REVISION`, either with `hf://` or the address of its page.
 
@@ -122,13 +115,6 @@ def parse_repo(text: str) -> RepoName:
     return RepoName(repo_id, revision or None)
 
 
-def page(repo_id: str, commit: str | None = None) -> str:
-    """Return the address of a repository, or of one of its commits."""
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{repo_id}" + (f"/tree/{commit}" if commit else "")
-
-
 def read_account() -> Account:
     """Ask the Hub whose token this is.
 
@@ -138,8 +124,8 @@ def read_account() -> Account:
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise UserError(f"there is no token of the Hub here: {_LOG_IN}")
-    with _explained(_HUB):
+        raise UserError(f"there is no token of the Hub here: {LOG_IN}")
+    with explained("the Hub"):
         answer = ask("/api/whoami-v2", WhoAmI)
     return Account(
         name=answer.name,
@@ -156,11 +142,8 @@ def choose_owner(
 ) -> str:
     """Return the owner of a repository to push to, spelled as the Hub spells it.
 
-    Args:
-        account: of the token.
-        wanted: a user or an organisation, in any case; None: the token's own user.
-        repo_name: the name without the owner.
-        instead: what to do to write to the token's own user.
+    `wanted`, in any case, is a user or an organisation, or None for the token's own user; `instead`
+    says what to do to write there.
 
     Raises:
         UserError: the account or its token may not write there.
@@ -182,7 +165,7 @@ def choose_owner(
     if account.role == "read" or (account.role == "fineGrained" and not may_write):
         raise UserError(
             f"the token may not write to {owner}: make one with the right to write at "
-            f"{_TOKENS_PAGE}, and {_LOG_IN.split(' (')[0]}"
+            f"{TOKENS_PAGE}, and {LOG_IN.split(' (')[0]}"
         )
     return owner
 
@@ -204,10 +187,9 @@ def look_up(repo_id: str, revision: str | None = None) -> Remote | None:
 
     at = "" if revision is None else f"/revision/{quote(revision, safe='')}"
     try:
-        with _explained(repo_id):
+        with explained(repo_id):
             where = repo_id if repo_id.startswith(SPACES) else f"models/{repo_id}"
-            path = f"/api/{where}{at}"
-            info = ask(path, ModelAtCommit, parameters={"blobs": True})
+            info = ask(f"/api/{where}{at}", ModelAtCommit, parameters={"blobs": True})
     except UserError as error:
         if isinstance(error.__cause__, RepositoryNotFoundError):
             return None
@@ -224,7 +206,7 @@ def read_json(repo_id: str, name: str, commit: str, model: type[_T]) -> _T:
         UnreadableError: it is not what it should be.
         UserError: as `look_up`.
     """
-    with _explained(repo_id):
+    with explained(repo_id):
         return ask(f"/{repo_id}/resolve/{commit}/{name}", model)
 
 
@@ -281,11 +263,11 @@ def upload(
     api = _api()
     name, kind = _typed(repo_id)
     if before is None:
-        with suppress(UnreadableError), _explained(repo_id):  # the commit will tell if it is there
+        with suppress(UnreadableError), explained(repo_id):  # the commit will tell if it is there
             sdk = "docker" if kind == "space" else None
             api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
     try:
-        with _explained(repo_id):
+        with explained(repo_id):
             if revision not in (None, MAIN):
                 api.create_branch(name, repo_type=kind, branch=str(revision), exist_ok=True)
             commit = api.create_commit(
@@ -322,7 +304,7 @@ def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False
         UnreachableError: the Hub does not answer, or the cache does not have it.
         UserError: the Hub refuses.
     """
-    with _explained(repo_id), warnings.catch_warnings():
+    with explained(repo_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a disk that is nearly full; the error says it
         path = _api().hf_hub_download(repo_id, name, revision=revision, local_files_only=from_cache)
     return Path(path)
@@ -330,7 +312,7 @@ def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False
 
 def remember_branch(repo_id: str, name: str, revision: str | None) -> None:
     """Let the cache know which commit a branch is at, so that it can be pulled offline later."""
-    with _explained(repo_id):
+    with explained(repo_id):
         _api().hf_hub_download(repo_id, name, revision=revision or MAIN)
 
 
@@ -339,10 +321,8 @@ def forget(commit: str) -> None:
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
-    try:
+    with suppress(CacheNotFound):
         scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(commit).execute()
-    except CacheNotFound:
-        return
 
 
 def list_models(tag: str) -> Iterator[Model | None]:
@@ -354,28 +334,8 @@ def list_models(tag: str) -> Iterator[Model | None]:
         UnreachableError: the Hub does not answer.
         UserError: the Hub refuses.
     """
-    with _explained(_HUB):
+    with explained("the Hub"):
         yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
-
-
-def may_pass(error: UserError) -> bool:
-    """Return whether a failure is one that a later try may not meet."""
-    status = getattr(getattr(error.__cause__, "response", None), "status_code", 0)
-    is_of_the_way = isinstance(error, UnreachableError | UnreadableError)
-    return is_of_the_way or status in (408, 429) or status >= 500
-
-
-def seconds_to_wait(error: UserError) -> float:
-    """Return for how long the Hub asked to be left alone with its refusal; 0: it did not."""
-    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
-
-    headers = getattr(getattr(error.__cause__, "response", None), "headers", {})
-    asked = headers.get("Retry-After", "")
-    wait_s = float(asked) if asked.isdecimal() else 0.0
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:  # it comes with answers of every kind
-        wait_s = max(wait_s, limit.reset_in_seconds)
-    return min(wait_s, 86_400.0)
 
 
 def give_up_after(silence_s: float) -> None:
@@ -399,7 +359,7 @@ def check_reachable() -> None:
     """
     from huggingface_hub import constants, get_session
 
-    with _explained(_HUB):
+    with explained("the Hub"):
         get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
 
 
@@ -429,115 +389,10 @@ def _take_back(api: "HfApi", repo_id: str, error: BaseException, arrived: str | 
     if arrived is None:
         stays = "was made, and whether it holds the commit its page tells"
     else:
-        with suppress(UserError), _explained(repo_id):
+        with suppress(UserError), explained(repo_id):
             if not arrived:
                 name, kind = _typed(repo_id)
                 api.delete_repo(name, repo_type=kind)
             return
     if isinstance(error, UserError):
         error.args = (f"{error}; the repository {page(repo_id)} {stays}",)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn the failures of the client into one line: what happened and what to do."""
-    try:
-        yield
-    except DocumentError as error:
-        raise UnreadableError(str(error)) from error
-    except UserError:
-        raise
-    except Exception as error:
-        # Around an upload that failed; the reason is inside.
-        inside = error.__cause__ if isinstance(error, RuntimeError) else None
-        cause = inside if isinstance(inside, OSError) else error
-        told = _in_words(what, cause)
-        if told is None:
-            raise
-        raise told from cause
-
-
-def _in_words(what: str, error: Exception) -> UserError | None:
-    """Return what a failure of the client means; None where it is no failure of the Hub."""
-    import httpx2
-    from huggingface_hub import errors
-
-    match error:
-        case (
-            httpx2.RequestError()
-            | errors.OfflineModeIsEnabled()
-            | errors.LocalEntryNotFoundError()
-            | errors.XetDownloadError()
-            | RuntimeError()
-        ):
-            return _unreachable(error)
-        case errors.HfHubHTTPError():
-            return UserError(_refusal(what, error))
-        case OSError() if error.errno is not None:
-            return _unusable(error)
-        case JSONDecodeError() | KeyError() | TypeError() | AttributeError() | IndexError():
-            # The client takes fields of an answer for granted.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-            return UnreadableError(f"{what}: the Hub's answer cannot be read ({reason})")
-        case ValueError() | OSError():
-            return UserError(f"{what}: {error}")
-    return None
-
-
-def _unusable(error: OSError) -> UserError:
-    """Say that a file of the cache, or one that is sent, cannot be used."""
-    from huggingface_hub import constants
-
-    return UserError(
-        f"{error.filename or constants.HF_HUB_CACHE} cannot be used ({error.strerror}): make room "
-        "there, or name another folder for the Hub's cache in HF_HOME"
-    )
-
-
-def _unreachable(error: BaseException) -> UnreachableError:
-    from huggingface_hub import constants, errors
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return UnreachableError("HF_HUB_OFFLINE is set: unset it to reach the Hub")
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return UnreachableError(
-        f"{constants.ENDPOINT} cannot be reached ({reason}): check the connection, then run the "
-        "same command again"
-    )
-
-
-def _refusal(what: str, error: Any) -> str:
-    """Say what the Hub answered and what to do about it."""
-    from huggingface_hub import errors
-
-    status = error.response.status_code
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{what} has no such branch or commit: see {page(what)}"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"{what} lacks a file that it should have: see {page(what)}"
-    if isinstance(error, errors.RepositoryNotFoundError) and status != 401:
-        return f"the Hub has no {what} that you may see: check the name, or log in as one who may"
-    remedy = _REMEDIES.get(status)
-    if remedy is None and status >= 500:
-        remedy = "has a fault: run the same command again in a while"
-    said = error.server_message or error.response.reason_phrase
-    if status == 403 and "storage" in said.lower():
-        remedy = _NO_ROOM
-    return (
-        f"{what}: the Hub {remedy or 'refused'} (status {status}, {' '.join(said.split())[:120]})"
-    )
-
-
-_NO_ROOM = (
-    "has no room left there: delete a repository or squash the history of one, or name another "
-    "owner"
-)
-_REMEDIES = {
-    400: "did not accept this: check the name and the message",
-    401: f"does not accept the token, or there is none: {_LOG_IN}",
-    403: f"does not let this token write there: make one that may at {_TOKENS_PAGE}",
-    404: "has no such thing: check the name",
-    409: "has it already, or another push is under way: run the same command again",
-    412: "got another commit in between: run the same command again to push on top of it",
-    429: "has had too many requests: run the same command again in a few minutes",
-}

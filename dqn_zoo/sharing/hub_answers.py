@@ -125,24 +125,16 @@ class ModelAtCommit(Model):
     siblings: list[Sibling] = []
 
 
-def ask(
-    path: str, model: type[_T], *, parameters: Mapping[str, object] | None = None, retries: int = 0
-) -> _T:
-    """Return what the Hub answers to a question.
-
-    Args:
-        path: behind the address of the Hub, such as `/api/whoami-v2`.
-        model: what the answer should be.
-        parameters: of the question.
-        retries: of a question that fails, if it may be answered a little later.
+def ask(path: str, model: type[_T], *, parameters: Mapping[str, object] | None = None) -> _T:
+    """Return what the Hub answers to a question, such as `/api/whoami-v2`.
 
     Raises:
         DocumentError: the answer is not what it should be.
-        Exception: what the client raises; see `hub.explained`.
+        Exception: what the client raises; see `hub_failures.explained`.
     """
     from huggingface_hub import constants
 
-    content, _ = _get(constants.ENDPOINT + path, parameters or {}, retries)
+    content, _ = _get(constants.ENDPOINT + path, parameters or {}, retries=0)
     return checked(content, model, f"the Hub's answer to {path}")
 
 
@@ -151,7 +143,7 @@ def ask_for_list(path: str, *, parameters: Mapping[str, object]) -> Iterator[Mod
 
     Raises:
         DocumentError: a page is no list, or there are too many.
-        Exception: what the client raises; see `hub.explained`.
+        Exception: what the client raises; see `hub_failures.explained`.
     """
     from huggingface_hub import constants
 

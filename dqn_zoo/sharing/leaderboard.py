@@ -48,7 +48,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One agent, or a person.
+    """One agent, or a person; what is not given is as of a run on this computer.
 
     Attributes:
         rank: from 1; agents with equal results share one; None: of too few games for a rank.
@@ -68,7 +68,7 @@ class Row:
 
     rank: int | None = None
     name: str
-    owner: str
+    owner: str = "you"
     library: str
     mean: float
     std: float
@@ -77,8 +77,8 @@ class Row:
     protocol: str
     is_same_protocol: bool
     updated: str
-    url: str
-    is_own: bool
+    url: str = ""
+    is_own: bool = True
 
     @property
     def has_few_games(self) -> bool:
@@ -123,14 +123,8 @@ def make_leaderboard(
 ) -> Leaderboard:
     """Read the cards of a game and one's own runs, and rank them.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: folder of one's own runs; it need not exist.
-        offline: one's own runs alone.
-        library: only cards of this library, by a name in use such as `sb3`; one's own runs always.
-        on_card: called with the number of cards read so far.
-        warn: takes a line about a run that cannot be read, or a library without cards.
+    `library`, a name in use such as `sb3`, filters the cards, not one's own runs; `on_card` is
+    called with the number of cards read so far.
 
     Raises:
         hub.UnreachableError: the Hub does not answer.
@@ -179,11 +173,7 @@ def own_rows(
 ) -> Iterator[Row]:
     """Yield a row for every run of a game that was trained here and played.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: folder of the runs.
-        warn: takes a line about a run that is left out because it cannot be read.
+    `warn` takes a line about one that cannot be read.
     """
     for path in sorted(log_folder.glob(f"*/{game}_*")):
         run, reasons = Run(path), list[str]()
@@ -206,11 +196,7 @@ def human_rows(
 ) -> list[Row]:
     """Return a row for all that a person played of a game by the same rules.
 
-    Args:
-        game: name of the game.
-        protocol: name of the protocol to compare with.
-        log_folder: that the games of duels are kept in.
-        warn: takes a line about a game that is left out because it cannot be read.
+    `warn` takes a line about a game that cannot be read.
     """
     found = human_scores(folder_of(log_folder, game), lambda why: warn(f"{why}: it is left out"))
     return [_human_row(scores, protocol) for scores in found if scores.scores]
@@ -294,13 +280,11 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
         return _with_epsilon(rules_in_words(sample.rules), sample.rules.eval_epsilon, protocol)
 
     best = max(
-        samples,
-        key=lambda sample: (is_current(run, sample), compared(sample)[1], sample.num_games),
+        samples, key=lambda sample: (is_current(run, sample), compared(sample)[1], sample.num_games)
     )
     words, is_same = compared(best)
     return Row(
         name=str(run.path),
-        owner="you",
         library=OURS,
         mean=best.mean,
         std=best.std,
@@ -309,8 +293,6 @@ def _own_row(run: Run, game: str, protocol: str, samples: list[Measured]) -> Row
         protocol=words,
         is_same_protocol=is_same,
         updated=best.content.get("eval_datetime", "")[:10],
-        url="",
-        is_own=True,
     )
 
 
@@ -326,7 +308,6 @@ def _human_row(played: HumanScores, protocol: str) -> Row:
         words += f"; paused {played.pauses} times" if played.pauses > 1 else "; paused once"
     return Row(
         name=str(played.folder),
-        owner="you",
         library=FOLDER,
         mean=summary.mean,
         std=summary.std,
@@ -335,8 +316,6 @@ def _human_row(played: HumanScores, protocol: str) -> Row:
         protocol=words,
         is_same_protocol=rules == protocol,
         updated=played.latest,
-        url="",
-        is_own=True,
     )
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.agent import Agent, build_agent, load_run_agent
-from dqn_zoo.play.weights import Kind, Which
+from dqn_zoo.play.agent import Agent, build_agent
+from dqn_zoo.play.weights import Kind, Which, find_weights
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.games import parse_game
+from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.pretrained import GROUP, load_pretrained
 from dqn_zoo.sharing.pull import fetch
 
@@ -38,7 +40,9 @@ def load_agent(
     """
     named = re.fullmatch(rf"{GROUP}/([^/]+)", Path(path).as_posix())
     if Path(path).is_dir() or not (named or str(path).startswith("hf:/")):
-        return load_run_agent(path, which, device, weights=weights)
+        run = find_run(Path(path).parent, run=str(path))
+        config = load_config(run.config_file)
+        return build_agent(find_weights(run, which, weights), config, device=device)
     for name, value, default in (("which", which, "best"), ("weights", weights, None)):
         if value != default:
             raise UserError(f"{path} holds one set of weights: leave {name}={value!r} out")

@@ -66,35 +66,27 @@ class FetchedZip(NamedTuple):
     origin: dict[str, Any]
 
 
-def pull(repo: str, *, log_folder: Path, command: Sequence[str], say: Say = print) -> Run:
-    """Make a run folder from an agent on the Hub; what was pulled before is found again.
-
-    Args:
-        repo: `USER/REPO` or `USER/REPO@REVISION`.
-        log_folder: folder of all runs.
-        command: the command line, for the manifest.
-        say: takes one line for the user.
+def pull(repo: str, *, log_folder: Path, command: Sequence[str]) -> Run:
+    """Make a run folder from `USER/REPO@REVISION`; what was pulled before is found again.
 
     Raises:
         UserError: the Hub does not have it, or it is not what it should be; then nothing is left.
     """
-    fetched = fetch(repo, say=say)
+    fetched = fetch(repo, say=print)
     origin = {"repo": fetched.repo_id, "commit": fetched.commit}
     run = unpacked_before(fetched.agent, origin, log_folder)
     if run is not None:
-        say(f"{run.path} is that commit already")
+        print(f"{run.path} is that commit already")
         return run
     run = unpack(fetched.agent, origin, score=fetched.claim, log_folder=log_folder, command=command)
-    say(f"pulled into {run.path}")
+    print(f"pulled into {run.path}")
     return run
 
 
 def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
     """Download an agent into the cache and check it; offline, take the copy that is there.
 
-    Args:
-        repo: `USER/REPO` or `USER/REPO@REVISION`.
-        say: takes one line for the user: the commit.
+    `say` takes a line for the user: the commit.
 
     Raises:
         UserError: as `pull`; what was refused is removed from the cache.
@@ -163,15 +155,10 @@ def unpack(
     command: Sequence[str],
     group: str | None = None,
 ) -> Run:
-    """Make a run folder.
+    """Make a run folder; `group` is its folder in the log folder, None: that of the recipe.
 
-    Args:
-        agent: its files.
-        origin: where it came from, as in `{"repo": "user/name", "commit": "..."}`.
-        score: that its card claims, as "622.50 +/- 201.56".
-        log_folder: folder of all runs.
-        command: the command line, for the manifest.
-        group: folder in it; None: that of the recipe.
+    `origin` is where the agent came from, as in `{"repo": "user/name", "commit": "..."}`, and
+    `score` what its card claims, as "622.50 +/- 201.56".
 
     Raises:
         UserError: it cannot be written; then nothing is left.

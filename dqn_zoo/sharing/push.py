@@ -32,13 +32,12 @@ from dqn_zoo.sharing.agent_files import (
     SETTINGS,
     WEIGHTS,
     check_listing,
-    digest,
     is_recipe_name,
     write_description,
 )
 from dqn_zoo.sharing.card import write_card
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import digest, replace_file, writing
 from dqn_zoo.system.locks import hold
 
 TENSORBOARD = "tensorboard"
@@ -118,14 +117,7 @@ def check_publishable(run: Run, config: Config) -> None:
 
 
 def doubts(run: Run, config: Config, mean: float, *, is_named: bool) -> Iterator[str]:
-    """Yield a line where another agent was perhaps meant.
-
-    Args:
-        run: that is published.
-        config: of its training.
-        mean: score of its games.
-        is_named: the user has named it; otherwise it is the latest.
-    """
+    """Yield a line where another agent was perhaps meant than the one of this mean score."""
     scores = published_scores(config.env, protocol_from_config(config))
     if scores is not None and mean <= scores.random:
         yield f"this agent scores {mean:,.1f}, and random play {scores.random:,.1f}"
@@ -177,10 +169,8 @@ def open_staging(run: Run, repo_id: str) -> Staging:
         UserError: it cannot be written.
     """
     path = run.path / "hub" / repo_id.split("/")[1]
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from error
     return Staging(path=path, repo_id=repo_id)
 
 
@@ -189,10 +179,7 @@ def measured_results(
 ) -> Measured | None:
     """Return the largest sample of the agent that a session would play, if it is large enough.
 
-    Args:
-        session: that would play otherwise.
-        samples: what was measured of the run.
-        seed: that the games must have; None: any.
+    `seed` None: games of any seed will do.
     """
     found = largest(samples, sha256=session.weights.sha256, rules=session.protocol, seed=seed)
     if found is None or found.num_games < (session.num_games or 0):
@@ -222,12 +209,10 @@ def stage_results(staging: Staging, content: Mapping[str, Any]) -> None:
         before = read_measured(staging.results_file).subject
     except ValueError:
         before = None
-    try:
+    with writing(staging.path, "make room"):
         replace_file(staging.results_file, json.dumps(content, indent=2).encode())
         if before != read_measured(staging.results_file).subject:
             staging.film.unlink(missing_ok=True)
-    except OSError as error:
-        raise _no_room(staging, error) from error
 
 
 def complete(
@@ -240,20 +225,13 @@ def complete(
 ) -> dict[str, Path]:
     """Write everything that needs no game, check it all, and return what is published.
 
-    Args:
-        staging: holds results.json and, where one was made, the film.
-        session: that was played.
-        content: of results.json.
-        config: settings of the training.
-        num_actions: of the game.
-
     Raises:
         UserError: the disk is full, the film is none that browsers play, or the file of the
             weights is another than the one that was played.
     """
     run, path = session.run, staging.path
     training = training_record(run, session.weights.steps)
-    try:
+    with writing(path, "make room"):
         shutil.copyfile(session.weights.file, path / WEIGHTS)
         if digest(path / WEIGHTS) != content["weights"]["sha256"]:
             raise UserError(
@@ -280,8 +258,6 @@ def complete(
             staging.repo_id, config, content, training, has_film=has_film, has_curve=has_curve
         )
         (path / CARD).write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise _no_room(staging, error) from error
     files = staging.files()
     check_listing({name: file.stat().st_size for name, file in files.items()}, where=str(path))
     return files
@@ -323,10 +299,6 @@ def check_remote(
             "under another --repo-name, or remove them there"
         )
     return ours
-
-
-def _no_room(staging: Staging, error: OSError) -> UserError:
-    return UserError(f"{staging.path} cannot be written ({error.strerror}): make room")
 
 
 def _copy_logs(run: Run, path: Path) -> None:

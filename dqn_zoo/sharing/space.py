@@ -79,12 +79,7 @@ def build_space(
 ) -> dict[str, Path]:
     """Make the folder of a Space anew, and return its files by their paths in the repository.
 
-    Args:
-        folder: that is replaced.
-        agent: folder with config.json and model.safetensors.
-        config: settings of its training.
-        repo_id: `owner/name` of the Space.
-        source: repository that the agent is from, if it is from any.
+    `agent` is a folder with config.json and weights, `source` the repository they are from, if any.
 
     Raises:
         UserError: nothing can be written.

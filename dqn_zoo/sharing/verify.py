@@ -24,9 +24,9 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.protocols import RULES_OF_THE_CONFIG, protocol_from_config
-from dqn_zoo.sharing.agent_files import digest
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError
+from dqn_zoo.system.files import digest
 
 
 class Claim(NamedTuple):
@@ -126,11 +126,6 @@ def verdict_lines(claim: Claim, played: Summary, verdict: Verdict) -> list[str]:
 
 def holds_by_hand(game: HumanGame, whose: Played, *, where: str) -> bool:
     """Let the emulator play a game again; return whether its score follows from its actions.
-
-    Args:
-        game: whose seed and rules.
-        whose: the person's game of that seed, or the agent's.
-        where: what to call it in messages.
 
     Raises:
         UserError: it cannot be played here, or has an action that the game does not have.

@@ -40,11 +40,6 @@ class DocumentError(UserError):
 def read_document(path: Path, model: type[Model], *, most_bytes: int = MOST_BYTES) -> Model:
     """Read a JSON file and hold it against its model.
 
-    Args:
-        path: the file.
-        model: what it should be.
-        most_bytes: a larger file is not read.
-
     Raises:
         DocumentError: not readable, too large, no JSON, or not what the model says.
     """
@@ -61,10 +56,7 @@ def read_document(path: Path, model: type[Model], *, most_bytes: int = MOST_BYTE
 def parse_json(content: bytes | str, name: str, *, is_finite: bool = True) -> Any:
     """Read JSON of limited depth and size, in which every key stands once and all is finite.
 
-    Args:
-        content: the text, in UTF-8.
-        name: what to call it in messages.
-        is_finite: False takes what Python writes for numbers that JSON does not have: NaN.
+    `is_finite` False takes NaN and infinities, too, as Python writes them.
 
     Raises:
         DocumentError: it is none.
@@ -94,11 +86,6 @@ def parse_json(content: bytes | str, name: str, *, is_finite: bool = True) -> An
 
 def checked(value: object, model: type[Model], name: str) -> Model:
     """Return a value that is what its model says.
-
-    Args:
-        value: as JSON holds it.
-        model: what it should be.
-        name: what to call it in messages.
 
     Raises:
         DocumentError: it is something else; the message names the first place.

@@ -1,10 +1,15 @@
 """Files that are there whole, or not at all: what is written survives a kill and a power cut."""
 
+import contextlib
 import errno
+import hashlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from dqn_zoo.errors import UserError
 
 IS_WINDOWS = os.name == "nt"
 PATIENCE_S = 2.0
@@ -91,6 +96,26 @@ def check_writable(path: Path) -> None:
     probe = path.with_name(f"{path.name}.tmp")
     probe.touch()
     probe.unlink()
+
+
+@contextlib.contextmanager
+def writing(what: object, remedy: str = "") -> Iterator[None]:
+    """Turn a disk that refuses into one line.
+
+    Raises:
+        UserError: what cannot be written, why, and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"{what} cannot be written ({error.strerror})"
+        raise UserError(f"{problem}: {remedy}" if remedy else problem) from error
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(path: Path, content: bytes) -> None:

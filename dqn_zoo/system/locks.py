@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.system.documents import AS_WRITTEN, DocumentError, Word, checked, parse_json
+from dqn_zoo.system.files import writing
 
 LOCK_NAME = ".lock"
 LOCKED_BYTE = b" "  # on Windows nobody else can read what is locked; the note follows it
@@ -47,14 +48,9 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
         UserError: The folder cannot be written.
     """
     path = folder / LOCK_NAME
-    try:
+    with writing(folder, "make it writable, or name another folder with -f FOLDER"):
         binary = getattr(os, "O_BINARY", 0)  # Windows would translate ends of lines
         file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | binary, 0o666), "r+")
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}): make it writable, or name another "
-            "folder with -f FOLDER"
-        ) from error
     with file:
         if not _try_lock(file, path):
             raise LockedError(

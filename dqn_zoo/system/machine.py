@@ -21,14 +21,8 @@ import psutil
 from dqn_zoo.errors import UserError
 
 PACKAGES = (
-    "dqn-zoo-atari",
-    "torch",
-    "numpy",
-    "gymnasium",
-    "ale-py",
-    "opencv-python",
-    "safetensors",
-)
+    "dqn-zoo-atari", "torch", "numpy", "gymnasium", "ale-py", "opencv-python", "safetensors",
+)  # fmt: skip
 """Distributions whose versions are recorded; the bits of a run depend on them."""
 
 MAX_DEFAULT_THREADS = 8
@@ -48,9 +42,6 @@ def gpu_memory_available_bytes(device: str) -> int:
     """Return how much more of a GPU's memory this process can use.
 
     Apple's GPU shares the memory of the machine, of which it takes no more than Metal recommends.
-
-    Args:
-        device: `cuda` or `mps`.
     """
     import torch
 
@@ -140,10 +131,6 @@ def default_num_threads(device: str, cores: int) -> int:
     On a CPU all of them up to 8: the network is too small to keep dozens busy. Beside a GPU there
     is nothing to compute for more than one, and those that wait for work take the cores from the
     emulators. `OMP_NUM_THREADS` decides where it is set.
-
-    Args:
-        device: `cpu` or another.
-        cores: usable ones.
     """
     asked = threads_of_environment()
     if asked is not None:
@@ -177,9 +164,6 @@ def supports_bfloat16(device: str) -> bool:
     longer for it. Of a CPU torch is asked; where torch does not know (it looks at x86 only), the
     kernel's list of processor flags decides, and where there is none (macOS, Windows on ARM) the
     answer is no, as it is for Apple's GPU, where nothing was measured.
-
-    Args:
-        device: `cpu`, `cuda` or `mps`.
     """
     import torch
 

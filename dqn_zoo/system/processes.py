@@ -55,11 +55,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def stand_apart(errors: Path) -> None:
-    """Hear nothing of this process's terminal any more, and write nothing to it.
-
-    Args:
-        errors: file that takes what would be written; it is made.
-    """
+    """Hear nothing of this process's terminal any more; what is written to it goes to a file."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -95,13 +95,7 @@ class Display(Protocol):
 def make_display(
     progress: bool | None, heading: Heading, *, stream: TextIO | None = None
 ) -> Display:
-    """Build the display for this output.
-
-    Args:
-        progress: True for the live panel, False for plain lines, None for what the output can do.
-        heading: What does not change during the run.
-        stream: Where to write; None is the standard output.
-    """
+    """Build the display: live, plain lines, or (None) what the output can do."""
     stream = stream or sys.stdout
     if progress is None:
         progress = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
@@ -327,10 +321,7 @@ class _Panel:
         return [
             ("steps", f"{status.steps:,} of {total:,}"),
             ("frames", f"{status.frames:,}"),
-            (
-                "speed",
-                f"{_number(meter.now, ',.0f')} /s, avg {_number(meter.average, ',.0f')}",
-            ),
+            ("speed", f"{_number(meter.now, ',.0f')} /s, avg {_number(meter.average, ',.0f')}"),
             ("time", f"{format_duration(status.elapsed_s)}, left {left}"),
             ("return", returns),
             ("curve", Text(curve or "-", style="green")),

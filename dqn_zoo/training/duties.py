@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
+from dqn_zoo.play.evaluation import Game, evaluation_seeds
 from dqn_zoo.play.session import film_beginning
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
@@ -39,17 +39,7 @@ class _StoppedInEvaluationError(Exception):
 
 
 class Duties:
-    """Does what is due between vector steps.
-
-    Args:
-        trainer: the run.
-        run: its folder.
-        log: its logs.
-        display: what the user sees.
-        stop: whether the run was asked to stop.
-        previous: the checkpoint that the run was resumed from.
-        backup: told of every checkpoint.
-    """
+    """Does what is due between vector steps; `previous` is the checkpoint it was resumed from."""
 
     def __init__(
         self,
@@ -209,7 +199,6 @@ class Duties:
         config, algorithm = trainer.config, trainer.algorithm
         assert config.seed is not None
         self.check_finite()
-        settings = trainer.evaluation_settings
         played: list[Game] = []
         began = time.monotonic()
 
@@ -220,15 +209,8 @@ class Duties:
                 self._show(f"evaluating, {len(played)} of {config.eval_episodes} games")
 
         try:
-            games = evaluate(
-                algorithm.q_values,
-                game=config.env,
-                settings=settings,
-                seeds=evaluation_seeds(config.seed, trainer.evaluations, config.eval_episodes),
-                num_envs=ENVS_PER_CORE * machine.usable_cores(),
-                num_threads=machine.default_num_threads(config.device, machine.usable_cores()),
-                on_game=played.append,
-                on_progress=on_progress,
+            games = trainer.evaluate(
+                trainer.evaluations, on_progress=on_progress, on_game=played.append
             )
         except _StoppedInEvaluationError:
             return
@@ -250,7 +232,7 @@ class Duties:
                 "mean_minus_std": summary.mean_minus_std,
                 "min": summary.minimum,
                 "max": summary.maximum,
-                "epsilon": settings.protocol.eval_epsilon,
+                "epsilon": trainer.evaluation_settings.protocol.eval_epsilon,
                 "seconds": round(time.monotonic() - began, 3),
                 "is_best": is_best,
             }

@@ -29,9 +29,7 @@ MAY_CHANGE = {
 def changed_settings(before: Mapping[str, Any] | None, config: Config) -> list[str]:
     """Return what differs from the settings of a checkpoint, as in `gamma: 0.99 before, 0.9 now`.
 
-    Args:
-        before: settings that the checkpoint was made with; None: it is from before they were kept.
-        config: complete, of now.
+    `before` is None of checkpoints from before the settings were kept.
 
     Raises:
         UserError: one of them must not differ.

@@ -16,17 +16,15 @@ import torch
 
 from dqn_zoo.algorithms.replay_plan import with_mean_train_freq
 from dqn_zoo.errors import UserError
-from dqn_zoo.play.evaluation import ENVS_PER_CORE, evaluate, evaluation_seeds
 from dqn_zoo.runs.metrics import FinishedEpisode
 from dqn_zoo.settings.config import Config
-from dqn_zoo.system import machine
 from dqn_zoo.system.files import write_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.duties import Duties
+from dqn_zoo.training.invocation import prepare_process, started
 from dqn_zoo.training.loop import training_loop
 from dqn_zoo.training.snapshot import snapshot
-from dqn_zoo.training.starting import prepare_process, started
 from dqn_zoo.training.time_budget import Speed, too_short
 from dqn_zoo.training.trainer import Trainer
 
@@ -47,11 +45,7 @@ def learning_seconds(seconds: float) -> float:
 
 
 def measure(config: Config, seconds: float) -> Speed:
-    """Measure how fast a run is.
-
-    Args:
-        config: complete.
-        seconds: all that there is for the run; a small part of it is taken.
+    """Measure how fast a run is, in a small part of the seconds that there are for it.
 
     Raises:
         UserError: too little, as was seen while measuring.
@@ -163,8 +157,7 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
     Returns:
         Seconds until its first step, seconds of each step, and the mean steps of a game so far.
     """
-    config = trainer.config
-    assert config.seed is not None
+    num_games = trainer.config.eval_episodes
     began = time.perf_counter()
     begins: tuple[float, int] | None = None
     now = (began, 0)
@@ -178,21 +171,13 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
             raise _SeenEnoughError
 
     with contextlib.suppress(_SeenEnoughError):
-        evaluate(
-            trainer.algorithm.q_values,
-            game=config.env,
-            settings=trainer.evaluation_settings,
-            seeds=evaluation_seeds(config.seed, 0, config.eval_episodes),
-            num_envs=ENVS_PER_CORE * machine.usable_cores(),
-            num_threads=machine.default_num_threads(config.device, machine.usable_cores()),
-            on_progress=on_progress,
-        )
+        trainer.evaluate(0, on_progress=on_progress)
     assert begins is not None, "an evaluation has steps"
     if now[1] == begins[1]:  # over before it was looked at again
-        return 0.0, (now[0] - began) / now[1], now[1] / config.eval_episodes
+        return 0.0, (now[0] - began) / now[1], now[1] / num_games
     step_s = (now[0] - begins[0]) / (now[1] - begins[1])
     start_s = max(0.0, begins[0] - began - begins[1] * step_s)
-    return start_s, step_s, now[1] / config.eval_episodes
+    return start_s, step_s, now[1] / num_games
 
 
 def _saving(trainer: Trainer) -> tuple[float, float]:

@@ -70,9 +70,7 @@ def _default_save_freq(n_timesteps: int, device: str) -> int:
 def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:
     """Yield what the machine has a say in, as `note`, `memory` or `warning` and a line.
 
-    Args:
-        asked: the settings of the run, which may leave the precision open.
-        settled: what `complete` made of them.
+    `settled` is what `complete` made of what was asked.
     """
     if settled.device == "mps":
         yield "warning", "mps: speed and learning on Apple's GPU were not measured; --device cpu is"

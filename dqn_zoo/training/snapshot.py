@@ -47,16 +47,11 @@ def snapshot(trainer: Trainer, log_offsets: dict[str, int], previous: Checkpoint
 
 
 def restore(
-    trainer: Trainer,
-    checkpoint: Checkpoint,
-    on_progress: Callable[[int, int], None] | None = None,
+    trainer: Trainer, checkpoint: Checkpoint, on_progress: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
-    """Continue from a checkpoint and return the byte offsets of the logs.
+    """Continue from a verified checkpoint, with a new trainer; return the byte offsets of the logs.
 
-    Args:
-        trainer: newly built; nothing of it was started.
-        checkpoint: verified.
-        on_progress: told (done, total) while the emulators replay their actions.
+    `on_progress` is told (done, total) while the emulators replay their actions.
 
     Raises:
         DamagedError: if something in it cannot be, or the emulators do not arrive at what was

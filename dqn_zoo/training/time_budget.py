@@ -71,10 +71,7 @@ class Duration(NamedTuple):
 def duration(config: Config, speed: Speed, later: LaterGames | None = None) -> Duration:
     """Return how long a run will take.
 
-    Args:
-        config: complete.
-        speed: of this run on this machine.
-        later: how long games get; None: not known.
+    `later` says how long games get, if it is known.
     """
     steps = config.n_timesteps
     random_steps = 0 if config.algorithm == "parallel" else min(config.learning_starts, steps)
@@ -98,15 +95,9 @@ def fit(
     asked: Collection[str] = (),
     later: LaterGames | None = None,
 ) -> dict[str, int | float]:
-    """Return the settings with which a run takes so long.
+    """Return the settings with which a run takes so long, of which `spent_s` are over already.
 
-    Args:
-        config: complete, of the length that its recipe means.
-        speed: of this run on this machine.
-        seconds: all that there is.
-        spent_s: of them, before the run starts.
-        asked: keys that stay as they are.
-        later: how long games get; None: not known.
+    Keys that somebody asked for stay as they are.
 
     Raises:
         UserError: too little is left to learn in.

@@ -1,6 +1,7 @@
 """Everything a run is made of, in memory."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,12 +14,14 @@ from dqn_zoo.envs.kept import KeptEmulators
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.networks.network import weights_on_cpu
+from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game, evaluate, evaluation_seeds
 from dqn_zoo.play.weights import AVERAGED, ONLINE, Kind, weights_bytes
 from dqn_zoo.runs.metrics import EpisodeStatistics
 from dqn_zoo.runs.run import Run
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.machine import default_num_threads, usable_cores
 from dqn_zoo.system.stopwatch import Stopwatch
 
 
@@ -33,10 +36,6 @@ class Best:
 
 class Trainer:
     """A run in memory: environments, algorithm, statistics and what was done so far.
-
-    Args:
-        config: complete; `seed`, `device`, `num_threads` and `precision` are resolved.
-        stopwatch: counts where the time goes; None: one of its own.
 
     Attributes:
         observation: uint8 [num_envs, stack, 84, 84], to act on next.
@@ -100,6 +99,27 @@ class Trainer:
         """Reset the environments; the run begins at step 0."""
         self.observation = self.envs.reset()
         self.algorithm.start(self.observation)
+
+    def evaluate(
+        self,
+        number: int,
+        *,
+        on_progress: Callable[[int], None],
+        on_game: Callable[[Game], None] | None = None,
+    ) -> list[Game]:
+        """Play the games of an evaluation, as `evaluation.evaluate` does; they are its number's."""
+        config, cores = self.config, usable_cores()
+        assert config.seed is not None
+        return evaluate(
+            self.algorithm.q_values,
+            game=config.env,
+            settings=self.evaluation_settings,
+            seeds=evaluation_seeds(config.seed, number, config.eval_episodes),
+            num_envs=ENVS_PER_CORE * cores,
+            num_threads=default_num_threads(config.device, cores),
+            on_game=on_game,
+            on_progress=on_progress,
+        )
 
     def note_best(self, score: float) -> None:
         """Keep the weights of now as the best."""

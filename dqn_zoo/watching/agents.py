@@ -11,8 +11,9 @@ from dqn_zoo.play.agent import Agent, build_agent
 from dqn_zoo.play.following import Follower
 from dqn_zoo.play.session import choose_weights
 from dqn_zoo.play.weights import find_weights
+from dqn_zoo.runs.finding import find_run, list_runs
 from dqn_zoo.runs.manifest import may_be_training
-from dqn_zoo.runs.run import Run, find_run, list_runs
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.games import parse_game
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.agent_files import CONFIG, AgentFiles, read_agent

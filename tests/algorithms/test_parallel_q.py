@@ -14,8 +14,9 @@ from dqn_zoo.learning.value_learning import lambda_returns
 from dqn_zoo.runs.checkpoint import newest_checkpoint
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.system.signals import Stop
+from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.preparation import complete, memory_bytes
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.starting import resume, train
 from dqn_zoo.training.trainer import Trainer
 
 QUIET = TrainOptions(progress=False)

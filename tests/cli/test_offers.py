@@ -79,7 +79,7 @@ def test_a_number_that_two_runs_have_is_resumed_as_the_message_says(tmp_path, ca
     for label, (game, run) in zip(labels.split(", "), runs.items(), strict=True):
         for flags in (["--resume", label, "--exp-id", "1"], [*asked, "--env", game]):
             parsed = train.build_parser().parse_args(flags)
-            train.check_resume_flags(parsed)
+            train.check_flags(parsed)
             assert train._run_to_resume(parsed)[0] == run
 
 
@@ -89,7 +89,7 @@ def test_make_train_resumes_its_latest_run(tmp_path, monkeypatch):
     make_run(Path("logs"), "Pong", "laptop")  # later
     [recipe] = re.findall(r"dqn-train (--env .*)\$\(ARGS\)", (ROOT / "Makefile").read_text())
     parsed = train.build_parser().parse_args([*recipe.split(), "--resume"])
-    train.check_resume_flags(parsed)
+    train.check_flags(parsed)
     assert train._run_to_resume(parsed)[0] == own
 
 

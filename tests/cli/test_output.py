@@ -10,7 +10,7 @@ import pytest
 
 from dqn_zoo.cli import enjoy, leaderboard, train
 from dqn_zoo.cli.output import guard_streams
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")

@@ -11,23 +11,14 @@ import pytest
 from support.offers import parser_of
 
 from dqn_zoo.cli import enjoy
-from dqn_zoo.cli.arguments import (
-    REFUSED_ENJOY,
-    REFUSED_TRAIN,
-    REFUSED_TUNE,
-    command,
-    parse_duration,
-    parse_setting,
-    parse_whole_number,
-)
+from dqn_zoo.cli.arguments import command, parse_duration, parse_setting, parse_whole_number
+from dqn_zoo.cli.refused_flags import REFUSED_ENJOY, REFUSED_TRAIN, REFUSED_TUNE
 from dqn_zoo.cli.train_arguments import (
     LATEST,
     build_parser,
-    check_resume_flags,
-    explicit_flags,
     overrides_from,
-    track_to,
 )
+from dqn_zoo.cli.train_checks import check_flags, track_to
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.trackers import TrackTo
 from dqn_zoo.settings.config import Config, accepted_values, build_config
@@ -134,7 +125,7 @@ def test_a_bare_track_is_wandb_with_the_names_of_rl_zoo(monkeypatch):
     expected = TrackTo("wandb", project="p", entity="e", group="g", tags=["s", "t"])
     for tags in ("-tags", "--wandb-tags"):
         assert track_to(parse("--track", *given, tags, "s", "t")) == expected
-    assert error_of(check_resume_flags, parse("--resume", "x", "--track")).startswith("--track can")
+    assert error_of(check_flags, parse("--resume", "x", "--track")).startswith("--track can")
 
 
 def test_the_first_gpu_may_be_called_by_its_number():
@@ -335,9 +326,9 @@ def test_a_key_given_twice_is_refused(arguments, flags):
 
 
 def test_the_flags_that_were_given_are_known_even_at_their_default():
-    assert explicit_flags(parse()) == frozenset()
+    assert parse().given == frozenset()
     given = parse("-f", "logs", "--no-progress", "--seed", "0", "--resume")
-    assert explicit_flags(given) == {"--log-folder", "--progress", "--seed", "--resume"}
+    assert given.given == {"log_folder", "progress", "seed", "resume"}
     assert given.resume == LATEST
 
 
@@ -365,8 +356,8 @@ def test_hyperparameters_have_all_the_spellings_in_use(spelling):
 def test_resume_goes_with_what_cannot_change_the_run():
     flags = "--resume x -n 5 --time-limit 1h --no-progress --device cpu --num-threads 2 -f y"
     flags += " --env Pong --algo dqn --exp-id 3"
-    check_resume_flags(parse(*flags.split()))
-    check_resume_flags(parse("--resume"))
+    check_flags(parse(*flags.split()))
+    check_flags(parse("--resume"))
 
 
 @pytest.mark.parametrize(
@@ -383,15 +374,13 @@ def test_resume_goes_with_what_cannot_change_the_run():
     ],
 )
 def test_resume_refuses_what_would_change_the_run(flags):
-    message = error_of(check_resume_flags, parse("--resume", "x", *flags.split()))
+    message = error_of(check_flags, parse("--resume", "x", *flags.split()))
     assert "cannot go with --resume, which keeps the settings of the run" in message
-    check_resume_flags(parse(*flags.split()))
+    check_flags(parse(*flags.split()))
 
 
 def test_a_run_number_without_resume_is_refused():
-    assert "--exp-id chooses the run of --resume" in error_of(
-        check_resume_flags, parse("--exp-id", "1")
-    )
+    assert "--exp-id chooses the run of --resume" in error_of(check_flags, parse("--exp-id", "1"))
 
 
 # --- Streams that nobody reads -----------------------------------------------------------------

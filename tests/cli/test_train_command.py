@@ -14,7 +14,8 @@ from safetensors.torch import load as load_tensors
 from support.children import Child
 from support.run_makers import make_run, weights_of
 
-from dqn_zoo.cli.train import _preview, _report, main
+from dqn_zoo.cli.preview import preview
+from dqn_zoo.cli.train import _report, main
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.given import Given, check_fit
 from dqn_zoo.play.weights import weights_bytes
@@ -22,8 +23,8 @@ from dqn_zoo.runs.run import RUN_FORMAT
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
+from dqn_zoo.training.invocation import Outcome
 from dqn_zoo.training.preparation import Estimate, complete
-from dqn_zoo.training.starting import Outcome
 
 SMALL = [
     "--set=n_timesteps=120",
@@ -274,8 +275,8 @@ def test_the_profile_adds_up_to_the_wall_clock_of_the_command_also_of_a_resumed_
 def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, hints):
     changes = {"n_timesteps": n_timesteps, "learning_starts": 60, "device": "cpu"}
     resolved = resolve(env="Pong", overrides=changes)
-    preview = "\n".join(_preview(resolved, complete(resolved.config)))
-    assert ("dqn-train --env Pong --algo laptop" in preview) is hints
+    shown = "\n".join(preview(resolved, complete(resolved.config)))
+    assert ("dqn-train --env Pong --algo laptop" in shown) is hints
 
 
 @pytest.mark.parametrize(
@@ -291,18 +292,18 @@ def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, h
 def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_what_does_not(limit_s, hint):
     changes = {"n_timesteps": 20_000_000, "learning_starts": 60, "device": "cpu"}
     resolved = resolve(env="Pong", overrides=changes)
-    preview = "\n".join([*_preview(resolved, complete(resolved.config), limit_s), ""])
-    assert ("it will not be done" in preview) is (hint is not None)
-    assert (hint or "") in preview
+    shown = "\n".join([*preview(resolved, complete(resolved.config), limit_s), ""])
+    assert ("it will not be done" in shown) is (hint is not None)
+    assert (hint or "") in shown
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_a_busy_machine_is_told_with_what_helps(num_threads, monkeypatch):
     monkeypatch.setattr("dqn_zoo.training.preparation.estimate", lambda _: Estimate(60.0, 20.0))
     resolved = resolve(env="Pong", overrides={"device": "cpu", "num_threads": num_threads})
-    preview = "\n".join(_preview(resolved, complete(resolved.config)))
-    assert "  busy         other programs slow this down at least 3.0 times" in preview
-    assert ("about 20 s; --num-threads 1 loses least to them" in preview) is (num_threads > 1)
+    shown = "\n".join(preview(resolved, complete(resolved.config)))
+    assert "  busy         other programs slow this down at least 3.0 times" in shown
+    assert ("about 20 s; --num-threads 1 loses least to them" in shown) is (num_threads > 1)
 
 
 def test_a_stop_says_what_was_saved_and_how_to_watch_it(tmp_path, capsys):

@@ -12,11 +12,11 @@ from support.run_makers import make_run, weights_of
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.exchange import minari_games
 from dqn_zoo.exchange.minari_games import MinariGames
-from dqn_zoo.play.agent import load_run_agent
 from dqn_zoo.play.evaluation import Turn, enjoy_seeds, play
 from dqn_zoo.play.session import Session, choose_weights
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.loading import load_agent
 
 NAME = "breakout/dqn-v0"
 
@@ -40,7 +40,7 @@ def test_games_are_kept_as_the_agent_played_them(run, tmp_path, monkeypatch, cap
     results = json.loads(max(run.path.glob("**/results*.json")).read_text())
     games = minari.load_dataset(NAME)
     assert games.total_episodes == 3
-    agent, config = load_run_agent(run.path), load_config(run.config_file)
+    agent, config = load_agent(run.path), load_config(run.config_file)
     with contextlib.closing(turns_of(run, num_games=3)) as turns:
         for episode, seed, result in zip(games, enjoy_seeds(0, 3), results["games"], strict=True):
             number = result["length_steps"]
@@ -89,7 +89,7 @@ def session_of(run: Run, num_games: int) -> Session:
 def turns_of(run: Run, num_games: int):
     session = session_of(run, num_games)
     return play(
-        load_run_agent(run.path).q_values, game="Breakout", settings=session.settings,
+        load_agent(run.path).q_values, game="Breakout", settings=session.settings,
         seeds=session.seeds(),
     )  # fmt: skip
 

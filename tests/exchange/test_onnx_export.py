@@ -13,9 +13,10 @@ from torch.nn.utils import parametrize
 import dqn_zoo
 from dqn_zoo.cli.export_onnx import main
 from dqn_zoo.exchange import onnx_export
-from dqn_zoo.play.agent import Agent, load_run_agent
+from dqn_zoo.play.agent import Agent
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.loading import load_agent
 
 # Every head, torso and normalisation is in one of them.
 AGENTS = {
@@ -50,7 +51,7 @@ def run(request, tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def agent(run) -> Agent:
-    return load_run_agent(run.path)
+    return load_agent(run.path)
 
 
 def test_an_agent_as_a_module_of_pytorch_gives_its_values(agent):

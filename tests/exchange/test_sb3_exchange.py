@@ -1,6 +1,7 @@
 """Agents of Stable-Baselines3, in and out: equal values, equal games, nothing foreign is run."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -37,8 +38,8 @@ from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import evaluate
 from dqn_zoo.play.weights import load_weights, weights_bytes, weights_note
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import find_run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.settings.recipes import load_config
@@ -76,7 +77,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    return export_sb3(weights, Config(seed=5), folder=folder, steps=777, say=lambda _: None)
+    return export_sb3(weights, Config(seed=5), folder=folder, steps=777)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,10 @@ def test_the_evil_pickle_of_these_tests_works(
 
 
 def test_pickles_in_data_stay_closed(
-    good: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    good: Members,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     blob = base64.b64encode(pickle.dumps(Evil())).decode()
@@ -168,12 +172,12 @@ def test_pickles_in_data_stay_closed(
     for name in names:
         data[name] = {":type:": "int", ":serialized:": blob}
     (tmp_path / "a.zip").write_bytes(zipped(good | {"data": json.dumps(data).encode()}))
-    said: list[str] = []
-    run = import_sb3(tmp_path / "a.zip", log_folder=tmp_path / "logs", env=ENV_ID, say=said.append)
+    run = import_sb3(tmp_path / "a.zip", log_folder=tmp_path / "logs", env=ENV_ID)
+    said = capsys.readouterr().out
     assert not (tmp_path / MARKER).exists()
     assert load_config(run.config_file).eval_epsilon is None
-    assert any("learning_rate is a pickle" in line for line in said)
-    assert any("eval_epsilon is no number" in line for line in said)
+    assert "learning_rate is a pickle" in said
+    assert "eval_epsilon is no number" in said
 
 
 def test_a_pickle_in_the_weights_is_not_run(good: Members, refused: Refused) -> None:
@@ -395,9 +399,9 @@ def import_changed(good: Members, folder: Path, **attributes: object) -> tuple[C
     data = json.loads(good["data"]) | attributes
     file = folder / "a.zip"
     file.write_bytes(zipped(good | {"data": json.dumps(data).encode()}))
-    said: list[str] = []
-    run = import_sb3(file, log_folder=folder / "logs", env="SpaceInvaders", say=said.append)
-    return load_config(run.config_file), said
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        run = import_sb3(file, log_folder=folder / "logs", env="SpaceInvaders")
+    return load_config(run.config_file), said.getvalue().splitlines()
 
 
 def test_what_data_says_of_the_training_is_taken_over(good: Members, tmp_path: Path) -> None:
@@ -532,15 +536,14 @@ def test_the_folder_of_a_training_is_imported_as_rl_zoo_plays_it(
     ],
 )
 def test_the_name_of_the_file_or_of_its_folder_names_the_game(
-    exported: Path, tmp_path: Path, name: str, game: str
+    exported: Path, tmp_path: Path, name: str, game: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(exported.read_bytes())
-    said: list[str] = []
-    run = import_sb3(file, log_folder=tmp_path / "logs", say=said.append)
+    run = import_sb3(file, log_folder=tmp_path / "logs")
     assert run.name == f"{game}_1"
-    assert any("sticky actions" in line for line in said) == ("ALE" in name)
+    assert ("sticky actions" in capsys.readouterr().out) == ("ALE" in name)
 
 
 def test_a_file_that_names_no_game_needs_one_and_the_right_one(
@@ -563,7 +566,7 @@ def test_an_imported_agent_is_a_run_like_any_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     origin = {"repo": "ann/dqn", "commit": "0" * 40}
-    run = import_sb3(exported, log_folder=Path("logs"), origin=origin, say=lambda _: None)
+    run = import_sb3(exported, log_folder=Path("logs"), origin=origin)
     assert find_run("logs", game="SpaceInvaders") == run
     manifest = read_manifest(run)
     assert manifest["origin"] | origin == manifest["origin"]
@@ -579,7 +582,7 @@ def test_an_imported_agent_is_a_run_like_any_other(
 
 
 def test_a_full_disk_leaves_nothing(exported: Path, tmp_path: Path) -> None:
-    import_sb3(exported, log_folder=tmp_path / "logs", say=lambda _: None)
+    import_sb3(exported, log_folder=tmp_path / "logs")
     before = sorted(tmp_path.rglob("*"))
     code = (
         "import resource, sys\n"
@@ -604,7 +607,7 @@ def test_a_full_disk_leaves_nothing(exported: Path, tmp_path: Path) -> None:
 def test_weights_survive_the_way_there_and_back(
     weights: Path, exported: Path, tmp_path: Path
 ) -> None:
-    run = import_sb3(exported, log_folder=tmp_path, say=lambda _: None)
+    run = import_sb3(exported, log_folder=tmp_path)
     original = load_weights(weights)
     back = load_weights(run.model_file)
     assert back.keys() == original.keys()
@@ -630,10 +633,11 @@ def test_an_export_is_laid_out_as_rl_zoo_finds_it(weights: Path, tmp_path: Path)
     assert arguments == {"algo": "dqn", "env": ENV_ID, "seed": 8, "env_kwargs": None}
 
 
-def test_rules_that_are_not_the_default_ones_reach_rl_zoo(weights: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_rules_that_are_not_the_default_ones_reach_rl_zoo(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = Config(protocol="machado", clip_reward=False, max_frames=5_000)
-    file = export_sb3(weights, config, folder=tmp_path, say=said.append)
+    file = export_sb3(weights, config, folder=tmp_path)
     settings = yaml.safe_load((file.with_suffix("") / "config.yml").read_text())
     assert settings["env_wrapper"] == [
         {
@@ -645,7 +649,8 @@ def test_rules_that_are_not_the_default_ones_reach_rl_zoo(weights: Path, tmp_pat
     ]  # fmt: skip
     arguments = yaml.safe_load((file.with_suffix("") / "args.yml").read_text())
     assert arguments["env_kwargs"] == {"max_num_frames_per_episode": 5_000}
-    assert ["protocol machado" in line for line in said] == [True]
+    [line] = capsys.readouterr().out.splitlines()
+    assert "protocol machado" in line
     assert read_sb3_zip(file).settings["exploration_rate"] == 0.001
 
 
@@ -660,10 +665,14 @@ def test_rules_that_are_not_the_default_ones_reach_rl_zoo(weights: Path, tmp_pat
     ],
 )
 def test_what_is_not_the_same_in_sb3_is_said(
-    weights: Path, tmp_path: Path, changes: dict[str, Any], lines: list[str]
+    weights: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    lines: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said: list[str] = []
-    export_sb3(weights, Config(**changes), folder=tmp_path, say=said.append)
+    export_sb3(weights, Config(**changes), folder=tmp_path)
+    said = capsys.readouterr().out.splitlines()
     assert len(said) == len(lines)
     assert all(text in line for text, line in zip(lines, said, strict=True))
 
@@ -804,7 +813,7 @@ def test_an_agent_from_sb3_has_the_values_it_had_there(tmp_path: Path) -> None:
     seen = observations(model.get_env())
     file = tmp_path / f"{ENV_ID}.zip"
     model.save(file)
-    run = import_sb3(file, log_folder=tmp_path, say=lambda _: None)
+    run = import_sb3(file, log_folder=tmp_path)
     theirs, ours = sb3_values(model, seen), load_agent(run.path).q_values(seen)
     assert np.ptp(theirs, axis=1).min() > 0.01
     assert np.unique(theirs.argmax(axis=1)).size > 1
@@ -877,7 +886,7 @@ def test_an_exported_agent_has_its_values_in_sb3_and_survives_the_way_back(
     assert same_values(ours, sb3_values(model, seen))
     assert same_values(ours, sb3_values_of_target(model, seen))
     model.save(tmp_path / f"{ENV_ID}.zip")
-    run = import_sb3(tmp_path / f"{ENV_ID}.zip", log_folder=tmp_path, say=lambda _: None)
+    run = import_sb3(tmp_path / f"{ENV_ID}.zip", log_folder=tmp_path)
     back = load_weights(run.model_file)
     assert all(torch.equal(back[name], value) for name, value in load_weights(weights).items())
 

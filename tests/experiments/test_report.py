@@ -13,7 +13,8 @@ from dqn_zoo.cli.report import main
 from dqn_zoo.experiments.plan import Sweep, Variant, make_plan
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
-from dqn_zoo.training.starting import TrainOptions, train
+from dqn_zoo.training.invocation import TrainOptions
+from dqn_zoo.training.starting import train
 
 TINY = {
     "n_timesteps": 180, "learning_starts": 60, "buffer_size": 200, "batch_size": 4,

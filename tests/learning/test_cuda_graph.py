@@ -28,7 +28,8 @@ from dqn_zoo.learning.online_network import OptimizerSettings
 from dqn_zoo.replay.memory import Batch
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system.signals import Stop
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.invocation import TrainOptions
+from dqn_zoo.training.starting import resume, train
 
 ADAM = OptimizerSettings("adam", 1e-8, 10.0)
 RATES = [2.0**-7, 3 * 2.0**-9, 2.0**-10, 5 * 2.0**-11]  # in float32 the same numbers

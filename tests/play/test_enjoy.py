@@ -23,8 +23,8 @@ from support.network_makers import file_bytes
 from support.run_makers import BREAKOUT_ACTIONS, make_run, weights_of
 
 from dqn_zoo import load_agent
-from dqn_zoo.cli.arguments import REFUSED_ENJOY
 from dqn_zoo.cli.enjoy import build_parser, main
+from dqn_zoo.cli.refused_flags import REFUSED_ENJOY
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.run import RUN_FORMAT, Run, claim_run, discard_run, find_run, lock, place_run
+from dqn_zoo.runs.finding import find_run
+from dqn_zoo.runs.run import RUN_FORMAT, Run, claim_run, discard_run, lock, place_run
 
 HOLD_LOCK = """
 import sys

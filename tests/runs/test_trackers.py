@@ -23,7 +23,8 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.runs.trackers import TRACKERS, TrackedLog, TrackTo, tracking_of
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.training import duties
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.invocation import TrainOptions
+from dqn_zoo.training.starting import resume, train
 
 SMALL = {
     "n_timesteps": 120, "learning_starts": 40, "buffer_size": 100, "batch_size": 4,

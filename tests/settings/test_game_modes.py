@@ -12,9 +12,9 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.results_file import read_results, rules_of
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.game_modes import check_mode, difficulties_of, modes_of
+from dqn_zoo.settings.game_modes import _numbers, _switches, check_mode
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.protocols import PROTOCOLS, Protocol, protocol_from_config, rules_in_words
 
@@ -26,8 +26,9 @@ def check_table(games: list[str]) -> None:
     for game in games:
         ale = ALEInterface()
         ale.loadROM(roms.get_rom_path(GAMES[game]))
-        assert modes_of(game) == sorted(ale.getAvailableModes()), game
-        assert difficulties_of(game) == sorted(ale.getAvailableDifficulties()), game
+        modes, difficulties = (list(_numbers(known)) for known in _switches(game))
+        assert modes == sorted(ale.getAvailableModes()), game
+        assert difficulties == sorted(ale.getAvailableDifficulties()), game
 
 
 def test_the_table_is_the_emulators_own():

@@ -33,7 +33,8 @@ from dqn_zoo.sharing.backup_fetch import fetch_run
 from dqn_zoo.sharing.backup_files import BACKUP, Document
 from dqn_zoo.sharing.backup_upload import Outcome, upload
 from dqn_zoo.system.signals import Stop
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.invocation import TrainOptions
+from dqn_zoo.training.starting import resume, train
 
 REPO = "ann/backup"
 STEPS, HALF = 96, 48

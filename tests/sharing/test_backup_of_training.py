@@ -15,7 +15,8 @@ from support.hub_standin import HubStandin, running_hub
 
 from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.recipes import resolve
-from dqn_zoo.training.starting import TrainOptions, train
+from dqn_zoo.training.invocation import TrainOptions
+from dqn_zoo.training.starting import train
 
 REPO = "ann/backup"
 COMMON = {

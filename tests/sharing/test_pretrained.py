@@ -15,8 +15,9 @@ from dqn_zoo import load_agent
 from dqn_zoo.cli import push
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import pretrained
 from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained

@@ -22,8 +22,9 @@ from support.run_makers import make_run, weights_of
 from dqn_zoo import load_agent
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_export import export_sb3
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 
 REPO = "ann/dqn-Breakout"

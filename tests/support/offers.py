@@ -28,8 +28,7 @@ def parser_of(command: str) -> Parser:
     """Return the parser of a command, named as its entry point is."""
     assert command in COMMANDS, f"{command} is no entry point of pyproject.toml"
     module = importlib.import_module(COMMANDS[command].split(":")[0])
-    build = getattr(module, "build_parser", None) or module._build_parser
-    parser: Parser = build()
+    parser: Parser = module.build_parser()
     return parser
 
 
@@ -41,15 +40,15 @@ def flags_of(parser: Parser) -> set[str]:
 
 def check_command(program: str, words: Sequence[str], *, is_here: bool) -> None:
     """Fail unless a command is understood and, in this state, finds the run that it names."""
-    from dqn_zoo.cli.train_arguments import check_resume_flags
-    from dqn_zoo.runs.run import find_run
+    from dqn_zoo.cli.train_checks import check_flags
+    from dqn_zoo.runs.finding import find_run
     from dqn_zoo.settings.recipes import resolve
 
     line = shlex.join([program, *words])
     try:
         parsed = parser_of(program).parse_args(words)
         if program == "dqn-train":
-            check_resume_flags(parsed)
+            check_flags(parsed)
             if is_here and parsed.resume is None:
                 resolve(env=parsed.env, algo=parsed.algo, conf_file=parsed.conf_file)
         named = parsed.resume if program == "dqn-train" else getattr(parsed, "run", None)

@@ -12,8 +12,9 @@ from support.damage import ANY_JSON, damaged, outcome
 
 from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.results_file import Results, read_results, rules_of, sample_of
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import Manifest, goal_steps, has_finished, read_manifest
-from dqn_zoo.runs.run import Run, find_run
+from dqn_zoo.runs.run import Run
 from dqn_zoo.system.documents import DocumentError, checked, parse_json, read_document
 
 FEW = settings(

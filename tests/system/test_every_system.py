@@ -16,7 +16,7 @@ import torch  # noqa: F401
 
 import dqn_zoo
 from dqn_zoo.cli.commands import main as commands
-from dqn_zoo.runs.run import find_run
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipe_files import available_recipes
 from dqn_zoo.system import files, locks, shell, signals

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import (
     Setup,
     append_invocation,
@@ -20,7 +21,7 @@ from dqn_zoo.runs.manifest import (
     read_manifest,
     write_manifest,
 )
-from dqn_zoo.runs.run import Run, claim_run, find_run
+from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.system import machine
 from dqn_zoo.system.machine import (
     check_memory,

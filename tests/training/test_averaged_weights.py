@@ -35,9 +35,10 @@ from dqn_zoo.sharing.pull import unpack
 from dqn_zoo.sharing.verify import _claimed_weights
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training import duties
+from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.loop import training_loop
 from dqn_zoo.training.preparation import network_sizes
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.starting import resume, train
 from dqn_zoo.training.trainer import Trainer
 
 OBSERVATION = np.random.default_rng(0).integers(0, 256, (2, 4, 84, 84), np.uint8)

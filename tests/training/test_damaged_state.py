@@ -21,6 +21,7 @@ from dqn_zoo.runs.checkpoint import MANIFEST, DamagedError, newest_checkpoint, w
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.kept_settings import (
     MAY_CHANGE,
     NAMED_BY_THE_MANIFEST,
@@ -28,7 +29,7 @@ from dqn_zoo.training.kept_settings import (
     changed_settings,
 )
 from dqn_zoo.training.snapshot import restore
-from dqn_zoo.training.starting import TrainOptions, resume, train
+from dqn_zoo.training.starting import resume, train
 from dqn_zoo.training.trainer import Trainer
 
 STEPS = 96

@@ -48,9 +48,10 @@ from dqn_zoo.training import duties, preparation
 from dqn_zoo.training.backup import NoBackup
 from dqn_zoo.training.display import Heading, make_display
 from dqn_zoo.training.duties import Duties
+from dqn_zoo.training.invocation import TrainOptions, prepare_process
 from dqn_zoo.training.preparation import complete, estimate
 from dqn_zoo.training.snapshot import restore
-from dqn_zoo.training.starting import TrainOptions, prepare_process, resume, train
+from dqn_zoo.training.starting import resume, train
 from dqn_zoo.training.trainer import Trainer
 
 QUIET = TrainOptions(progress=False)
@@ -304,7 +305,7 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
             resume(run, config, options=longer)
     assert f"stopped before {run.path} went on; it is as it was" in capsys.readouterr().out
     assert run.manifest_file.read_bytes() == manifest
-    monkeypatch.setattr("dqn_zoo.training.starting.REPLAY_LINE_S", 0.0)
+    monkeypatch.setattr("dqn_zoo.training.invocation.REPLAY_LINE_S", 0.0)
     assert resume(run, config, options=longer).steps == 280
     assert "replayed 240 of 240\n" in capsys.readouterr().out
 

@@ -60,7 +60,11 @@ class Side {
   }
 }
 
-const sides = [new Side(by("left")), new Side(by("right"))];
+const sides = ["left", "right"].map(side => {
+  by("terms").insertAdjacentHTML("beforebegin", by("side").innerHTML.replaceAll("SIDE", side));
+  return new Side(by(side));
+});
+sides[0].find(".mind").prepend(by("person").content);
 const joystick = new Joystick(by("pad"), action => connection.tell({do: "press", action, press: 0}), () => plays);
 let agents = [], opened = null, plays = false, hasBegun = false, parted = null, over = null;
 
