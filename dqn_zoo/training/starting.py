@@ -41,7 +41,7 @@ from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once, stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
-from dqn_zoo.training.backup import Backup, NoBackup
+from dqn_zoo.training.backup import Backup, NoBackup, finishing
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.kept_settings import changed_settings
@@ -269,7 +269,7 @@ def _invocation(
         ),
     )
     manifest = read_manifest(run)
-    with contextlib.closing(display):
+    with contextlib.closing(display), finishing(options.backup, display.message, stop):
         log = RunLog(
             run,
             tensorboard_folder=Path(manifest["tensorboard"] or run.tensorboard),
@@ -307,7 +307,6 @@ def _invocation(
             end_invocation(run, reason, step=steps, seconds=seconds, updates=updates)
         except UserError as error:  # everything that matters is saved
             display.message(f"warning: {error}")
-        options.backup.finish(display.message, stop)
         invocation._outcome = Outcome(run, trainer.algorithm.steps, reason)
 
 
