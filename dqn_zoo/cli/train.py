@@ -15,8 +15,8 @@ from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.cli.preview import hint_on_unfinished, preview
 from dqn_zoo.cli.train_arguments import build_parser, overrides_from
+from dqn_zoo.cli.train_backup import backup_of, sends_the_end
 from dqn_zoo.cli.train_checks import check_flags, track_to
-from dqn_zoo.errors import UserError
 from dqn_zoo.system import shell
 from dqn_zoo.system.extras import need
 from dqn_zoo.system.stopwatch import Stopwatch, profile_lines
@@ -53,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _resumed_run(
     flags: argparse.Namespace, stopwatch: Stopwatch, begin_page: Callable[[Path], None]
-) -> "Callable[[], Outcome]":
-    """Return what goes on with a run."""
+) -> "Callable[[], Outcome] | None":
+    """Return what goes on with a run; None: only its backup was left to do, and is done."""
     run, config, from_step = _run_to_resume(flags)
-    backup = _backup(flags, run)
+    backup = backup_of(flags, run)
+    if from_step is None and sends_the_end(flags, run, backup):
+        return None
     from dqn_zoo.training.starting import resume
 
     begin_page(run.path.parent.parent)
@@ -69,7 +71,7 @@ def _new_run(
 ) -> "Callable[[], Outcome] | None":
     """Return what begins a run; None: its settings were to be printed, and are."""
     resolved, fitted = _resolve(flags), None
-    backup = None if flags.print_config else _backup(flags, None)
+    backup = None if flags.print_config else backup_of(flags, None)
     track = None if flags.print_config else track_to(flags)
     if "for" in flags.given or not flags.print_config:
         resolved = _with_threads(resolved)
@@ -229,25 +231,6 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     if changes.get("device", config.device) != config.device:
         changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
     return run, build_config(config.model_dump() | changes, flags), from_step
-
-
-def _backup(arguments: argparse.Namespace, run: "Run | None") -> "Backup | None":
-    """Return where checkpoints go, checked where it was named just now; `run`: one to resume."""
-    asked, every_s = arguments.hub_backup, arguments.hub_backup_every
-    if asked is None and (run is None or not run.backup_file.exists()):
-        if every_s is not None:
-            raise UserError("this run has no backup: say where to with --hub-backup")
-        return None
-    from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
-    from dqn_zoo.training.backup import EndedBackup
-
-    if asked == "none":
-        return None if run is None or not run.backup_file.exists() else EndedBackup()
-    before = None if run is None else read_target(run)
-    backup = HubBackup(new_target(asked, every_s, before))
-    if asked is not None:
-        backup.check(0 if run is None else max(run.checkpoint_steps(), default=0))
-    return backup
 
 
 def _options(

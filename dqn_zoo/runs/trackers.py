@@ -1,19 +1,25 @@
 """Weights & Biases and Trackio: one more outlet of what a run logs, and never needed by it.
 
 Both take what they are given into a queue and write or send it in a process or thread of their own.
+They are called in a thread that a run does not have to wait for: one that hangs is left behind.
 The first failure switches a tracker off with one line.
 """
 
 import contextlib
 import io
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import psutil
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.logfiles import Warn
@@ -28,6 +34,12 @@ START_TIMEOUT_S = 30.0
 """A server of Weights & Biases that has not answered by then is not waited for: what is logged
 stays on this disk. Trackio takes no such limit.
 """
+
+BEGIN_S, TAKE_S, END_S = 2 * START_TIMEOUT_S, 10.0, 90.0
+"""How long a run waits: for a tracker to begin, to take what is logged into its queue, and to end.
+"""
+
+T = TypeVar("T")
 
 END_TIMEOUT_S = 60.0
 """The same for what is still to be sent when the training is over."""
@@ -117,10 +129,19 @@ class TrackedLog:
         self._tracker = tracking["tracker"]
         self._say = say
         self._run: TrackedRun | None = None
-        with self._guarded():
+        self._thread = _Thread(self._tracker)
+
+        def start() -> tuple[TrackedRun, str]:
             package = import_tracker(self._tracker)
-            self._run, where = TRACKERS[self._tracker](package, tracking, settings, folder)
-            say(f"tracked by {self._tracker}: {where}")
+            return TRACKERS[self._tracker](package, tracking, settings, folder)
+
+        self._starting: Future[tuple[TrackedRun, str]] | None = self._thread.begin(start)
+        self._take_up(BEGIN_S)
+        if self._starting is not None:
+            say(
+                f"{self._tracker} has not begun in {BEGIN_S:g} s: the run goes on, untracked until "
+                "it does"
+            )
 
     @property
     def is_on(self) -> bool:
@@ -132,22 +153,55 @@ class TrackedLog:
 
     def scalars(self, steps: int, values: Mapping[str, float]) -> None:
         """Take one point for each tag."""
-        if self._run is not None and values:
+        self._take_up(0.0)
+        run = self._run
+        if run is not None and values:
             with self._guarded():
-                self._run.log(steps, values)
+                self._wait_for(lambda: run.log(steps, values), TAKE_S)
 
     def film(self, steps: int, tag: str, file: Path) -> None:
         """Take a film; the file may vanish after that."""
-        if self._run is not None:
+        run = self._run
+        if run is not None:
             with self._guarded():
-                self._run.log(steps, {tag: self._run.film(file)})
+                self._wait_for(lambda: run.log(steps, {tag: run.film(file)}), TAKE_S)
 
     def close(self) -> None:
         """Finish; what cannot be sent in time stays on this disk."""
+        self._take_up(0.0)
         if self._run is not None:
-            with self._guarded():
-                self._run.finish()
+            with self._guarded(), _unprinted():
+                self._wait_for(self._run.finish, END_S)
             self._run = None
+        if self._starting is not None:
+            _end_processes(self._tracker)
+        self._thread.end()
+
+    def _take_up(self, patience_s: float) -> None:
+        """Take the run of the tracker as soon as it is there."""
+        starting = self._starting
+        if starting is None:
+            return
+        with _unprinted():
+            wait([starting], patience_s)
+        if starting.done():
+            self._starting = None
+            with self._guarded():
+                self._run, where = starting.result()
+                self._say(f"tracked by {self._tracker}: {where}")
+
+    def _wait_for(self, call: Callable[[], object], seconds: float) -> None:
+        """Let the tracker do something.
+
+        Raises:
+            _HangsError: it takes too long.
+        """
+        done = self._thread.begin(call)
+        wait([done], seconds)
+        if not done.done():
+            _end_processes(self._tracker)
+            raise _HangsError(f"it has not answered in {seconds:g} s")
+        done.result()
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -155,10 +209,56 @@ class TrackedLog:
             yield
         except Exception as error:  # whatever it is: it is not worth a training
             run, self._run = self._run, None
-            if run is not None:
+            if run is not None and not isinstance(error, _HangsError):
                 with contextlib.suppress(Exception):
-                    run.finish()  # else it would try, and complain, when Python ends
+                    # Else it would try, and complain, when Python ends.
+                    self._wait_for(run.finish, END_S)
             self._say(f"{self._tracker} is switched off, the run goes on: {_one_line(error)}")
+
+
+class _HangsError(Exception):
+    """A tracker does not come to an end with what it was asked."""
+
+
+class _Thread:
+    """Does one call after another; Python does not wait for it when it ends.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def begin(self, call: Callable[[], T]) -> Future[T]:
+        """Begin with the call and return at once."""
+        future: Future[T] = Future()
+
+        def do() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._calls.put(do)
+        return future
+
+    def end(self) -> None:
+        """End behind what was begun."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (do := self._calls.get()) is not None:
+            do()
+
+
+def _end_processes(tracker: str) -> None:
+    """End what a tracker that hangs has started, which would be waited for when Python ends."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.name().startswith(tracker):
+                process.kill()
 
 
 def settings_shown(settings: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -246,23 +346,21 @@ class _Trackio:
         return self._package.Video(file)
 
     def finish(self) -> None:
-        with _unprinted():
-            self._package.finish()
+        self._package.finish()
 
 
 def _start_trackio(
     trackio: Any, tracking: Tracking, settings: Mapping[str, Any], folder: Path
 ) -> tuple[TrackedRun, str]:
     project = tracking["project"]
-    with _unprinted():
-        run = trackio.init(
-            project,
-            name=tracking["name"],
-            group=tracking["group"],
-            resume="allow",
-            config={**settings, "tags": tracking["tags"]},
-            embed=False,
-        )
+    run = trackio.init(
+        project,
+        name=tracking["name"],
+        group=tracking["group"],
+        resume="allow",
+        config={**settings, "tags": tracking["tags"]},
+        embed=False,
+    )
     show = f"`trackio show --project {shell.quoted(project)}`"
     return _Trackio(trackio, run), f"{show} shows {tracking['name']}"
 

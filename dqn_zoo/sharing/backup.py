@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint
-from dqn_zoo.runs.run import UNFINISHED, Run
+from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint, newest_checkpoint
+from dqn_zoo.runs.run import UNFINISHED, Run, lock
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
-from dqn_zoo.sharing.backup_upload import JOB, Job, Outcome, check_owner, read_document
+from dqn_zoo.sharing.backup_upload import JOB, Job, Outcome, check_owner, read_document, upload
+from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
 from dqn_zoo.system.files import link_or_copy, replace_file
@@ -115,7 +116,7 @@ class HubBackup:
         self._next_at = self._claim_at = self._held_until = 0.0
         self._failures = 0
         self._may_succeed = self._has_ended = False
-        self._has_told_of_wait = False
+        self._has_told_of_wait = self._has_told_of_public = False
         self._news: list[str] = []
 
     def check(self, known_step: int = 0) -> None:
@@ -141,8 +142,7 @@ class HubBackup:
                     writer=self._writer,
                     known=max(known_step, self._known_step),
                 )
-                if not remote.private:
-                    self._news.append(f"warning: {hub.page(remote.repo_id)} is public")
+                self._warn_if_public(not remote.private)
         except UserError as error:
             if not hub.may_pass(error):
                 raise
@@ -176,6 +176,8 @@ class HubBackup:
 
     def take(self, checkpoint: Checkpoint) -> None:
         """Begin to upload a checkpoint if it is time and no upload is under way."""
+        if self._newest is not None and self._newest.step == checkpoint.step:
+            return
         self._newest = checkpoint
         now = time.monotonic()
         if self._upload is not None and now >= self._next_at and not self._has_told_of_wait:
@@ -203,6 +205,26 @@ class HubBackup:
         for line in self.news():
             say(line)
 
+    def send(self, run: Run) -> list[str]:
+        """Upload the newest checkpoint of a run that nobody trains; return lines for the user.
+
+        Raises:
+            UserError: it is trained after all, there is no checkpoint, or the upload failed.
+        """
+        with lock(run):
+            newest, skipped = newest_checkpoint(run.checkpoints)
+            if newest is None:
+                raise UserError(f"{run.checkpoints} holds no checkpoint to back up")
+            self.begin(run)
+            began = time.monotonic()
+            try:
+                self._put_aside(newest)
+                outcome = upload(self._job())
+            finally:
+                shutil.rmtree(self._aside, ignore_errors=True)
+        self._succeeded(newest.step, outcome, time.monotonic() - began)
+        return [*(f"skipped {each.path}: {each.reason}" for each in skipped), *self.news()]
+
     def _finish(
         self, newest: Checkpoint, say: Callable[[str], None], goes_on: Callable[[], bool]
     ) -> None:
@@ -221,9 +243,11 @@ class HubBackup:
         if self._upload is not None:
             self._upload.end()
             self._upload = None
+            shutil.rmtree(self._aside, ignore_errors=True)
+        repo, path = self._target.repo_id, self._run.path
+        again = shell.command("dqn-train", "--resume", path, "--hub-backup", repo)
         self._news.append(
-            f"warning: {self._target.repo_id} lacks the end of this run, which is whole in "
-            f"{self._run.path}"
+            f"warning: {repo} lacks the end of this run, which is whole in {path}: {again} sends it"
         )
 
     @property
@@ -284,15 +308,26 @@ class HubBackup:
         outcome = upload.outcome()
         if outcome.error is not None or outcome.document is None:
             self._failed(upload.step, outcome)
-            return
+        else:
+            self._succeeded(upload.step, outcome, time.monotonic() - upload.began)
+
+    def _succeeded(self, step: int, outcome: Outcome, seconds: float) -> None:
+        assert outcome.document is not None, "a failure has none"
         self._failures = 0
         self._last, self._last_commit = outcome.document, outcome.commit
         num_files = len(outcome.document.newest.stored())
         self._news.append(
-            f"backed up step {upload.step:,} to {self._target.repo_id}: "
-            f"{outcome.num_bytes / 1e6:,.1f} MB in {time.monotonic() - upload.began:.0f} s, "
+            f"backed up step {step:,} to {self._target.repo_id}: "
+            f"{outcome.num_bytes / 1e6:,.1f} MB in {seconds:.0f} s, "
             f"{outcome.num_files} of {num_files} files were new"
         )
+        self._warn_if_public(outcome.is_public)
+
+    def _warn_if_public(self, is_public: bool) -> None:
+        """Say once that anybody may see the backup, command lines included."""
+        if is_public and not self._has_told_of_public:
+            self._has_told_of_public = True
+            self._news.append(f"warning: {hub.page(self._target.repo_id)} is public")
 
     def _failed(self, step: int, outcome: Outcome) -> None:
         """Note a failure; pauses grow with their number: what is sent in vain costs, too."""

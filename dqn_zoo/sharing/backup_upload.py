@@ -76,6 +76,7 @@ class Outcome(Saved):
         wait_s: for how long the Hub wants no other try.
         num_bytes: that had to be sent.
         num_files: that were new.
+        is_public: whether anybody may see the repository.
         document: that is there now.
         commit: that holds it.
     """
@@ -85,6 +86,7 @@ class Outcome(Saved):
     wait_s: float = 0.0
     num_bytes: Count = 0
     num_files: Count = 0
+    is_public: bool = False
     document: Document | None = None
     commit: str | None = None
 
@@ -147,7 +149,11 @@ def upload(job: Job) -> Outcome:
         stale=[name for name in listed if name.startswith(STORE) and name not in needed],
     )
     return Outcome(
-        num_bytes=num_bytes, num_files=num_files, document=document, commit=uploaded.commit
+        num_bytes=num_bytes,
+        num_files=num_files,
+        is_public=remote is not None and not remote.private,
+        document=document,
+        commit=uploaded.commit,
     )
 
 

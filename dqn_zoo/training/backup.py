@@ -1,6 +1,7 @@
 """What training knows of a backup: it is told of checkpoints, and never waited for."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from dqn_zoo.runs.checkpoint import Checkpoint
@@ -30,6 +31,17 @@ class Backup(Protocol):
     def finish(self, say: Callable[[str], None], stop: Stop) -> None:
         """Take the last checkpoint; this is waited for, within bounds, until another signal."""
         ...
+
+
+@contextlib.contextmanager
+def finishing(backup: Backup, say: Callable[[str], None], stop: Stop) -> Iterator[None]:
+    """Finish a backup behind the block, also where that ends by an error."""
+    try:
+        yield
+    except Exception:  # not Ctrl-C, which ends a run before it goes on: there is nothing to take
+        backup.finish(say, stop)
+        raise
+    backup.finish(say, stop)
 
 
 class NoBackup:

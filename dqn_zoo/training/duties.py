@@ -140,6 +140,8 @@ class Duties:
             self._save()
         elif self._owes_best:
             self._try_to_write_best()
+        if self._previous is not None:  # no new one may have come since its backup failed
+            self._backup.take(self._previous)
         self._show()
         if self._saved_at != steps:
             again = shell.command("dqn-train", "--resume", self._run.path)

@@ -23,7 +23,7 @@ from dqn_zoo.system.machine import keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once
 from dqn_zoo.system.stopwatch import Stopwatch
-from dqn_zoo.training.backup import Backup, NoBackup
+from dqn_zoo.training.backup import Backup, NoBackup, finishing
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.snapshot import restore
@@ -104,7 +104,7 @@ def set_up(
         ),
     )
     manifest = read_manifest(run)
-    with contextlib.closing(display):
+    with contextlib.closing(display), finishing(options.backup, display.message, stop):
         log = RunLog(
             run,
             tensorboard_folder=Path(manifest["tensorboard"] or run.tensorboard),
@@ -130,7 +130,6 @@ def set_up(
                 yield invocation
             duties.save_at_the_end()
         invocation._outcome = _end(trainer, run, duties, stop, until_steps, display)
-        options.backup.finish(display.message, stop)
 
 
 def started(config: Config, stopwatch: Stopwatch) -> Trainer:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dqn_zoo.cli.train import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.film import check_film
+from dqn_zoo.runs import trackers
 from dqn_zoo.runs.manifest import Tracking, read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.runs.trackers import TRACKERS, TrackedLog, TrackTo, tracking_of
@@ -193,6 +195,78 @@ def test_a_tracker_that_cannot_start_does_not_stop_a_run(apart, tmp_path):
     [line] = said
     assert line.startswith("wandb is switched off, the run goes on: ")
     assert "\n" not in line
+
+
+@pytest.mark.trackers
+def test_the_processes_of_a_tracker_that_hangs_are_ended(apart, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="needs the extra wandb")
+    said: list[str] = []
+    log = TrackedLog(tracking_to("wandb"), {}, folder=tmp_path, say=said.append)
+    here = psutil.Process().children(recursive=True)
+    processes = [each for each in here if each.name().startswith("wandb")]
+    for process in processes:
+        process.suspend()
+    monkeypatch.setattr(trackers, "END_S", 0.2)
+    log.close()
+    assert said[1] == "wandb is switched off, the run goes on: it has not answered in 0.2 s"
+    assert processes
+    assert psutil.wait_procs(processes, 30)[1] == []
+
+
+@pytest.fixture
+def slow_trackio(monkeypatch) -> SimpleNamespace:
+    """A Trackio that hangs in what is named until it is let go; a run waits a moment for it."""
+    package: Any = SimpleNamespace(hangs_in="", goes_on=threading.Event(), logged=[])
+
+    def step(name: str) -> None:
+        if package.hangs_in == name:
+            print("said by a tracker")
+            assert package.goes_on.wait(30)
+
+    def log(values: dict[str, float], step_: int) -> None:
+        step("log")
+        package.logged.append((step_, values))
+
+    def init(*_: object, **__: object) -> SimpleNamespace:
+        step("init")
+        return SimpleNamespace(log=lambda values, step: log(values, step))
+
+    package.init, package.finish = init, lambda: step("finish")
+    monkeypatch.setitem(sys.modules, "trackio", package)
+    for name in ("BEGIN_S", "TAKE_S", "END_S"):
+        monkeypatch.setattr(trackers, name, 0.1)
+    yield package
+    package.goes_on.set()
+
+
+def test_a_run_does_not_wait_for_a_tracker_that_begins_late(slow_trackio, tmp_path, capsys):
+    slow_trackio.hangs_in = "init"
+    log = TrackedLog(tracking_to("trackio"), {}, folder=tmp_path, say=print)
+    log.scalars(1, {"a": 1.0})
+    assert not log.is_on
+    slow_trackio.goes_on.set()
+    deadline = time.monotonic() + 30
+    while not log.is_on:
+        log.scalars(2, {"a": 2.0})
+        assert time.monotonic() < deadline
+    log.scalars(3, {"a": 3.0})
+    log.close()
+    late, tracked = capsys.readouterr().out.splitlines()
+    assert late == "trackio has not begun in 0.1 s: the run goes on, untracked until it does"
+    assert tracked.startswith("tracked by trackio: ")
+    assert slow_trackio.logged == [(2, {"a": 2.0}), (3, {"a": 3.0})]
+
+
+@pytest.mark.parametrize("hangs_in", ["log", "finish"])
+def test_a_tracker_that_hangs_is_left_behind(slow_trackio, tmp_path, capsys, hangs_in):
+    slow_trackio.hangs_in = hangs_in
+    log = TrackedLog(tracking_to("trackio"), {}, folder=tmp_path, say=print)
+    log.scalars(1, {"a": 1.0})
+    log.scalars(2, {"a": 2.0})
+    log.close()
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "trackio is switched off, the run goes on: it has not answered in 0.1 s"
+    assert len(slow_trackio.logged) == (2 if hangs_in == "finish" else 0)
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)

@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
+import random
 import re
+import shlex
 import shutil
+import signal
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -17,12 +22,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
+from support.children import Child
 from support.hub_commands import DEADLINE_S, Computer
 from support.hub_standin import Files, HubStandin, running_hub
 
+from dqn_zoo.cli.train import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, verify, write_checkpoint
-from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.manifest import has_finished, read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.sharing import backup as backup_module
@@ -273,10 +280,136 @@ def test_what_would_fail_again_is_not_tried_again_at_the_end(in_processes, run, 
     lines: list[str] = []
     in_processes.finish(lines.append, Stop(None))
     assert "has no room left there: delete a repository or squash" in lines[1]
-    assert lines[2] == (
-        f"warning: ann/backup lacks the end of this run, which is whole in {run.path}"
-    )
+    told = f"warning: ann/backup lacks the end of this run, which is whole in {run.path}: "
+    assert lines[2] == f"{told}dqn-train --resume {run.path} --hub-backup ann/backup sends it"
     assert len(lines) == 3
+
+
+def test_the_end_of_a_run_that_has_finished_is_sent_by_the_command_that_is_named(
+    in_processes, run, hub, monkeypatch, tmp_path, capsys
+):
+    hub.fail("GET /api/models/", 403, times=1)
+    in_processes._newest = verify(run.checkpoint(STEPS))
+    lines: list[str] = []
+    in_processes.finish(lines.append, Stop(None))
+    named = re.search(r": dqn-train (--resume .* --hub-backup ann/backup) sends it$", lines[-1])[1]
+    hub.fail("POST /api/models/.*/commit", 403, times=1)
+    assert main(shlex.split(named)) == 2
+    assert "does not let this token write" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(run.path.glob("*.unfinished"))
+    assert main(shlex.split(named)) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("backed up step 96 to ann/backup: ")
+    assert has_finished(read_manifest(fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")))
+    assert main([*shlex.split(named), "--time-limit", "1s"]) == 2
+    assert "has finished its 96 steps; to train on, give a larger -n" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_a_resume_that_makes_no_step_sends_what_is_missing(run, hub):
+    backup = HubBackup(new_target(REPO, 600.0, None))  # none is due in that time
+    options = TrainOptions(progress=False, until_steps=200, time_limit_s=0.0, backup=backup)
+    assert resume(run, load_config(run.config_file), options=options).steps == STEPS
+    assert hub.repositories[REPO].messages[-1] == "step 96 of dqn/Breakout_1"
+
+
+def test_a_run_that_ends_by_an_error_waits_for_its_backup(in_processes, hub, tmp_path, capsys):
+    diverges = SETTINGS | {"learning_rate": 1e30, "max_grad_norm": None, "save_freq": 20}
+    config = resolve(env="Breakout", algo="dqn", overrides=diverges).config
+    options = TrainOptions(progress=False, backup=in_processes)
+    with pytest.raises(UserError, match="training has diverged"):
+        train(config, log_folder=tmp_path / "home", options=options)
+    assert hub.repositories[REPO].messages[-1].startswith("step 20 of dqn/Breakout_")
+    assert "\nbacked up step 20 to ann/backup: " in capsys.readouterr().out
+
+
+def test_a_public_repository_is_said_once_by_whatever_meets_it_first(in_processes, run, hub):
+    hub.add(REPO, {})
+    warning = f"warning: {hub.url}/ann/backup is public"
+    assert [line == warning for line in in_processes.send(run)] == [False, True]
+    assert warning not in in_processes.send(run)
+    named = HubBackup(read_target(run))
+    named.check(STEPS)
+    assert warning in named.begin(run)
+    assert warning not in named.send(run)
+
+
+class Killing:
+    """Kills a command before a request of its is done, or before it hears that it is."""
+
+    def __init__(self, hub: HubStandin, moment: float) -> None:
+        self._hub, self._moment = hub, moment
+        self._has_started = threading.Event()
+        self.num_moments = 0
+
+    def __call__(self, child: Child) -> None:
+        self._child = child
+        self._has_started.set()
+        child.wait(DEADLINE_S)
+        assert child.returncode == -signal.SIGKILL
+
+    def __enter__(self) -> "Killing":
+        self._hub.breaks_off = self._breaks_off
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hub.breaks_off = lambda: False
+
+    def _breaks_off(self) -> bool:
+        with self._hub.changing:
+            self.num_moments += 1
+        if self.num_moments <= self._moment:
+            return False
+        self._has_started.wait(DEADLINE_S)
+        self._child.send_signal(signal.SIGKILL)
+        return True
+
+
+MOMENTS = pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+)
+
+
+@MOMENTS
+def test_killed_while_it_sends_the_newest_whole_checkpoint_is_there(run, hub, tmp_path, seed):
+    Uploads(run)(HALF)
+    half = hub.repositories[REPO].files()
+    command = ["--resume", str(run.path), "--hub-backup", REPO]
+    computer, found = Computer(tmp_path, hub, "hf_write"), []
+    with Killing(hub, math.inf) as counting:
+        assert main(command) == 0
+    last = counting.num_moments - 1  # before the commit is answered
+    for moment in (random.Random(seed).randrange(last - 1), last - 1, last):
+        hub.lfs.clear()
+        hub.add(REPO, half, private=True)
+        with Killing(hub, moment) as kill:
+            kill(computer.start("train", *command))
+        fetched = fetch_run(f"hf://{REPO}", log_folder=tmp_path / f"logs{moment}")
+        found += fetched.checkpoint_steps()
+        assert verify(fetched.checkpoint(found[-1])).step == found[-1]
+    assert found == [HALF, HALF, STEPS]
+    assert main(command) == 0, "and what a killed one left is in nobody's way"
+    assert not list(run.path.glob("*.unfinished"))
+
+
+@MOMENTS
+def test_killed_while_it_fetches_it_leaves_no_run_and_the_next_one_fetches(
+    good, hub, tmp_path, monkeypatch, seed
+):
+    from huggingface_hub import constants
+
+    hub.add(REPO, good, private=True)
+    with Killing(hub, math.inf) as counting:
+        fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+    last = counting.num_moments - 1  # before the last answer
+    for moment in (random.Random(seed).randrange(last), last):
+        computer = Computer(tmp_path / str(moment), hub, "hf_write")
+        with Killing(hub, moment) as kill:
+            kill(computer.start("train", "--resume", f"hf://{REPO}", "-n", "200", "--no-progress"))
+        assert not list(computer.logs.glob("*/*_1"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(computer.cache))
+        fetched = fetch_run(f"hf://{REPO}", log_folder=computer.logs)
+        assert verify(fetched.checkpoint(STEPS)).step == STEPS
 
 
 def test_failures_in_a_row_are_followed_by_longer_and_longer_pauses():

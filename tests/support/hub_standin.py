@@ -81,6 +81,8 @@ class HubStandin(ThreadingHTTPServer):
         self.failures: list[Failure] = []
         self.changes: list[tuple[str, Callable[[bytes], bytes]]] = []
         self.lfs: dict[str, bytes] = {}
+        # Asked before a request is done, and again before it is answered; True: it is not.
+        self.breaks_off: Callable[[], bool] = lambda: False
         self.changing = threading.RLock()
         # By token: the answer of whoami.
         self.accounts: dict[str, dict[str, Any]] = {
@@ -164,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.changing:
             self.server.requests.append(line)
             failure = self._failure(line)
+        if self.server.breaks_off():
+            self.close_connection = True
+            return
         if failure is not None and failure.status == 0:
             self.rfile.read(min(1000, int(self.headers.get("Content-Length", 0))))
             self.close_connection = True
@@ -189,6 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, status: int, content: Any = None, **headers: str) -> None:
+        if self.server.breaks_off():
+            self.close_connection = True
+            return
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         for pattern, change in self.server.changes:
             if re.fullmatch(pattern, f"{self.command} {self.route}"):
