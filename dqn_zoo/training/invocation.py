@@ -46,6 +46,7 @@ class TrainOptions:
         progress: live panel, plain lines, or (None) what the output can do.
         tensorboard_folder: where the events of a new run go, in a folder ALGO/RUN of it; None: into
             the run folder. A resumed run goes on where it began.
+        track: where a new run is tracked, too.
         command: command line, for the manifest.
         backup: where the checkpoints go while it trains.
     """
