@@ -1,7 +1,8 @@
 """The Hugging Face Hub as far as agents need it; `hub_failures.py` says what goes wrong with it.
 
 A Space goes by `spaces/owner/name`, as in the address of its page. Nothing here knows what the
-files mean. huggingface_hub is imported when it is first used.
+files mean. huggingface_hub is imported when it is first used. What is imported `as` itself is for
+those who use the Hub, too.
 """
 
 import logging

@@ -12,6 +12,7 @@ from support.offers import COMMANDS, ROOT, check_command
 from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli import enjoy, train
+from dqn_zoo.cli.preview import hint_on_unfinished
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.session import choose_weights
 from dqn_zoo.runs.checkpoint import write_checkpoint
@@ -123,7 +124,7 @@ def test_weights_that_are_offered_instead_are_there(tmp_path, choice):
 def test_a_run_that_waits_is_offered_and_no_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = resolve(env="Breakout").config
-    hints = lambda: list(train._hint_on_unfinished(Path("logs"), config))  # noqa: E731
+    hints = lambda: list(hint_on_unfinished(Path("logs"), config))  # noqa: E731
     assert hints() == []
     run: Run = make_run(Path("logs"), "Breakout")
     make_run(Path("logs"), "Pong")

@@ -34,7 +34,6 @@ from dqn_zoo.sharing.agent_files import (
 from dqn_zoo.sharing.pull import unpack
 from dqn_zoo.sharing.verify import _claimed_weights
 from dqn_zoo.system.signals import Stop
-from dqn_zoo.training import duties
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.loop import training_loop
 from dqn_zoo.training.preparation import network_sizes
@@ -129,7 +128,7 @@ def test_evaluations_judge_the_average_and_so_it_is_the_best_model(tmp_path, mon
         played.append(q_values(OBSERVATION))
         return evaluate(q_values, **settings)
 
-    monkeypatch.setattr(duties, "evaluate", spy)
+    monkeypatch.setattr("dqn_zoo.training.trainer.evaluate", spy)
     run = train(config_of(), log_folder=tmp_path, options=QUIET).run
     [values] = played
     assert (values == load_agent(run.path).q_values(OBSERVATION)).all()
