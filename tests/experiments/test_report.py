@@ -17,9 +17,9 @@ from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.starting import train
 
 TINY = {
-    "n_timesteps": 180, "learning_starts": 60, "buffer_size": 200, "batch_size": 4,
-    "network": "small", "max_frames": 120, "eval_freq": 90, "eval_episodes": 1,
-    "log_interval": 45, "device": "cpu", "num_threads": 1,
+    "n_timesteps": 100, "learning_starts": 40, "buffer_size": 200, "batch_size": 4,
+    "network": "small", "max_frames": 80, "eval_freq": 50, "eval_episodes": 1,
+    "log_interval": 25, "device": "cpu", "num_threads": 1,
 }  # fmt: skip
 NASTY = "</script><img src=x onerror=alert(1)>"
 PLAYED = {
@@ -85,11 +85,11 @@ def test_the_page_holds_everything_and_nothing_in_it_can_end_its_data(page):
     assert groups.keys() == {"dqn", "double"}
     assert len(groups["dqn"]["runs"]) == 2
     assert [row["seed"] for row in data["results"]] == [1, 2, 1, 2]
-    assert data["results"][0]["steps"] == 180
+    assert data["results"][0]["steps"] == 100
     assert data["results"][0]["played"][0]["interval"] == [11.25, 13.75]
     assert data["settings"]["differing"] == ["algo", "bootstrap"]
     assert [len(column["runs"]) for column in data["settings"]["columns"]] == [2, 2]
-    assert data["settings"]["shared"]["n_timesteps"] == 180
+    assert data["settings"]["shared"]["n_timesteps"] == 100
     assert len(data["films"]) == 1
     assert data["aggregates"][0]["human_normalised"].keys() == {"dqn", "double"}
     text = page.read_text()
@@ -99,10 +99,13 @@ def test_the_page_holds_everything_and_nothing_in_it_can_end_its_data(page):
 
 
 def test_a_film_that_would_make_the_page_too_large_stays_out(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("dqn_zoo.experiments.report.MOST_FILM_BYTES", 1_000)
+    [film] = sweep.rglob("*.mp4")
+    filmed = film.parents[1]  # a page of one run: that of a sweep resamples its scores for seconds
     file = tmp_path / "report.html"
-    assert main([str(sweep), "-o", str(file)]) == 0
-    assert data_of(file)["films"] == []
+    for most_bytes, num_films in ((10_000, 1), (1_000, 0)):
+        monkeypatch.setattr("dqn_zoo.experiments.report.MOST_FILM_BYTES", most_bytes)
+        assert main([str(filmed), "-o", str(file)]) == 0
+        assert len(data_of(file)["films"]) == num_films
 
 
 def test_agents_that_came_with_the_package_are_no_runs_of_the_user(tmp_path, capsys):

@@ -2,12 +2,12 @@
 
 import json
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
 import reproduce_results
 from reproduce_results import SB3, SUITES, Job, left_s, minutes_to_pass, run_of
-from support.children import Child
 
 from dqn_zoo.cli.arguments import parse_setting
 from dqn_zoo.runs.run import Run
@@ -30,16 +30,15 @@ def command(monkeypatch, folder, *flags) -> int:
     return reproduce_results.main()
 
 
-class Command(Child):
-    """What `subprocess.Popen([python, "-m", module, ...])` is, started in milliseconds."""
+class Command:
+    """What `subprocess.Popen([python, "-m", module, ...])` is, run in this process."""
 
     def __init__(self, command: list[str]) -> None:
         _, _, module, *arguments = command
-        super().__init__(module, arguments)
+        self._code: int = import_module(module).main(arguments)
 
-    def wait(self, timeout_s: float = 60.0) -> int:
-        super().wait(timeout_s)
-        return self.returncode
+    def wait(self) -> int:
+        return self._code
 
 
 def test_a_suite_is_trained_measured_and_drawn_once(job, tmp_path, monkeypatch, capsys):

@@ -170,3 +170,16 @@ def test_any_bytes_are_settings_or_one_line(content, tmp_path):
     for read in readers(file):
         found = outcome(read)
         assert not isinstance(found, UserError) or len(str(found)) < 1_000
+
+
+def test_what_was_read_before_is_given_anew_and_a_changed_file_is_read(tmp_path):
+    file = tmp_path / "a.yml"
+    file.write_text("atari:\n  crop: [0, 0, 8, 8]\n")
+    first = read_entries(file, name="a.yml")
+    first["atari"].value["crop"].value[0] = 9
+    del first["atari"].value["crop"]
+    again = read_entries(file, name="a.yml")
+    assert again["atari"].value == {"crop": Entry([0, 0, 8, 8], "a.yml, line 2")}
+    assert read_entries(file, name="b.yml")["atari"].origin == "b.yml, line 1"
+    file.write_text("atari:\n  gamma: 0.9\n")
+    assert list(read_entries(file, name="a.yml")["atari"].value) == ["gamma"]
