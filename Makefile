@@ -14,6 +14,7 @@ ARGS ?=
 PEERS ?=
 BIN := $(VENV)/bin
 ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+EXTRAS := all_games|sb3|browser|notebook|rliable|tune|trackers|onnx|minari|space
 ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
@@ -37,7 +38,7 @@ test: install
 
 extras: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch,wandb,trackio,onnx,minari]'
-	$(BIN)/python -m pytest -m '(all_games or sb3 or browser or notebook or rliable or tune or trackers or onnx or minari or space) and not slow' $(ARGS)
+	$(BIN)/python -m pytest $$(grep -rlE --include='test_*.py' 'mark\.($(EXTRAS))' tests) -m '($(subst |, or ,$(EXTRAS))) and not slow' $(ARGS)
 
 cluster: install
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,cluster]'

@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from numpy.typing import NDArray
+from support.children import run_python
 
 from dqn_zoo import load_agent
 from dqn_zoo.cli.commands import main as commands
@@ -581,7 +582,9 @@ def test_an_imported_agent_is_a_run_like_any_other(
     assert enjoy([*flags, "--no-render", "--epsilon", "1"]) == 0
 
 
-def test_a_full_disk_leaves_nothing(exported: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import_sb3(exported, log_folder=tmp_path / "logs")
     before = sorted(tmp_path.rglob("*"))
     code = (
@@ -590,12 +593,10 @@ def test_a_full_disk_leaves_nothing(exported: Path, tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
         "print(import_sb3.main([sys.argv[1], '-f', 'logs']), export_sb3.main(['-o', 'logs']))"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code, str(exported)],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert ended.stdout.splitlines()[-1] == "2 2"
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error")]
+    monkeypatch.chdir(tmp_path)
+    *_, codes = printed = run_python(code, exported).splitlines()
+    assert codes == "2 2"
+    errors = [line for line in printed if line.startswith("error")]
     assert [line.split()[1].split("/")[-1] for line in errors] == ["dqn", f"{ENV_ID}_1"]
     assert all("cannot be written (File too large)" in line for line in errors)
     assert sorted(tmp_path.rglob("*")) == before

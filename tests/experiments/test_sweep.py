@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.children import Child
 from support.hparams import table_of
+from support.jobs import InThisProcess
 
 from dqn_zoo.cli.bench import main
 from dqn_zoo.cli.bench import main as bench
@@ -84,7 +85,9 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_path):
+def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(
+    tmp_path, monkeypatch, capsys
+):
     smaller = {
         "games": ["Pong"], "num_seeds": 2, "variants": VARIANTS[:1],
         "n_timesteps": 200, "eval_freq": 120, "save_freq": 50, "max_frames": 100,
@@ -118,9 +121,9 @@ def test_a_sweep_that_was_killed_ends_in_the_table_of_an_undisturbed_one(tmp_pat
     written = {job: sweep.run(job).model_file.stat().st_mtime_ns for job in done}
     assert len(done) < len(sweep.plan.jobs())
 
-    again = Child("dqn_zoo.cli.bench", flags)
-    said = again.wait(200)
-    assert again.returncode == 0, said
+    monkeypatch.setattr("dqn_zoo.experiments.sweep.JobProcess", InThisProcess)
+    assert main(flags) == 0
+    said = capsys.readouterr().out
     assert f"2 jobs in {sweep.folder}, {len(done)} of them done" in said
     assert all(sweep.run(job).model_file.stat().st_mtime_ns == at for job, at in written.items())
     assert scores(sweep) == scores(undisturbed)

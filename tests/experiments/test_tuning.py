@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from support.hparams import table_of
+from support.jobs import InThisProcess
 
 from dqn_zoo.cli.tune import main
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.job import run_job
 from dqn_zoo.experiments.plan import Job, Sweep
 from dqn_zoo.experiments.search import Range, find_space, read_space
 from dqn_zoo.experiments.summary import Cell, RunScore, Summary
@@ -184,16 +184,6 @@ def test_a_study_goes_on_to_the_number_of_trials_and_draws_anew(tmp_path):
     rates = [trial.params["learning_rate"] for trial in (*first, *second)]
     assert len(set(rates)) == 5
     assert run_trials(study_in(tmp_path, space), tmp_path, space, 5, lambda _: 1) == []
-
-
-class InThisProcess(Scripted):
-    """A job that is done when it is launched."""
-
-    def __init__(self, sweep: Sweep, job: Job) -> None:
-        self.code = run_job(sweep, job)
-
-    def poll(self) -> int:
-        return self.code
 
 
 @pytest.mark.tune
@@ -410,7 +400,7 @@ def test_the_steps_of_a_trial_are_set_in_one_place(tmp_path, capsys):
 def flags_of(folder: Path, space: Path) -> list[str]:
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     return [
-        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "1000", "--n-trials", "2"),
+        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "300", "--n-trials", "2"),
         *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "1"),
         *("-f", str(folder), *settings),
     ]
@@ -449,6 +439,7 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
     assert driver.returncode == code
     assert error == ""
     assert printed.count("cut off and saved") == (num_jobs if code == 130 else 0)
+    monkeypatch.setattr("dqn_zoo.experiments.sweep.JobProcess", InThisProcess)
     assert main(flags) == 0
     printed = capsys.readouterr().out
     assert "trial 2: " in printed  # goes on with trial 1

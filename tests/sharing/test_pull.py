@@ -6,8 +6,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -15,6 +13,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from support.children import run_python
 from support.hub_commands import Computer
 from support.hub_standin import Files, running_hub
 from support.run_makers import make_run, weights_of
@@ -29,16 +28,16 @@ from dqn_zoo.settings.recipes import load_config
 
 REPO = "ann/dqn-Breakout"
 MARKER = "code_was_run"
+QUICK = ("--num-threads", "1", "--n-envs", "1", "--no-render")  # each emulator takes its time
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Files:
     """The files of a pushed agent."""
     computer = Computer(tmp_path_factory.mktemp("author"), hub=None)
-    run = make_run(computer.logs, network="small", max_frames=500)
+    run = make_run(computer.logs, network="small", max_frames=200)
     run.model_file.write_bytes(weights_of(1, 3_000, load_config(run.config_file)))
-    flags = ("--episodes", "3", "--num-threads", "1", "--no-render", "--dry-run")
-    ended = computer.run("push", *flags)
+    ended = computer.run("push", "--episodes", "3", *QUICK, "--dry-run")
     assert ended.code == 0, ended.output
     folder = run.path / "hub" / "dqn-Breakout"
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -74,7 +73,7 @@ def test_a_pull_makes_a_run_like_any_other(computer, hub, published):
     assert (origin["repo"], origin["commit"]) == (REPO, commit)
     # safetensors and JSON, and nothing else, was even downloaded
     assert computer.cached_files() == {"config.json", "model.safetensors", "results.json"}
-    ended = computer.run("enjoy", "--episodes", "2", "--num-threads", "1", "--no-render")
+    ended = computer.run("enjoy", "--episodes", "2", *QUICK)
     assert "last model (3,000 steps of training)" in ended.output
 
 
@@ -92,8 +91,7 @@ def test_what_was_pulled_before_is_found_again_and_a_newer_commit_is_not(compute
 
 def test_enjoy_takes_an_agent_of_the_hub(computer, hub, published):
     hub.add(REPO, published)
-    flags = ("--episodes", "2", "--num-threads", "1", "--no-render")
-    ended = computer.run("enjoy", "--hub", REPO, *flags)
+    ended = computer.run("enjoy", "--hub", REPO, "--episodes", "2", *QUICK)
     assert ended.code == 0, ended.output
     assert "2 games of Breakout from seed 0" in ended.output
     ended = computer.run("enjoy", "--hub", REPO, "--env", "Breakout")
@@ -149,13 +147,11 @@ def test_an_agent_is_loaded_in_python(computer, hub, published):
         f"agent = dqn_zoo.load_agent('hf://{REPO}'); "
         "print(agent.q_values(np.full((1, 4, 84, 84), 7, np.uint8)).tolist())"
     )
-    environment = os.environ | computer.environment()
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    printed = run_python(code, environment=computer.environment())
     assert computer.run("pull", REPO).code == 0
     observation = np.full((1, 4, 84, 84), 7, np.uint8)
     here = load_agent(pulled(computer).path).q_values(observation)
-    np.testing.assert_allclose(json.loads(done.stdout), here, rtol=1e-5)
+    np.testing.assert_allclose(json.loads(printed.splitlines()[-1]), here, rtol=1e-5)
     with pytest.raises(UserError, match="holds one set of weights"):
         load_agent(f"hf://{REPO}", which="last")
 

@@ -21,6 +21,8 @@ _CONTEXT = multiprocessing.get_context("forkserver" if _CAN_FORK else "spawn")
 _CONTEXT.set_forkserver_preload(
     [
         "dqn_zoo.training.starting",
+        "dqn_zoo.training.threads",
+        "dqn_zoo.envs.vector_backend",
         "dqn_zoo.cli.train",
         "dqn_zoo.cli.enjoy",
         "dqn_zoo.cli.push",
@@ -36,7 +38,13 @@ _CONTEXT.set_forkserver_preload(
         "httpcore2",
         "huggingface_hub.file_download",
         "huggingface_hub.hf_api",
+        "cv2",
         "matplotlib.pyplot",
+        "rich.console",
+        "rich.progress",
+        "rich.table",
+        "tensorboard.plugins.hparams.summary_v2",
+        "tensorboard.summary.writer.record_writer",
         "torch.fx.experimental.symbolic_shapes",  # a network on the device meta asks for it
     ]
 )
@@ -131,3 +139,11 @@ class Child:
         self._output.unlink()
         assert ended, f"not ended after {timeout_s} s; printed: {printed}"
         return printed
+
+
+def run_python(code: str, *arguments: object, environment: Mapping[str, str] | None = None) -> str:
+    """Run code as `python -c` does, with PyTorch already imported, and return what it printed."""
+    child = Child("support.code", [code, *map(str, arguments)], environment)
+    printed = child.wait(60.0)
+    assert child.returncode == 0, printed
+    return printed

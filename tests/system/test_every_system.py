@@ -199,7 +199,7 @@ def test_a_run_is_trained_stopped_resumed_played_and_shared(windows, tmp_path, m
         assert commands(["train", "--resume"]) == 2
         assert "is being written by process" in capsys.readouterr().err
     assert commands(["train", "--resume", *quiet]) == 0
-    play = ["--episodes", "2", "--num-threads", "1", "--no-render"]
+    play = ["--episodes", "2", "--num-threads", "1", "--n-envs", "1", "--no-render"]
     assert commands(["enjoy", *play]) == 0
     assert commands(["push", *play, "--dry-run"]) == 0
     assert "dry run" in capsys.readouterr().out

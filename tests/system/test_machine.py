@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.children import run_python
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.finding import find_run
@@ -374,7 +375,5 @@ print(returned, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_memory_that_was_freed_is_not_mapped_anew():
-    program = [sys.executable, "-c", FAULTS_OF_A_LARGE_TENSOR]
-    ended = subprocess.run(program, capture_output=True, text=True, check=True)
-    returned, kept = map(int, ended.stdout.split())
+    returned, kept = map(int, run_python(FAULTS_OF_A_LARGE_TENSOR).split())
     assert 0 < 2 * kept < returned
