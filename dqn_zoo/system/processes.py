@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+from dqn_zoo.system.signals import ENDING
+
 PACKAGES = Path(__file__).parents[2]
 """The folder that this package lies in."""
 
@@ -55,14 +57,15 @@ def without_interrupts() -> Iterator[None]:
 
 
 def stand_apart(errors: Path) -> None:
-    """Hear nothing of this process's terminal any more, and write nothing to it.
+    """Hear nothing that is meant for a whole program, and write nothing to its terminal.
+
+    A terminal, a batch system and a shell's `kill %1` tell all of its processes to end.
 
     Args:
         errors: file that takes what would be written; it is made.
     """
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ENDING.values():
+        signal.signal(number, signal.SIG_IGN)
     with errors.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -74,6 +77,16 @@ def step_back() -> None:
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
     else:
         psutil.Process().nice(10)
+
+
+def take_what_is_left() -> None:
+    """Let this thread, and those that it starts, compute only where nothing else wants the core.
+
+    A low priority is no such thing: whoever wakes often is let in each time. Only Linux can do it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def end_at_once(code: int = 0) -> NoReturn:

@@ -63,6 +63,7 @@ class Side {
 const sides = [new Side(by("left")), new Side(by("right"))];
 const joystick = new Joystick(by("pad"), action => connection.tell({do: "press", action, press: 0}), () => plays);
 let agents = [], opened = null, plays = false, hasBegun = false, parted = null, over = null;
+let numAsked = 0;  // duels that the server has not answered for: until then no key means this one or that
 
 linkPages();
 const connection = new Connection({
@@ -111,6 +112,7 @@ function drawn() {
 }
 
 function open() {
+  numAsked += 1;
   const seed = Math.trunc(Number(by("seed").value));
   connection.tell({
     do: "duel", left: by("left-agent").value || null, right: by("right-agent").value, seed: seed >= 0 && seed < 2 ** 31 ? seed : 0,
@@ -119,6 +121,7 @@ function open() {
 }
 
 function hear(notice) {
+  if (notice.error || notice.opened) numAsked = Math.max(0, numAsked - 1);
   if (notice.error) {
     say(notice.error);
     setPlays(false);
@@ -138,7 +141,7 @@ function hear(notice) {
       : "Your game counts if it is played to its end. It can be paused; it has the console's speed, and no way back.";
     connection.tell({do: "speed", times: Number(by("speed").value)});
     setPlays(!hasPerson());
-    lookWhetherSeen();
+    if (!numAsked) lookWhetherSeen();
     turn();
   }
   if (notice.parted) {
@@ -206,14 +209,14 @@ function setPlays(now) {
 }
 
 function toggle() {
-  if (!opened) return;
+  if (!opened || numAsked) return;
   if (over) return hasPerson() ? newSeed() : open();
   setPlays(!plays);
   connection.tell({do: plays ? "play" : "pause"});
 }
 
 function oneStep() {
-  if (!opened || by("step").disabled) return;
+  if (!opened || numAsked || by("step").disabled) return;
   setPlays(false);
   connection.tell({do: "step"});
 }
