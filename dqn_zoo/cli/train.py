@@ -267,7 +267,7 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
             print(f"finished {path} at step {outcome.steps:,}")
             print("watch it: " + shell.command("dqn-enjoy", "--run", path))
         else:
-            saved = "saved" if outcome.run.checkpoint_steps() else "before there was any to save"
+            saved = "saved" if outcome.run.checkpoint_steps() else "with nothing to save yet"
             print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), {saved}")
             print("resume it: " + shell.command("dqn-train", "--resume", path))
             if outcome.run.model_file.exists():

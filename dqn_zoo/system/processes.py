@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+from dqn_zoo.system.signals import ENDING
+
 PACKAGES = Path(__file__).parents[2]
 """The folder that this package lies in."""
 
@@ -55,10 +57,12 @@ def without_interrupts() -> Iterator[None]:
 
 
 def stand_apart(errors: Path) -> None:
-    """Hear nothing of this process's terminal any more; what is written to it goes to a file."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    """Hear nothing that is meant for a whole program; what it writes to a terminal goes to a file.
+
+    A terminal, a batch system and a shell's `kill %1` tell all of its processes to end.
+    """
+    for number in ENDING.values():
+        signal.signal(number, signal.SIG_IGN)
     with errors.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -80,6 +84,16 @@ def most_open_files() -> int:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 16 if soft == resource.RLIM_INFINITY else soft
+
+
+def take_what_is_left() -> None:
+    """Let this thread, and those that it starts, compute only where nothing else wants the core.
+
+    A low priority is no such thing: whoever wakes often is let in each time. Only Linux can do it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def end_at_once(code: int = 0) -> NoReturn:

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.system import shell
-from dqn_zoo.system.processes import end_at_once, stand_apart, step_back, without_interrupts
+from dqn_zoo.system.processes import (
+    end_at_once,
+    stand_apart,
+    step_back,
+    take_what_is_left,
+    without_interrupts,
+)
 
 if TYPE_CHECKING:
     import uvicorn
@@ -134,7 +140,12 @@ def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Conne
 
     torch.set_num_threads(1)
     watch = Watch(
-        Gallery(log_folder, []), first="", token=token, log_folder=log_folder, errors=str(errors)
+        Gallery(log_folder, []),
+        first="",
+        token=token,
+        log_folder=log_folder,
+        errors=str(errors),
+        begin_game=take_what_is_left,
     )
     servers.append(make_server(watch.app(), compresses=False))
     # Behind the main thread, where it would take the signals.

@@ -63,6 +63,7 @@ class Player(threading.Thread):
         onlooker: makes maps of saliency for the page.
         log_folder: where the games of a person are kept.
         errors: where it stands why a game has failed, in words for the page.
+        begin: called in this thread before anything else.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Player(threading.Thread):
         onlooker: Onlooker,
         log_folder: Path,
         errors: str,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
@@ -86,6 +88,7 @@ class Player(threading.Thread):
         self._onlooker = onlooker
         self._log_folder = log_folder
         self._errors = errors
+        self._begin = begin
         self._filming: Filming | None = None
         self._past = Past()
         self._newer: Callable[[], Opened | None] = lambda: None
@@ -117,6 +120,7 @@ class Player(threading.Thread):
 
     def run(self) -> None:
         """Play."""
+        self._begin()
         try:
             while not self._closing.is_set():
                 self._turn()

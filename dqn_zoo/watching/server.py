@@ -74,6 +74,7 @@ class Watch:
         errors: where this process writes why a game has failed, in words for the page.
         host: a name that this machine is asked for by, beside those that it always has.
         visits: serve anybody, by these rules, without the token; agents and nothing else.
+        begin_game: called in the thread of each game before anything else.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Watch:
         errors: str = "the terminal of dqn-watch",
         host: str = "",
         visits: Visits | None = None,
+        begin_game: Callable[[], None] = lambda: None,
     ) -> None:
         self._gallery = gallery
         self._first = first
@@ -93,6 +95,7 @@ class Watch:
         self._log_folder = log_folder
         self._errors = errors
         self._visits = visits
+        self._begin_game = begin_game
         self._hosts = {host.lower(), *(visits.hosts if visits else ())} - {""}
         self._players: set[Player] = set()
         self._saliency = threading.Lock()
@@ -233,6 +236,7 @@ class Watch:
             onlooker=Onlooker(outlet.put_map, self._saliency),
             log_folder=self._log_folder,
             errors=self._errors,
+            begin=self._begin_game,
         )
         self._players.add(player)
         player.start()

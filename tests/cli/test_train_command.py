@@ -19,7 +19,7 @@ from dqn_zoo.cli.train import _report, main
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.given import Given, check_fit
 from dqn_zoo.play.weights import weights_bytes
-from dqn_zoo.runs.run import RUN_FORMAT
+from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
 from dqn_zoo.sharing.pretrained import find_pretrained, unpack_pretrained
@@ -310,7 +310,7 @@ def test_a_stop_says_what_was_saved_and_how_to_watch_it(tmp_path, capsys):
     run = make_run(tmp_path, network="small")
     assert _report(Outcome(run, 0, "SIGINT"), ()) == 130
     assert capsys.readouterr().out.splitlines() == [
-        f"stopped {run.path} at step 0 (SIGINT), before there was any to save",
+        f"stopped {run.path} at step 0 (SIGINT), with nothing to save yet",
         f"resume it: dqn-train --resume {run.path}",
     ]
     run.checkpoint(50).mkdir(parents=True)
@@ -321,6 +321,22 @@ def test_a_stop_says_what_was_saved_and_how_to_watch_it(tmp_path, capsys):
         f"resume it: dqn-train --resume {run.path}",
         f"watch it: dqn-enjoy --run {run.path}",
     ]
+
+
+def test_a_run_that_is_stopped_before_its_first_step_leaves_nothing_half_made(tmp_path, capsys):
+    flags = ["--env=Breakout", "--algo=dqn", "--set=network=small", "--seed=3", "--num-threads=1"]
+    flags += ["--set=n_timesteps=20", "--set=buffer_size=100", "--set=eval_freq=0"]
+    assert main([*flags, "--no-progress", "--time-limit=0.001s", "-f", str(tmp_path)]) == 75
+    run = Run(tmp_path / "dqn" / "Breakout_1")
+    stopped = f"stopped {run.path} at step 0 (time_limit), with nothing to save yet"
+    assert stopped in capsys.readouterr().out.splitlines()
+    assert run.checkpoint_steps() == []
+    left = {path.name for path in run.path.rglob("*") if path.is_file()}
+    logs = {"progress.csv", "episodes.csv", "evaluations.csv"}
+    begun = {"config.yml", "manifest.json", ".lock", *logs}
+    assert {name for name in left if not name.startswith("events.")} == begun
+    assert main(["--resume", str(run.path), "--no-progress"]) == 0
+    assert run.checkpoint_steps() == [20]
 
 
 def test_print_config_is_a_file_that_gives_the_same_config(call, tmp_path):

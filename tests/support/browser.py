@@ -37,6 +37,17 @@ def opened_page(url: str, **options: Any) -> Iterator[Any]:
         browser.close()
 
 
+def press_while_it_changes(tab: Any) -> None:
+    """Choose other rules, and press P and N before the server can answer."""
+    tab.evaluate("""() => {
+        const protocol = document.getElementById("protocol");
+        protocol.value = "machado";
+        protocol.dispatchEvent(new Event("change"));
+        for (const key of ["p", "n"])
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    }""")
+
+
 def screenshots(tab: Any, name: str) -> None:
     """Where the variable SCREENSHOTS names a folder, put pictures of a page there."""
     if os.environ.get("SCREENSHOTS"):

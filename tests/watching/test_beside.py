@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import os
 import re
+import signal
 import sys
 
 import psutil
 import pytest
-from support.watched import get, untrained_run, wait_until
+from support.watched import Page, get, untrained_run, wait_until
 
 from dqn_zoo.cli.train import main
 from dqn_zoo.watching.beside import page_beside
@@ -72,6 +74,32 @@ def test_its_end_is_one_line_and_the_training_goes_on(tmp_path):
     assert line.startswith("the page has ended")
     assert "the training goes on" in line
     assert f"-f {tmp_path} opens the page again" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads that take what is left")
+def test_a_game_beside_a_training_computes_only_where_nothing_else_does(tmp_path):
+    def policies(page: psutil.Process) -> list[int]:
+        return [os.sched_getscheduler(thread.id) for thread in page.threads()]
+
+    with page_beside(pytest.fail) as begin:
+        port, token = re.search(r":(\d+)/train[?]token=(.*)", begin(tmp_path)).groups()
+        assert get(int(port), f"/?token={token}").status == 200
+        [page] = pages()
+        assert os.SCHED_IDLE not in policies(page), "it is served at once"
+        with Page(int(port), token):
+            wait_until(lambda: policies(page).count(os.SCHED_IDLE) == 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process where it stands")
+def test_what_ends_all_processes_of_a_training_leaves_the_page_to_it(tmp_path):
+    with page_beside(pytest.fail) as begin:
+        port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(.*)", begin(tmp_path)).groups()
+        assert get(int(port), path).status == 200
+        [page] = pages()
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
+            page.send_signal(getattr(signal, name))
+        assert get(int(port), path).status == 200
+    assert pages() == []
 
 
 def test_a_training_that_fails_ends_the_page(tmp_path):

@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from support.browser import opened_page, screenshots
+from support.browser import opened_page, press_while_it_changes, screenshots
 from support.watched import served, untrained_run, wait_until
 
 from dqn_zoo.cli.leaderboard import main as leaderboard
@@ -85,6 +85,25 @@ def test_you_play_an_agent_with_a_gamepad_and_stand_in_the_leaderboard(place, tm
     assert leaderboard(asked) == 0
     [row] = csv.DictReader(rows.read_text().splitlines())
     assert (row["library"], float(row["mean"])) == ("human", game["played"]["score"])
+
+
+@pytest.mark.parametrize("left", ["", LEARNED])
+def test_keys_pressed_while_the_terms_change_leave_page_and_game_of_one_mind(place, left):
+    before = files_of(folder_of(place.folder, "Breakout"))
+    with opened_page(f"{place.duel}&left={left}&right={LEARNED}&seed=3") as tab:
+        tab.locator("#about", has_text="seed 3; rules of zoo").wait_for()
+        press_while_it_changes(tab)
+        tab.locator("#about", has_text="rules of machado").wait_for()
+        if left:
+            assert tab.locator("#play").inner_text() == "Pause"
+            seen = steps(tab)[0]
+            wait_until(lambda: steps(tab)[0] > seen)
+        else:
+            assert tab.locator("#play").inner_text() == "Begin"
+            tab.click("#new-seed")  # which the server answers behind whatever it was told before
+            wait_until(lambda: "seed 3;" not in tab.locator("#about").inner_text())
+            assert files_of(folder_of(place.folder, "Breakout")) == before
+        assert tab.said == []
 
 
 def test_two_agents_of_one_game_stand_still_where_they_part_and_play_on_to_the_end(place):

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from support.browser import opened_page, screenshots
+from support.browser import opened_page, press_while_it_changes, screenshots
 from support.run_makers import weights_of
 from support.watched import served, untrained_run, wait_until
 
@@ -71,6 +71,14 @@ def test_an_agent_plays_in_time_and_shows_what_it_expects(tab, place):
     assert tab.said == []
     host = place.url.split("?")[0]
     assert all(url.startswith((host, host.replace("http", "ws"))) for url in tab.asked)
+
+
+def test_keys_pressed_while_a_game_is_opened_leave_page_and_game_of_one_mind(tab):
+    press_while_it_changes(tab)
+    until(tab, "document.getElementById('about').textContent.includes('rules of machado')")
+    assert tab.locator("#play").inner_text() == "Pause"
+    seen = steps_of(tab)
+    wait_until(lambda: steps_of(tab) > seen)
 
 
 def test_names_are_text_wherever_they_come_from(place):

@@ -67,6 +67,7 @@ const sides = ["left", "right"].map(side => {
 sides[0].find(".mind").prepend(by("person").content);
 const joystick = new Joystick(by("pad"), action => connection.tell({do: "press", action, press: 0}), () => plays);
 let agents = [], opened = null, plays = false, hasBegun = false, parted = null, over = null;
+let numAsked = 0;  // duels that the server has not answered for: until then no key means this one or that
 
 linkPages();
 const connection = new Connection({
@@ -115,6 +116,7 @@ function drawn() {
 }
 
 function open() {
+  numAsked += 1;
   const seed = Math.trunc(Number(by("seed").value));
   connection.tell({
     do: "duel", left: by("left-agent").value || null, right: by("right-agent").value, seed: seed >= 0 && seed < 2 ** 31 ? seed : 0,
@@ -123,6 +125,7 @@ function open() {
 }
 
 function hear(notice) {
+  if (notice.error || notice.opened) numAsked = Math.max(0, numAsked - 1);
   if (notice.error) {
     say(notice.error);
     setPlays(false);
@@ -142,7 +145,7 @@ function hear(notice) {
       : "Your game counts if it is played to its end. It can be paused; it has the console's speed, and no way back.";
     connection.tell({do: "speed", times: Number(by("speed").value)});
     setPlays(!hasPerson());
-    lookWhetherSeen();
+    if (!numAsked) lookWhetherSeen();
     turn();
   }
   if (notice.parted) {
@@ -210,14 +213,14 @@ function setPlays(now) {
 }
 
 function toggle() {
-  if (!opened) return;
+  if (!opened || numAsked) return;
   if (over) return hasPerson() ? newSeed() : open();
   setPlays(!plays);
   connection.tell({do: plays ? "play" : "pause"});
 }
 
 function oneStep() {
-  if (!opened || by("step").disabled) return;
+  if (!opened || numAsked || by("step").disabled) return;
   setPlays(false);
   connection.tell({do: "step"});
 }

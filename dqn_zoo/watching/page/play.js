@@ -24,6 +24,7 @@ let now = null, shown = [], looking = 0;  // the game that is shown, its moment,
 const waitForAGame = 4003;  // with which the server closes
 const mostGames = 10;  // as many as the server can go back to
 let isClosed = false, plays = true, opened = null, results = [];
+let numAsked = 0;  // games that the server has not answered for: until then no key means this one or that
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
 by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
@@ -66,6 +67,7 @@ function welcome({games, minutes}) {
 }
 
 function open() {
+  numAsked += 1;
   setState("loading ...");
   connection.tell({do: "open", agent: by("agent").value, seed: seed(), protocol: by("protocol").value || null});
 }
@@ -76,6 +78,7 @@ function seed() {
 }
 
 function hear(notice) {
+  if ((notice.error && !("saliency" in notice || "film" in notice)) || notice.opened) numAsked = Math.max(0, numAsked - 1);
   if (notice.error && !("saliency" in notice)) {
     say(notice.error);
     if (!("film" in notice)) setPlays(false);
@@ -97,7 +100,7 @@ function hear(notice) {
     describe();
     document.title = `${notice.game}, dqn-watch`;
     setPlays(true);
-    lookWhetherSeen();
+    if (!numAsked) lookWhetherSeen();
   }
   if (notice.newer) {
     opened = {...opened, weights: notice.newer, steps: notice.steps};
@@ -225,14 +228,14 @@ function film(game, seconds = null) {
 }
 
 function toggle() {
-  if (!opened) return;
+  if (!opened || numAsked) return;
   setPlays(!plays);
   rewound(0);
   connection.tell({do: plays ? "play" : "pause"});
 }
 
 function oneStep() {
-  if (!opened) return;
+  if (!opened || numAsked) return;
   rewound(0);
   setPlays(false);
   connection.tell({do: "step"});
