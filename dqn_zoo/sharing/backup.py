@@ -14,12 +14,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint, newest_checkpoint
 from dqn_zoo.runs.run import UNFINISHED, Run, lock
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
-from dqn_zoo.sharing.backup_upload import JOB, Job, Outcome, check_owner, read_document, upload
+from dqn_zoo.sharing.backup_upload import (
+    JOB,
+    SILENCE_S,
+    Job,
+    Outcome,
+    check_owner,
+    read_document,
+    upload,
+)
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
@@ -217,9 +227,13 @@ class HubBackup:
                 raise UserError(f"{run.checkpoints} holds no checkpoint to back up")
             self.begin(run)
             began = time.monotonic()
+            hub.give_up_after(SILENCE_S)  # as the process of a training does: it takes in gigabytes
             try:
                 self._put_aside(newest)
                 outcome = upload(self._job())
+            except ValidationError as error:  # a folder whose name no document may hold
+                reason = error.errors()[0]["msg"]
+                raise UserError(f"{run.path} cannot be backed up by this name: {reason}") from error
             finally:
                 shutil.rmtree(self._aside, ignore_errors=True)
         self._succeeded(newest.step, outcome, time.monotonic() - began)
