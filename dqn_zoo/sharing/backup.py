@@ -21,15 +21,7 @@ from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint, newest_checkpoint
 from dqn_zoo.runs.run import UNFINISHED, Run, lock
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.backup_files import MOST_S, RUN_FILES, Document, Identity, Interval, stored_as
-from dqn_zoo.sharing.backup_upload import (
-    JOB,
-    SILENCE_S,
-    Job,
-    Outcome,
-    check_owner,
-    read_document,
-    upload,
-)
+from dqn_zoo.sharing.backup_upload import JOB, Job, Outcome, check_owner, read_document, upload
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import DocumentError, Word
 from dqn_zoo.system.documents import read_document as read_file
@@ -227,7 +219,6 @@ class HubBackup:
                 raise UserError(f"{run.checkpoints} holds no checkpoint to back up")
             self.begin(run)
             began = time.monotonic()
-            hub.give_up_after(SILENCE_S)  # as the process of a training does: it takes in gigabytes
             try:
                 self._put_aside(newest)
                 outcome = upload(self._job())
