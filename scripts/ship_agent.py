@@ -31,7 +31,7 @@ from dqn_zoo.sharing.pretrained import PRETRAINED
 from dqn_zoo.sharing.push import Staging, played_results, stage_results, training_record
 from dqn_zoo.system.signals import exit_code
 
-LARGEST_BYTES = 1_500_000  # of the weights: thirteen agents come with every installation
+LARGEST_BYTES = 1_500_000  # of the weights: the agents come with every installation
 CURVE = "curve.csv"
 CURVE_ROWS = 100
 

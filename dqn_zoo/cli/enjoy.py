@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 DEFAULT_FILM = ""
 """What --record without a name stands for: a file in the run folder."""
 
-
 _EPILOG = """\
 Scores are raw and games are full: a lost life ends none. A step is one decision of the agent
 (4 frames). results.json holds every score, seed and rule; docs/evaluation.md has the formulas.

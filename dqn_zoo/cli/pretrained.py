@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 def packaged_agent(arguments: argparse.Namespace, *, instead_of: NoRunError | None = None) -> "Run":
-    """Return the run folder of an agent that comes with dqn_zoo, after saying what it is."""
+    """Return the run folder of an agent that comes with dqn_zoo, after saying what it is.
+
+    Without --pretrained it stands in for a run that was not found: `instead_of` says which.
+
+    Raises:
+        NoRunError: it may not stand in for that run, or there is none of the game.
+        UserError: there is none of the game, or its folder cannot be made.
+    """
     if instead_of is None:
         refuse_beside(arguments, "--pretrained", {"algo", "run", "exp_id"})
     elif arguments.env is None:

@@ -6,7 +6,7 @@ A flag for a setting takes its name, choices, range, default and help from the f
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from dqn_zoo.cli.arguments import (
     Parser,
@@ -22,9 +22,6 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.cli.refused_flags import REFUSED_TRAIN, add_refused_flags
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config, accepted_values
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name

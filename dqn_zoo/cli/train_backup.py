@@ -16,7 +16,11 @@ _OF_THE_BACKUP = frozenset(
 
 
 def backup_of(arguments: argparse.Namespace, run: "Run | None") -> "HubBackup | EndedBackup | None":
-    """Return where checkpoints go, checked where it was named just now; `run`: one to resume."""
+    """Return where checkpoints go, checked where it was named just now; `run`: one to resume.
+
+    Raises:
+        UserError: nothing can be backed up there, or a flag means nothing here.
+    """
     asked, every_s = arguments.hub_backup, arguments.hub_backup_every
     if asked is None and (run is None or not run.backup_file.exists()):
         if every_s is not None:
@@ -37,7 +41,11 @@ def backup_of(arguments: argparse.Namespace, run: "Run | None") -> "HubBackup | 
 def sends_the_end(
     arguments: argparse.Namespace, run: "Run", backup: "HubBackup | EndedBackup | None"
 ) -> bool:
-    """Back a run up that has finished, where that is all that was asked for."""
+    """Back a run up that has finished, where that is all that was asked for; return whether it is.
+
+    Raises:
+        UserError: as `HubBackup.send`.
+    """
     from dqn_zoo.runs.manifest import has_finished, read_manifest
     from dqn_zoo.training.backup import EndedBackup
 

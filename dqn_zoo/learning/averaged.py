@@ -98,7 +98,7 @@ class PlayedWeights:
             self._take(self.online.weights.state_dict())
 
     def restore(self, read: Callable[[str], bytes], updates: int) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint, of which `read` returns a file by its name."""
         self._looks = updates // EVERY_UPDATES
         if self.is_averaged:
             self._take(load_tensors(read("model.safetensors")))

@@ -35,7 +35,7 @@ def network_of_shapes(settings: NetworkSettings, *, num_actions: int) -> QNetwor
 
 
 def count_actions(settings: HeadSettings, shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """Return the number of actions that the weights of a network decide among.
+    """Return the number of actions that weights of these shapes, by name, decide among.
 
     Returns:
         None if the weights are not those of such a network.

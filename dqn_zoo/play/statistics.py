@@ -87,7 +87,8 @@ def welch_interval(first: Sample, second: Sample) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two means, first minus second.
 
     Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28: the samples may differ in size and in
-    deviation. Where both deviations are 0 the interval is the difference itself.
+    deviation; each is of at least two games. Where both deviations are 0 the interval is the
+    difference itself.
     """
     difference = first.mean - second.mean
     errors = first.squared_error, second.squared_error

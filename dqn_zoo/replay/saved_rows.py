@@ -17,7 +17,7 @@ HEADER_BYTES = 2**16  # of a safetensors file with a few columns
 def read_rows(
     content: bytes, replay: Replay, state: Mapping[str, Any], *, num_actions: int
 ) -> dict[str, Tensor]:
-    """Unpack and check what `Replay.rows` gave.
+    """Unpack what `Replay.rows` gave, and check it; the state of the memory is checked before.
 
     Raises:
         ValueError: the rows are damaged, or of another memory.

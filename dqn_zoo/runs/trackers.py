@@ -35,14 +35,14 @@ START_TIMEOUT_S = 30.0
 stays on this disk. Trackio takes no such limit.
 """
 
-BEGIN_S, TAKE_S, END_S = 2 * START_TIMEOUT_S, 10.0, 90.0
+END_TIMEOUT_S = 60.0
+"""The same for what is still to be sent when the training is over."""
+
+BEGIN_S, TAKE_S, END_S = 2 * START_TIMEOUT_S, 10.0, END_TIMEOUT_S + 30.0
 """How long a run waits: for a tracker to begin, to take what is logged into its queue, and to end.
 """
 
 T = TypeVar("T")
-
-END_TIMEOUT_S = 60.0
-"""The same for what is still to be sent when the training is over."""
 
 
 class TrackTo(NamedTuple):
@@ -135,8 +135,11 @@ class TrackedLog:
             package = import_tracker(self._tracker)
             return TRACKERS[self._tracker](package, tracking, settings, folder)
 
-        self._starting: Future[tuple[TrackedRun, str]] | None = self._thread.begin(start)
-        self._take_up(BEGIN_S)
+        self._starting: Future[tuple[TrackedRun, str]] | None
+        with _unprinted():
+            self._starting = self._thread.begin(start)
+            wait([self._starting], BEGIN_S)
+        self._take_up()
         if self._starting is not None:
             say(
                 f"{self._tracker} has not begun in {BEGIN_S:g} s: the run goes on, untracked until "
@@ -153,7 +156,7 @@ class TrackedLog:
 
     def scalars(self, steps: int, values: Mapping[str, float]) -> None:
         """Take one point for each tag."""
-        self._take_up(0.0)
+        self._take_up()
         run = self._run
         if run is not None and values:
             with self._guarded():
@@ -168,23 +171,22 @@ class TrackedLog:
 
     def close(self) -> None:
         """Finish; what cannot be sent in time stays on this disk."""
-        self._take_up(0.0)
+        self._take_up()
         if self._run is not None:
-            with self._guarded(), _unprinted():
+            with self._guarded():
                 self._wait_for(self._run.finish, END_S)
             self._run = None
-        if self._starting is not None:
+        starting = self._starting
+        if starting is not None:
             _end_processes(self._tracker)
+            self._thread.begin(lambda: starting.result()[0].finish())  # if it begins after all
+            self._say(f"{self._tracker} has not begun: nothing of this run is there")
         self._thread.end()
 
-    def _take_up(self, patience_s: float) -> None:
+    def _take_up(self) -> None:
         """Take the run of the tracker as soon as it is there."""
         starting = self._starting
-        if starting is None:
-            return
-        with _unprinted():
-            wait([starting], patience_s)
-        if starting.done():
+        if starting is not None and starting.done():
             self._starting = None
             with self._guarded():
                 self._run, where = starting.result()
@@ -196,8 +198,9 @@ class TrackedLog:
         Raises:
             _HangsError: it takes too long.
         """
-        done = self._thread.begin(call)
-        wait([done], seconds)
+        with _unprinted():
+            done = self._thread.begin(call)
+            wait([done], seconds)
         if not done.done():
             _end_processes(self._tracker)
             raise _HangsError(f"it has not answered in {seconds:g} s")
@@ -366,7 +369,7 @@ def _start_trackio(
 
 
 def _unprinted() -> contextlib.AbstractContextManager[object]:
-    """Keep what Trackio prints off the screen: a line of ours says it."""
+    """Keep what a tracker prints off the screen: a line of ours says it."""
     return contextlib.redirect_stdout(io.StringIO())
 
 

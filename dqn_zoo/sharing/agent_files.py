@@ -26,8 +26,7 @@ from dqn_zoo.settings.games import GAMES
 from dqn_zoo.settings.recipes import settle
 from dqn_zoo.settings.yaml_reader import Entry
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, checked, read_document
-from dqn_zoo.system.files import digest as digest
-from dqn_zoo.system.files import is_portable
+from dqn_zoo.system.files import digest, is_portable
 
 FORMAT = 1
 """Version of the layout above; a program refuses files of a newer one."""

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, Checkpoint, newest_checkpoint
 from dqn_zoo.runs.run import UNFINISHED, Run, lock
@@ -220,6 +222,9 @@ class HubBackup:
             try:
                 self._put_aside(newest)
                 outcome = upload(self._job())
+            except ValidationError as error:  # a folder whose name no document may hold
+                reason = error.errors()[0]["msg"]
+                raise UserError(f"{run.path} cannot be backed up by this name: {reason}") from error
             finally:
                 shutil.rmtree(self._aside, ignore_errors=True)
         self._succeeded(newest.step, outcome, time.monotonic() - began)

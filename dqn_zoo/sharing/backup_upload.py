@@ -96,7 +96,6 @@ def main() -> int:
     job = Job.read(json.loads(Path(sys.argv[1]).read_bytes()))
     end_with_parent()  # a run that goes on elsewhere shall find nobody writing
     _end_in_time()
-    hub.give_up_after(SILENCE_S)
     try:
         outcome = upload(job)
     except UserError as error:
@@ -114,6 +113,7 @@ def upload(job: Job) -> Outcome:
     Raises:
         UserError: the Hub refuses or does not answer, or the repository is not this run's.
     """
+    hub.give_up_after(SILENCE_S)  # whatever was enough for questions: now it takes in gigabytes
     remote = hub.look_up(job.repo_id)
     before = job.last
     if remote is not None and remote.commit != job.last_commit:

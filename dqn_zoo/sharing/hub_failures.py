@@ -50,7 +50,13 @@ def seconds_to_wait(error: UserError) -> float:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn the failures of the client into one line: what happened and what to do."""
+    """Turn the failures of the client into one line: what happened and what to do.
+
+    Raises:
+        UnreachableError: the Hub did not answer.
+        UnreadableError: its answer was not what it should be.
+        UserError: it refused, or a file here cannot be used.
+    """
     try:
         yield
     except DocumentError as error:

@@ -4,16 +4,20 @@ from importlib import import_module
 
 from dqn_zoo.errors import UserError
 
+_NEWEST_OF_UVICORN = "uvicorn.protocols.websockets.websockets_sansio_impl"
+
 MODULES = {
     "cluster": ("ray",),
     "completion": ("shtab",),
     "minari": ("minari", "h5py"),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "trackio": ("trackio",),
-    "tune": ("optuna",),
+    "tune": ("optuna.storages.journal",),
     "wandb": ("wandb",),
-    "watch": ("starlette", "uvicorn", "websockets"),
+    "watch": ("starlette", _NEWEST_OF_UVICORN, "websockets"),
 }
+"""What is imported, by extra: of a package the part that its older releases lack, if it is used."""
+
 _TO_INSTALL = {"minari": "'minari[hdf5]'"}  # where it is not named as it is imported
 
 
@@ -25,16 +29,17 @@ def need(extra: str, what: str) -> None:
         what: needs them, as the user knows it: a command, or a flag.
 
     Raises:
-        UserError: one is missing or broken.
+        UserError: one is missing, broken or too old.
     """
-    for module in MODULES[extra]:
+    packages = [module.partition(".")[0] for module in MODULES[extra]]
+    for package, module in zip(packages, MODULES[extra], strict=True):
         try:
+            import_module(package)
             import_module(module)
         except Exception as error:  # a broken one may raise anything
-            is_missing = isinstance(error, ModuleNotFoundError) and error.name == module
+            is_missing = isinstance(error, ModuleNotFoundError) and error.name == package
             why = "" if is_missing else f", which cannot be imported ({error})"
-            packages = _TO_INSTALL.get(extra, " ".join(MODULES[extra]))
             raise UserError(
-                f"{what} needs {module}{why}: pip install '.[{extra}]' in a clone, or pip "
-                f"install {packages}"
+                f"{what} needs {package}{why}: pip install '.[{extra}]' in a clone, or pip "
+                f"install {_TO_INSTALL.get(extra, ' '.join(packages))}"
             ) from error

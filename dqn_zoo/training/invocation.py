@@ -94,7 +94,14 @@ def set_up(
     checkpoint: Checkpoint | None = None,
     goes_back: bool = False,
 ) -> Iterator["Invocation"]:
-    """Set a run up, started or from a checkpoint, and save it when the loop is left."""
+    """Set a run up, started or from a checkpoint, and save it when the loop is left.
+
+    With `goes_back` what is newer than the checkpoint is put aside: checkpoints, logs and models.
+
+    Raises:
+        Ended: by a signal before the run went on; the checkpoint is as it was.
+        UserError: the checkpoint cannot be resumed, or the training has diverged.
+    """
     scores = published_scores(trainer.config.env, protocol_from_config(trainer.config))
     display = make_display(
         options.progress,
@@ -155,7 +162,11 @@ def prepare_process(config: Config) -> None:
 
 @contextlib.contextmanager
 def writing_run(run: Run) -> Iterator[None]:
-    """Turn a disk that refuses into an error that says what to do."""
+    """Turn a disk that refuses into an error that says what to do.
+
+    Raises:
+        UserError: something of the run cannot be written.
+    """
     try:
         yield
     except OSError as error:

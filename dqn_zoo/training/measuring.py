@@ -47,6 +47,8 @@ def learning_seconds(seconds: float) -> float:
 def measure(config: Config, seconds: float) -> Speed:
     """Measure how fast a run is, in a small part of the seconds that there are for it.
 
+    Its settings are complete.
+
     Raises:
         UserError: too little, as was seen while measuring.
     """

@@ -47,7 +47,10 @@ class Trial(NamedTuple):
 
 
 def try_threads(config: Config) -> Trial:
-    """Choose the threads of a run for which no number was asked."""
+    """Choose the threads of a run for which no number was asked.
+
+    Its settings are complete, with the number that is taken where nothing can be tried.
+    """
     most = config.num_threads
     if config.device != "cpu" or most < 2 or machine.threads_of_environment() is not None:
         return Trial(most, {})

@@ -37,6 +37,8 @@ class Best:
 class Trainer:
     """A run in memory: environments, algorithm, statistics and what was done so far.
 
+    Its settings are complete: seed, device, threads and precision are chosen.
+
     Attributes:
         observation: uint8 [num_envs, stack, 84, 84], to act on next.
         log_rows: rows of progress.csv so far.

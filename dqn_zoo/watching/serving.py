@@ -21,6 +21,7 @@ BACKLOG = 50
 """Connections that are taken at once. A failed one does not end that round in asyncio, so a system
 that is out of files would be asked as many times."""
 SPARE_FILES = 100  # for games, films and logs
+FEWEST_CONNECTIONS = 16  # of a page or two, where there is room for none
 
 
 class _Bounded(H11Protocol):
@@ -28,8 +29,8 @@ class _Bounded(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        most = min(MOST_CONNECTIONS, most_open_files() - SPARE_FILES - BACKLOG)
-        if len(self.connections) > most:
+        room = most_open_files() - SPARE_FILES - BACKLOG
+        if len(self.connections) > max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, room)):
             transport.abort()
             return
         # As uvicorn does behind an answer; what is asked takes it back.

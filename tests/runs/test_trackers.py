@@ -216,11 +216,13 @@ def test_the_processes_of_a_tracker_that_hangs_are_ended(apart, tmp_path, monkey
 @pytest.fixture
 def slow_trackio(monkeypatch) -> SimpleNamespace:
     """A Trackio that hangs in what is named until it is let go; a run waits a moment for it."""
-    package: Any = SimpleNamespace(hangs_in="", goes_on=threading.Event(), logged=[])
+    package: Any = SimpleNamespace(
+        hangs_in="", goes_on=threading.Event(), logged=[], finished=threading.Event()
+    )
 
     def step(name: str) -> None:
+        print("said by a tracker")
         if package.hangs_in == name:
-            print("said by a tracker")
             assert package.goes_on.wait(30)
 
     def log(values: dict[str, float], step_: int) -> None:
@@ -231,7 +233,11 @@ def slow_trackio(monkeypatch) -> SimpleNamespace:
         step("init")
         return SimpleNamespace(log=lambda values, step: log(values, step))
 
-    package.init, package.finish = init, lambda: step("finish")
+    def finish() -> None:
+        step("finish")
+        package.finished.set()
+
+    package.init, package.finish = init, finish
     monkeypatch.setitem(sys.modules, "trackio", package)
     for name in ("BEGIN_S", "TAKE_S", "END_S"):
         monkeypatch.setattr(trackers, name, 0.1)
@@ -267,6 +273,28 @@ def test_a_tracker_that_hangs_is_left_behind(slow_trackio, tmp_path, capsys, han
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == "trackio is switched off, the run goes on: it has not answered in 0.1 s"
     assert len(slow_trackio.logged) == (2 if hangs_in == "finish" else 0)
+
+
+def test_a_tracker_that_begins_behind_the_end_of_a_run_is_finished(slow_trackio, tmp_path, capsys):
+    slow_trackio.hangs_in = "init"
+    log = TrackedLog(tracking_to("trackio"), {}, folder=tmp_path, say=print)
+    log.scalars(1, {"a": 1.0})
+    log.close()
+    _, said = capsys.readouterr().out.splitlines()
+    assert said == "trackio has not begun: nothing of this run is there"
+    assert not slow_trackio.finished.is_set()
+    slow_trackio.goes_on.set()
+    assert slow_trackio.finished.wait(30)
+    assert slow_trackio.logged == []
+
+
+def test_what_a_tracker_prints_when_it_fails_is_not_shown(slow_trackio, tmp_path, capsys):
+    log = TrackedLog(tracking_to("trackio"), {}, folder=tmp_path, say=print)
+    slow_trackio.logged = None
+    log.scalars(1, {"a": 1.0})
+    assert slow_trackio.finished.is_set()
+    _, failed = capsys.readouterr().out.splitlines()
+    assert failed.startswith("trackio is switched off, the run goes on: 'NoneType' object")
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)

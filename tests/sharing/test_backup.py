@@ -38,7 +38,7 @@ from dqn_zoo.sharing import hub as hub_module
 from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
 from dqn_zoo.sharing.backup_fetch import fetch_run
 from dqn_zoo.sharing.backup_files import BACKUP, Document
-from dqn_zoo.sharing.backup_upload import Outcome, upload
+from dqn_zoo.sharing.backup_upload import SILENCE_S, Outcome, upload
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.starting import resume, train
@@ -303,6 +303,20 @@ def test_the_end_of_a_run_that_has_finished_is_sent_by_the_command_that_is_named
     assert has_finished(read_manifest(fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")))
     assert main([*shlex.split(named), "--time-limit", "1s"]) == 2
     assert "has finished its 96 steps; to train on, give a larger -n" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_is_sent_later_has_the_patience_of_a_training_and_a_name_that_a_document_holds(run):
+    from huggingface_hub import get_session
+
+    backup = HubBackup(new_target(REPO, None, None))
+    backup.check(STEPS)
+    backup.send(run)
+    assert get_session().timeout.read == SILENCE_S
+    long = Run(run.path.rename(run.path.with_name("x" * 201)))
+    with pytest.raises(UserError, match="x cannot be backed up by this name: String should have"):
+        backup.send(long)
+    assert not list(long.path.glob("*.unfinished"))
 
 
 @pytest.mark.usefixtures("in_processes")

@@ -278,8 +278,14 @@ def test_a_connection_that_asks_nothing_is_closed(place, monkeypatch):
         assert silent.recv(1) == b""
 
 
+def test_a_process_that_may_open_few_files_serves_its_page(place, monkeypatch):
+    monkeypatch.setattr(serving, "most_open_files", lambda: 128)
+    assert get(place.port, f"/?token={TOKEN}").status == 200
+
+
 def test_more_connections_than_there_are_files_for_are_closed_and_stop_nobody(place, monkeypatch):
     monkeypatch.setattr(serving, "most_open_files", lambda: 160)
+    monkeypatch.setattr(serving, "FEWEST_CONNECTIONS", 1)
     monkeypatch.setattr(place.server.config, "timeout_keep_alive", 600)
     wait_until(lambda: not place.server.server_state.connections)
     with Page(place.port) as page, contextlib.ExitStack() as idle:
