@@ -24,7 +24,7 @@ GAMEPAD = """() => {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("duels")
-    run = untrained_run(folder, max_frames=300)  # 75 steps, no-ops included
+    run = untrained_run(folder, max_frames=600)  # 150 steps: 10 s on a page, no-ops included
     with served(folder, of_run(run)) as place:
         place.folder = folder
         place.duel = place.url.replace("/?", "/duel?")
