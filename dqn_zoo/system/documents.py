@@ -94,11 +94,17 @@ def checked(value: object, model: type[Model], name: str) -> Model:
         found: Model = _adapter(model).validate_python(value)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part)[:40] for part in first["loc"])
+        place = place_of(first)
         raise DocumentError(
             f"{name} is damaged: {f'{place}: ' if place else ''}{_in_words(first)}"
         ) from error
     return found
+
+
+def place_of(problem: ErrorDetails) -> str:
+    """Return the keys that lead to it, with what a terminal would act on escaped."""
+    keys = [str(part)[:40] for part in problem["loc"]]
+    return ".".join(key if key.isprintable() else repr(key) for key in keys)
 
 
 def _in_words(problem: ErrorDetails) -> str:

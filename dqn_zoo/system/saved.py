@@ -5,6 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dqn_zoo.system.documents import place_of
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -25,7 +27,7 @@ class Saved(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"]))
+            where = place_of(problem)
             raise ValueError(f"{where}: {problem['msg']}" if where else problem["msg"]) from error
 
 

@@ -23,6 +23,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Outlook
 from dqn_zoo.play.by_hand import Order
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, FRAMES_PER_STEP
+from dqn_zoo.system.documents import place_of
 from dqn_zoo.watching.game import Moment, Screen
 
 LARGEST_BYTES = 1_024
@@ -144,8 +145,7 @@ def read_message(text: str | bytes) -> Message:
         return _READER.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"not a message of this page: {where} {first['msg']}") from None
+        raise UserError(f"not a message of this page: {place_of(first)} {first['msg']}") from None
 
 
 def picture(moment: Moment, screens: Sequence[Screen], **more: Any) -> bytes:

@@ -344,7 +344,7 @@ def sb3_files(tmp_path_factory) -> Files:
     run = make_run(folder / "logs", protocol="sb3", max_frames=500)
     run.model_file.write_bytes(weights_of(1, 3_000))
     config = load_config(run.config_file)
-    file = export_sb3(run.model_file, config, folder=folder, say=lambda line: None)
+    file = export_sb3(run.model_file, config, folder=folder)
     results = {"mean_reward": 50.0, "std_reward": 1.0, "n_eval_episodes": 10}
     return {
         "README.md": b"---\ntags:\n- BreakoutNoFrameskip-v4\n---\n",

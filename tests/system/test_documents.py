@@ -16,6 +16,7 @@ from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import Manifest, goal_steps, has_finished, read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.system.documents import DocumentError, checked, parse_json, read_document
+from dqn_zoo.system.saved import Saved
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -60,6 +61,18 @@ RESULTS = {
 
 def one_line(error: UserError) -> bool:
     return len(str(error).splitlines()) == 1 and len(str(error)) < 1_000
+
+
+def test_a_key_that_a_terminal_would_act_on_is_escaped():
+    with pytest.raises(DocumentError, match=r"x is damaged: .*x1b..key: expected") as caught:
+        checked({"\r\x1b": {"key": "x"}}, dict[str, dict[str, int]], "x")
+    assert one_line(caught.value)
+
+    class Part(Saved):
+        counts: dict[str, int]
+
+    with pytest.raises(ValueError, match=r"^counts\..\\r.: Input should be a valid integer$"):
+        Part.read({"counts": {"\r": "x"}})
 
 
 @FEW
