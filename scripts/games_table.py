@@ -94,7 +94,11 @@ def draw(agents: Sequence[Pretrained], picture: Path) -> None:
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
     named = {str(line.get_label()): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(
-        named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=8
+        named.values(),
+        named.keys(),
+        loc="outside lower center",
+        ncols=4 if across > 2 else 2,
+        fontsize=8,
     )
     figure.savefig(picture, dpi=110)
 
