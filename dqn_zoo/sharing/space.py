@@ -29,7 +29,7 @@ AGENTS, DOCKERFILE = "agents", "Dockerfile"
 PORT = 7860
 """On which the Hub looks for the page of a Space."""
 
-SUFFIXES = {".css", ".html", ".js", ".json", ".py", ".safetensors", ".svg", ".txt", ".yml"}
+SUFFIXES = {".css", ".csv", ".html", ".js", ".json", ".py", ".safetensors", ".svg", ".txt", ".yml"}
 """Of the files that a wheel of this package has."""
 
 SERVE = ("--visitors", "4", "--no-browser")

@@ -32,9 +32,9 @@ def need(extra: str, what: str) -> None:
         UserError: one is missing, broken or too old.
     """
     packages = [module.partition(".")[0] for module in MODULES[extra]]
-    for package, module in zip(packages, MODULES[extra], strict=True):
+    for module in (*packages, *MODULES[extra]):  # one that is missing before one that lacks it
+        package = module.partition(".")[0]
         try:
-            import_module(package)
             import_module(module)
         except Exception as error:  # a broken one may raise anything
             is_missing = isinstance(error, ModuleNotFoundError) and error.name == package

@@ -44,7 +44,7 @@ def test_one_that_is_too_old_for_what_is_used_of_it_says_so(extra, old, monkeypa
     for module in MODULES[extra]:
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.setitem(sys.modules, module.partition(".")[0], ModuleType("old"))
-    with pytest.raises(UserError, match=rf"needs {old}, which .* \(No module named '{old}\..*pip"):
+    with pytest.raises(UserError, match=rf"needs {old}, which cannot be imported \(.*pip"):
         need(extra, "dqn-x")
 
 
