@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from games_table import CURVE
 
 from dqn_zoo.cli.enjoy import build_parser
 from dqn_zoo.cli.play_session import find_asked_run, make_session, play_games
@@ -32,7 +33,6 @@ from dqn_zoo.sharing.push import Staging, played_results, stage_results, trainin
 from dqn_zoo.system.signals import exit_code
 
 LARGEST_BYTES = 1_500_000  # of the weights: the agents come with every installation
-CURVE = "curve.csv"
 CURVE_ROWS = 100
 
 

@@ -126,8 +126,9 @@ def main(arguments: argparse.Namespace) -> int:
     if film is not None and is_filmed:
         print(f"film: {film.path} ({film.seconds:.1f} s)")
     if kept is not None and has_data_set:
+        games_kept = "1 game" if kept.num_games == 1 else f"{kept.num_games:,} games"
         print(
-            f"data set: {kept.num_games} games, {kept.num_steps:,} steps, "
+            f"data set: {games_kept}, {kept.num_steps:,} steps, "
             f"{kept.megabytes:.1f} MB; next: minari.MinariDataset({str(kept.folder / 'data')!r})"
         )
     if interruption is not None:

@@ -105,7 +105,7 @@ def parse_repo(text: str) -> RepoName:
     repo_id, _, revision = bare.partition("@")
     try:
         if repo_id.count("/") != 1:
-            raise HFValidationError("expected USER/REPO")
+            raise HFValidationError("there is not one slash")
         validate_repo_id(repo_id)
     except HFValidationError as error:
         problem = str(error).split(": '")[0].rstrip(".")

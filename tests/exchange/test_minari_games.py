@@ -132,7 +132,7 @@ def test_a_disk_that_gets_full_costs_no_game_before(run, tmp_path, monkeypatch, 
     captured = capsys.readouterr()
     said = "dqn-v0 cannot be written (the disk is nearly full): it ends with game 1"
     assert captured.err.count(said) == 1
-    assert "data set: 1 games, " in captured.out
+    assert "data set: 1 game, " in captured.out
     assert "results: " in captured.out
     offered = captured.out.rpartition("next: ")[2]
     assert eval(offered, {"minari": minari}).total_episodes == 1
