@@ -1,4 +1,4 @@
-"""Write what docs/results.md shows of all games: the table, and a small curve for each.
+"""Write the table of all games and their curves for docs/results.md, and the README's best rows.
 
     python scripts/games_table.py
 
@@ -18,51 +18,89 @@ from dqn_zoo.settings.games import SCORES, human_normalized_score
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS
 from dqn_zoo.sharing.pretrained import Pretrained, list_pretrained
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE, PICTURE, CURVE = DOCS / "results.md", DOCS / "games.png", "curve.csv"
+ROOT = Path(__file__).parents[1]
+README, PAGE, PICTURE = (
+    ROOT / "README.md",
+    ROOT / "docs" / "results.md",
+    ROOT / "docs" / "games.png",
+)
+CURVE = "curve.csv"
 BEGIN, END = "<!-- scripts/games_table.py writes from here -->", "<!-- to here -->"
 HEADS = (
     "game", "steps", "minutes", "score in 100 games", "human = 1", "random", "human",
     "RL-Zoo's DQN, 10,000,000 steps", "Dopamine's QR-DQN, 1,000,000 steps, sticky actions",
 )  # fmt: skip
+BEST_HEADS, NUM_BEST = (*HEADS[:1], *HEADS[2:4], *HEADS[5:8]), 5
 ZOO, DOPAMINE = find_reference("rl-zoo"), find_reference("dopamine-1m")
 
 
 def main() -> int:
     agents = list_pretrained()
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(agents)}{END}{after}")
+    write(PAGE, table(agents))
+    write(README, best_table(agents))
     draw(agents, PICTURE)
-    print(f"{len(agents)} games: {PAGE}, {PICTURE}")
+    print(f"{len(agents)} games: {PAGE}, {README}, {PICTURE}")
     return 0
+
+
+def write(page: Path, text: str) -> None:
+    """Replace what lies between the two marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
 def table(agents: Sequence[Pretrained]) -> str:
     """Return a row for each agent, as Markdown: RL-Zoo's games first."""
-    lines = [markdown_row(*HEADS), markdown_row(*["---"] * len(HEADS))]
-    ordered = sorted(agents, key=lambda agent: agent.game not in ZOO.agents["dqn"])
-    return "\n".join(lines + [markdown_row(*_cells(agent)) for agent in ordered]) + "\n"
+    return _markdown(sorted(agents, key=lambda agent: _share(agent) is None), HEADS)
 
 
-def _cells(agent: Pretrained) -> tuple[str, ...]:
-    game, published = agent.game, SCORES[agent.game]
-    results = json.loads((agent.folder / RESULTS).read_text())
+def best_table(agents: Sequence[Pretrained]) -> str:
+    """Return the rows whose scores come closest to RL-Zoo's agents, or go furthest beyond."""
+    shares = [(share, agent) for agent in agents if (share := _share(agent)) is not None]
+    ordered = [agent for _, agent in sorted(shares, key=lambda pair: -pair[0])]
+    return _markdown(ordered[:NUM_BEST], BEST_HEADS)
+
+
+def _markdown(agents: Sequence[Pretrained], heads: Sequence[str]) -> str:
+    lines = [markdown_row(*heads), markdown_row(*["---"] * len(heads))]
+    for agent in agents:
+        cells = _cells(agent)
+        lines.append(markdown_row(*(cells[head] for head in heads)))
+    return "\n".join(lines) + "\n"
+
+
+def _results(agent: Pretrained) -> dict[str, float]:
+    results: dict[str, float] = json.loads((agent.folder / RESULTS).read_text())
+    return results
+
+
+def _share(agent: Pretrained) -> float | None:
+    """Return how far an agent has come from random play to RL-Zoo's agent, which is at 1."""
+    theirs, random = ZOO.agents["dqn"].get(agent.game), SCORES[agent.game].random
+    if theirs is None:
+        return None
+    return (_results(agent)["mean_reward"] - random) / (theirs - random)
+
+
+def _cells(agent: Pretrained) -> dict[str, str]:
+    game, published, results = agent.game, SCORES[agent.game], _results(agent)
     training = json.loads((agent.folder / CONFIG).read_text())["training"]
-    mean, theirs = results["mean_reward"], ZOO.agents["dqn"].get(game)
+    mean, share = results["mean_reward"], _share(agent)
     normalized = human_normalized_score(game, mean)
     score = f"{mean:,.1f} +/- {results['std_reward']:,.1f}"
-    return (
+    cells = (
         game,
         f"{agent.steps:,}",
         f"{training['seconds'] / 60:.0f}",
-        f"**{score}**" if theirs is not None and mean >= theirs else score,
+        f"**{score}**" if share is not None and share >= 1 else score,
         "-" if normalized is None else f"{normalized:.2f}",
         f"{published.random:,.1f}",
         f"{published.human:,.1f}",
         ZOO.text("dqn", game),
         DOPAMINE.text("qrdqn", game),
     )
+    return dict(zip(HEADS, cells, strict=True))
 
 
 def draw(agents: Sequence[Pretrained], picture: Path) -> None:

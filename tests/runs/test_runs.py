@@ -245,8 +245,8 @@ def test_an_unknown_run_gets_the_nearest_names(tmp_path: Path) -> None:
 def test_a_game_without_runs_gets_the_command_that_trains_it(tmp_path: Path, algo, recipe) -> None:
     make_run(tmp_path, "dqn", "Pong")
     with pytest.raises(UserError) as caught:
-        find_run(tmp_path, game="Enduro", algo=algo)
-    start = f"start one with `dqn-train --env Enduro{recipe}`, or name another -f FOLDER"
+        find_run(tmp_path, game="Tennis", algo=algo)
+    start = f"start one with `dqn-train --env Tennis{recipe}`, or name another -f FOLDER"
     assert str(caught.value).endswith(f" in {tmp_path}; {start}")
 
 

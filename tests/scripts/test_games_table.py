@@ -8,9 +8,23 @@ import games_table
 from dqn_zoo.sharing.pretrained import list_pretrained
 
 
-def test_the_page_holds_the_table_of_the_agents_that_come_with_the_package():
-    _, _, rest = games_table.PAGE.read_text().partition(games_table.BEGIN)
-    assert rest.partition(games_table.END)[0] == "\n" + games_table.table(list_pretrained())
+def test_the_pages_hold_the_table_of_the_agents_that_come_with_the_package():
+    agents = list_pretrained()
+    pages = {
+        games_table.PAGE: games_table.table(agents),
+        games_table.README: games_table.best_table(agents),
+    }
+    for page, table in pages.items():
+        _, _, rest = page.read_text().partition(games_table.BEGIN)
+        assert rest.partition(games_table.END)[0] == "\n" + table
+
+
+def test_the_best_rows_come_closest_to_rl_zoo():
+    rows = games_table.best_table(list_pretrained()).splitlines()[2:]
+    games = [row.split(" | ")[0].strip("| ") for row in rows]
+    assert len(games) == 5
+    assert games[0] == "SpaceInvaders"  # above RL-Zoo
+    assert {"Boxing", "Breakout"}.isdisjoint(games)  # not RL-Zoo's; a seventh of its score
 
 
 def test_each_agent_with_a_curve_is_drawn(tmp_path):
