@@ -252,7 +252,9 @@ def test_an_agent_of_the_package_is_loaded_by_its_name(tmp_path, monkeypatch):
         agent = load_agent(name)
         assert (agent.config.env, agent.num_actions) == ("Breakout", 4)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="no agent for Tennis comes with dqn_zoo; there are: Boxi"):
+    with pytest.raises(
+        UserError, match=r"no agent for Tennis comes with dqn_zoo; there are: [A-Z]"
+    ):
         load_agent("pretrained/Tennis")
     with pytest.raises(UserError, match="did you mean Pong"):
         load_agent("pretrained/Pon")
