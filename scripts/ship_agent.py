@@ -24,7 +24,7 @@ from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.results import headline, summary_lines
 from dqn_zoo.play.session import choose_weights, read_weights
 from dqn_zoo.play.statistics import summarize
-from dqn_zoo.play.weights import load_weights, weights_bytes
+from dqn_zoo.play.weights import OWN_DIGEST, load_weights, weights_bytes, weights_note
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run
 from dqn_zoo.sharing.agent_files import CONFIG, RESULTS, WEIGHTS, write_description
@@ -48,7 +48,8 @@ def main() -> int:
     chosen = choose_weights(run, "last" if asked.last else "default")
 
     half = {name: value.to(torch.float16) for name, value in load_weights(chosen.file).items()}
-    note = {"env": config.env, "algo": config.algo, "steps": chosen.steps or 0}
+    # Of the same steps and kind, averaged or online; the digest is another.
+    note = {key: value for key, value in weights_note(chosen.file).items() if key != OWN_DIGEST}
     content = weights_bytes(half, note)
     if len(content) > LARGEST_BYTES:
         sys.exit(f"{len(content):,} bytes, more than the {LARGEST_BYTES:,} that an agent may have")

@@ -15,11 +15,13 @@ from dqn_zoo import load_agent
 from dqn_zoo.cli import push
 from dqn_zoo.cli.enjoy import main
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.weights import weights_note
 from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import pretrained
+from dqn_zoo.sharing.agent_files import CONFIG, WEIGHTS
 from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
 
 PLAY = ["--num-threads", "1", "--no-render", "--episodes", "2"]
@@ -260,3 +262,10 @@ def test_an_agent_of_the_package_is_loaded_by_its_name(tmp_path, monkeypatch):
         load_agent("pretrained/Pon")
     with pytest.raises(UserError, match="holds one set of weights"):
         load_agent("pretrained/Pong", which="last")
+
+
+def test_agents_whose_weights_are_averaged_say_so():
+    for agent in list_pretrained():
+        decay = json.loads((agent.folder / CONFIG).read_text())["config"].get("averaged_weights", 0)
+        kind = weights_note(agent.folder / WEIGHTS).get("weights")
+        assert (kind == "averaged") == (decay > 0), agent.game
