@@ -28,7 +28,7 @@ def test_what_counts_lies_over_the_rows_that_the_network_sees_by_keyboard_and_of
         wait_until(lambda: tab.evaluate("document.title.startsWith('Breakout')"))
         assert tab.locator("#saliency").is_hidden()
         tab.keyboard.press("s")
-        wait_until(lambda: tab.evaluate(ROWS) != [])
+        wait_until(lambda: tab.evaluate(ROWS) != [] and number(tab, "steps") >= 10)
         tab.keyboard.press("p")
         assert tab.get_attribute("#look", "aria-pressed") == "true"
         lit = tab.evaluate(ROWS)
