@@ -28,10 +28,13 @@ CURVE = "curve.csv"
 BEGIN, END = "<!-- scripts/games_table.py writes from here -->", "<!-- to here -->"
 HEADS = (
     "game", "steps", "minutes", "score in 100 games", "human = 1", "random", "human",
-    "RL-Zoo's DQN, 10,000,000 steps", "Dopamine's QR-DQN, 1,000,000 steps, sticky actions",
+    "RL-Zoo's DQN, 10,000,000 steps", "Dopamine's QR-DQN at those steps, sticky actions",
 )  # fmt: skip
 BEST_HEADS, NUM_BEST = (*HEADS[:1], *HEADS[2:4], *HEADS[5:8]), 5
-ZOO, DOPAMINE = find_reference("rl-zoo"), find_reference("dopamine-1m")
+ZOO = find_reference("rl-zoo")
+DOPAMINE = [find_reference(f"dopamine-{steps}") for steps in ("750k", "1m", "1500k")]
+WINDOW = 250_000
+"""Steps whose training games Dopamine's figures are means of."""
 
 
 def main() -> int:
@@ -98,9 +101,17 @@ def _cells(agent: Pretrained) -> dict[str, str]:
         f"{published.random:,.1f}",
         f"{published.human:,.1f}",
         ZOO.text("dqn", game),
-        DOPAMINE.text("qrdqn", game),
+        _dopamine(game, agent.steps),
     )
     return dict(zip(HEADS, cells, strict=True))
+
+
+def _dopamine(game: str, steps: int) -> str:
+    """Return what QR-DQN's training games gave while it had as many steps."""
+    for reference in DOPAMINE:
+        if reference.steps - WINDOW < steps <= reference.steps:
+            return reference.text("qrdqn", game)
+    return "-"
 
 
 def draw(agents: Sequence[Pretrained], picture: Path) -> None:

@@ -57,7 +57,8 @@ def build_parser() -> Parser:
         action="append",
         default=(),
         metavar="NAME",
-        help="published scores to show alongside: rl-zoo, dopamine, dopamine-1m, dopamine-impala",
+        help="published scores to show alongside: rl-zoo, dopamine, dopamine-impala, or "
+        "Dopamine's after fewer steps, dopamine-750k, dopamine-1m and dopamine-1500k",
     )
     return parser
 

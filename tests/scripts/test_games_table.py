@@ -27,6 +27,13 @@ def test_the_best_rows_come_closest_to_rl_zoo():
     assert {"Boxing", "Breakout"}.isdisjoint(games)  # not RL-Zoo's; a seventh of its score
 
 
+def test_dopamine_stands_beside_an_agent_at_equal_steps():
+    games = {agent.game: agent for agent in list_pretrained()}
+    for steps, score in {500_000: "-", 500_001: "36.9", 750_000: "36.9", 750_001: "51.6"}.items():
+        row = games_table.table([games["Boxing"]._replace(steps=steps)]).splitlines()[-1]
+        assert row.endswith(f" {score} |"), row
+
+
 def test_each_agent_with_a_curve_is_drawn(tmp_path):
     picture = tmp_path / "games.png"
     agents = []
