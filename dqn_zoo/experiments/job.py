@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from dqn_zoo.experiments.plan import WEIGHTS, Job, Sweep, WhichWeights
+from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.summary import read_score
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game
 from dqn_zoo.play.results import results
 from dqn_zoo.play.session import Session, choose_weights, play_session
 from dqn_zoo.play.statistics import summarize
+from dqn_zoo.play.weights import ONLINE
 from dqn_zoo.runs.logfiles import EventLog
 from dqn_zoo.runs.manifest import has_finished, read_manifest
 from dqn_zoo.runs.run import discard_run, lock
@@ -45,10 +46,10 @@ def run_job(sweep: Sweep, job: Job) -> int:
         events.hparams(_compared(sweep, job))
         if outcome is not None and outcome.reason != "finished":
             return EXIT_CODES[outcome.reason]
-        for which in WEIGHTS:
+        for which in sweep.weights(job):
             if not sweep.results_file(job, which).exists():
                 _play(sweep, job, which)
-        scores = read_score(sweep, job)._asdict()
+        scores = read_score(sweep, job).by_weights()
         steps = sweep.config(job).n_timesteps
         events.scalars(steps, {f"score/{which}": score for which, score in scores.items()})
     return 0
@@ -99,16 +100,18 @@ def _start_or_resume(sweep: Sweep, job: Job) -> Outcome | None:
 
 
 def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
-    """Play full games with the last or the best weights of a job, and keep their scores."""
-    run = sweep.run(job)
+    """Play full games with weights of a job, and keep their scores."""
+    run, file = sweep.run(job), sweep.results_file(job, which)
+    if which == "best" and not run.best_model_file.exists():  # no evaluation: the last are the best
+        replace_file(file, sweep.results_file(job, "last").read_bytes())
+        return
     config = load_config(run.config_file)
-    has_best = run.best_model_file.exists()  # no evaluation, no best
     device = choose_device(config.device)
     num_threads = config.num_threads or default_num_threads(device, usable_cores())
     torch.set_num_threads(num_threads)
     session = Session(
         run=run,
-        weights=choose_weights(run, which if has_best else "last"),
+        weights=choose_weights(run, *(("last", ONLINE) if which == ONLINE else (which,))),
         config=config,
         seed=0,
         num_games=sweep.plan.episodes,
@@ -122,4 +125,4 @@ def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
     play_session(session, agent.q_values, on_game=games.append, on_progress=lambda _: None)
     games.sort(key=lambda game: game.index)
     content = results(session, games, summarize([game.score for game in games]))
-    replace_file(sweep.results_file(job, which), json.dumps(content, indent=2).encode())
+    replace_file(file, json.dumps(content, indent=2).encode())

@@ -3,7 +3,8 @@
 sweeps/first/
     plan.yml              what is compared, to be read and kept
     configs/dqn/Pong.yml  every setting of a variant on a game, as it was when the plan was made
-    runs/dqn/Pong_1/      the run of seed 1, see run.py; results-last.json, results-best.json
+    runs/dqn/Pong_1/      the run of seed 1, see run.py; results-last.json, results-best.json, and
+                          results-online.json where the last and best weights are averaged
     logs/dqn/Pong_1.log   what that job printed
 
 The settings are resolved once. So a job started next week, by another version, or on a machine
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dqn_zoo.errors import UserError, short
+from dqn_zoo.play.weights import ONLINE
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import SCORES, parse_game
@@ -31,7 +33,7 @@ PLAN_FILE = "plan.yml"
 CONFIGS = "configs"
 DEFAULT_EPISODES = 30
 
-WhichWeights = Literal["last", "best"]
+WhichWeights = Literal["last", "best", "online"]
 WEIGHTS: tuple[WhichWeights, ...] = get_args(WhichWeights)
 
 GAME_SETS: dict[str, tuple[str, ...]] = {
@@ -292,12 +294,17 @@ class Sweep:
         return self.folder / "logs" / f"{job.name}.log"
 
     def results_file(self, job: Job, which: WhichWeights) -> Path:
-        """Return the file of a job's games with its `last` or `best` weights."""
+        """Return the file of a job's games with its `last`, `best` or last `online` weights."""
         return self.run(job).path / f"results-{which}.json"
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job was trained to its end and its games were played."""
-        return all(self.results_file(job, which).exists() for which in WEIGHTS)
+        return all(self.results_file(job, which).exists() for which in self.weights(job))
+
+    def weights(self, job: Job) -> tuple[WhichWeights, ...]:
+        """Return which weights of a trained job play: of one that averages, the online ones too."""
+        averages = self.run(job).online_model_file.exists()
+        return tuple(which for which in WEIGHTS if which != ONLINE or averages)
 
     def _config_file(self, variant: str, game: str) -> Path:
         return self.folder / CONFIGS / variant / f"{game}.yml"

@@ -31,10 +31,16 @@ class RunScore(NamedTuple):
     Attributes:
         last: mean raw score of the full games of its last weights.
         best: of the weights of its best evaluation.
+        online: of the last weights that learned, where the others are averaged.
     """
 
     last: float
     best: float
+    online: float | None = None
+
+    def by_weights(self) -> dict[str, float]:
+        """Return the scores of the weights that it has."""
+        return {which: score for which, score in self._asdict().items() if score is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +58,9 @@ class Cell:
     has_human: bool = True
 
     def scores(self, which: WhichWeights) -> Scores:
-        """Return the raw score of every run: float64 [num_runs]."""
-        return np.array([getattr(run, which) for run in self.runs.values()])
+        """Return the raw score of every run that has such weights: float64 [num_runs]."""
+        scores = [getattr(run, which) for run in self.runs.values()]
+        return np.array([score for score in scores if score is not None])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,7 @@ def read_score(sweep: Sweep, job: Job) -> RunScore:
         UserError: a file of results is damaged.
     """
     means = {}
-    for which in ("last", "best"):
+    for which in sweep.weights(job):
         file = sweep.results_file(job, which)
         try:
             means[which] = float(read_results(file)["mean_reward"])
@@ -145,7 +152,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     return {
         "scores": {
             variant: {
-                game: {str(seed): run._asdict() for seed, run in cell.runs.items()}
+                game: {str(seed): run.by_weights() for seed, run in cell.runs.items()}
                 for game, cell in games.items()
             }
             for variant, games in summary.cells.items()
@@ -207,36 +214,46 @@ def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterat
 
 
 def _score_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
-    """Yield the table of raw scores: mean and deviation over runs, last and best weights."""
+    """Yield the table of raw scores: mean and deviation over runs, for each kind of weights."""
     published = [(each, agent) for each in references for agent in each.agents]
-    variants = list(summary.cells)
+    heads = [(variant, head) for variant, games in summary.cells.items() for head in _heads(games)]
     yield markdown_row(
         "game",
-        *(head for variant in variants for head in (f"{variant}: last", "best", "human = 1")),
+        *(f"{variant}: {head}" if head == "last" else head for variant, head in heads),
         *(f"{each.name} {agent}" for each, agent in published),
     )
-    yield markdown_row(*["---"] * (1 + 3 * len(variants) + len(published)))
+    yield markdown_row(*["---"] * (1 + len(heads) + len(published)))
     for game in dict.fromkeys(game for games in summary.cells.values() for game in games):
-        cells = [
-            text
-            for variant in variants
-            for text in _cell_texts(game, summary.cells[variant].get(game))
-        ]
-        yield markdown_row(game, *cells, *(each.text(agent, game) for each, agent in published))
+        cells = {
+            (variant, head): text
+            for variant, games in summary.cells.items()
+            for head, text in _cell_texts(game, games.get(game)).items()
+        }
+        yield markdown_row(
+            game,
+            *(cells.get(each, "-") for each in heads),
+            *(each.text(agent, game) for each, agent in published),
+        )
 
 
-def _cell_texts(game: str, cell: Cell | None) -> tuple[str, str, str]:
+def _heads(games: Mapping[str, Cell]) -> tuple[str, ...]:
+    averages = any(cell.scores("online").size for cell in games.values())
+    return ("last", "best", *(["online"] if averages else []), "human = 1")
+
+
+def _cell_texts(game: str, cell: Cell | None) -> dict[str, str]:
     if cell is None or not cell.runs:
-        return "-", "-", "-"
+        return {}
     runs = len(cell.runs)
     of_all = "" if runs == cell.planned else f" ({runs} of {cell.planned} runs)"
-    last, best = cell.scores("last"), cell.scores("best")
+    last, online = cell.scores("last"), cell.scores("online")
     human = human_normalized_score(game, float(last.mean())) if cell.has_human else None
-    return (
-        f"{last.mean():,.1f} +/- {last.std():,.1f}{of_all}",
-        f"{best.mean():,.1f}",
-        "-" if human is None else f"{human:.2f}",
-    )
+    return {
+        "last": f"{last.mean():,.1f} +/- {last.std():,.1f}{of_all}",
+        "best": f"{cell.scores('best').mean():,.1f}",
+        "online": f"{online.mean():,.1f}" if online.size else "-",
+        "human = 1": "-" if human is None else f"{human:.2f}",
+    }
 
 
 def _aggregate_lines(summary: Summary) -> Iterator[str]:

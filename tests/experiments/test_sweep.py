@@ -25,6 +25,7 @@ from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, hold_sweep, work_off
 from dqn_zoo.runs.learning_curve import columns, last_row
 from dqn_zoo.runs.run import lock
+from dqn_zoo.system.files import digest
 from dqn_zoo.system.locks import LOCK_NAME, hold
 from dqn_zoo.system.processes import python_module
 
@@ -298,7 +299,44 @@ def test_a_start_that_left_an_empty_folder_is_made_again(tmp_path):
     sweep.run(job).path.mkdir(parents=True)
     assert run_job(sweep, job) == 0
     last, best = (sweep.results_file(job, which).read_text() for which in ("last", "best"))
-    assert json.loads(last)["games"] == json.loads(best)["games"]  # no evaluation, no best
+    assert last == best  # no evaluation, no best
+
+
+def test_of_runs_that_average_the_weights_that_learned_play_too(tmp_path, capsys):
+    variants = [VARIANTS[0], Variant("mean", "dqn", {"averaged_weights": 0.9})]
+    small = {"n_timesteps": 200, "eval_freq": 0, "learning_rate": 0.01}
+    sweep = sweep_in(tmp_path / "sweep", games=["Pong"], num_seeds=1, variants=variants, **small)
+    plain, averaged = sweep.plan.jobs()
+    for job in (plain, averaged):
+        assert run_job(sweep, job) == 0
+    assert capsys.readouterr().out.count("playing 2 games with the ") == 3  # no weights twice
+    assert not sweep.results_file(plain, "online").exists()
+    played = {
+        which: json.loads(sweep.results_file(averaged, which).read_text())
+        for which in ("last", "best", "online")
+    }
+    run, names = sweep.run(averaged), {which: each["weights"] for which, each in played.items()}
+    assert names["last"]["sha256"] == names["best"]["sha256"] == digest(run.model_file)
+    assert names["online"]["sha256"] == digest(run.online_model_file)
+    sweep.results_file(averaged, "online").unlink()  # as in sweeps of earlier versions
+    assert not sweep.is_done(averaged)
+    assert run_job(sweep, averaged) == 0
+    assert sweep.is_done(averaged)
+
+
+def test_the_table_has_a_column_of_online_weights_where_a_variant_averages(tmp_path):
+    sweep = sweep_in(tmp_path / "sweep", games=["Pong"])
+    for job in sweep.plan.jobs():
+        finish(sweep, job, 1.0 + job.seed)
+        if job.variant == "double":
+            sweep.run(job).online_model_file.touch()
+            assert not sweep.is_done(job)
+            sweep.results_file(job, "online").write_text(json.dumps(scored(5.0 + job.seed)))
+    head, _, row, *_ = as_markdown(summarize_sweep(sweep)).splitlines()
+    assert head == (
+        "| game | dqn: last | best | human = 1 | double: last | best | online | human = 1 |"
+    )
+    assert row == "| Pong | 2.5 +/- 0.5 | 2.5 | 0.66 | 2.5 +/- 0.5 | 2.5 | 6.5 | 0.66 |"
 
 
 # --- The table
