@@ -273,7 +273,8 @@ def _print_preview(
         f"{len(plan.jobs())} jobs in {sweep.folder}, {len(plan.jobs()) - len(left)} of them done",
         f"  games        {', '.join(plan.games)}",
         f"  seeds        {', '.join(map(str, plan.seeds))}",
-        f"  at the end   {plan.episodes} full games with the last and with the best weights",
+        f"  at the end   {plan.episodes} full games with each of the last, best and online weights "
+        "that a run has",
     ]
     for variant in plan.variants:
         own = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
