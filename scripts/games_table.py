@@ -59,8 +59,12 @@ def table(agents: Sequence[Pretrained]) -> str:
 
 
 def best_table(agents: Sequence[Pretrained]) -> str:
-    """Return the rows whose scores come closest to RL-Zoo's agents, or go furthest beyond."""
-    shares = [(share, agent) for agent in agents if (share := _share(agent)) is not None]
+    """Return the rows whose scores come closest to RL-Zoo's agents, or go furthest beyond.
+
+    Without the games that RL-Zoo's agent plays like chance: Asteroids.
+    """
+    learned = [agent for agent in agents if _rl_zoo_has_learned(agent.game)]
+    shares = [(share, agent) for agent in learned if (share := _share(agent)) is not None]
     ordered = [agent for _, agent in sorted(shares, key=lambda pair: -pair[0])]
     return _markdown(ordered[:NUM_BEST], BEST_HEADS)
 
@@ -84,6 +88,13 @@ def _share(agent: Pretrained) -> float | None:
     if theirs is None:
         return None
     return (_results(agent)["mean_reward"] - random) / (theirs - random)
+
+
+def _rl_zoo_has_learned(game: str) -> bool:
+    """Return whether its agent has come a hundredth of the way from random play to a human."""
+    theirs = ZOO.agents["dqn"].get(game)
+    normalized = None if theirs is None else human_normalized_score(game, theirs)
+    return normalized is not None and normalized > 0.01
 
 
 def _cells(agent: Pretrained) -> dict[str, str]:

@@ -25,6 +25,7 @@ def test_the_best_rows_come_closest_to_rl_zoo():
     assert len(games) == 5
     assert games[0] == "SpaceInvaders"  # above RL-Zoo
     assert {"Boxing", "Breakout"}.isdisjoint(games)  # not RL-Zoo's; a seventh of its score
+    assert "Asteroids" not in games  # above RL-Zoo's agent, which plays like chance
 
 
 def test_dopamine_stands_beside_an_agent_at_equal_steps():
