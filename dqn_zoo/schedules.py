@@ -1,5 +1,6 @@
 """How actions are chosen: schedules and epsilon-greedy."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,3 +84,71 @@ def epsilon_greedy(
     explores = generator.random(num_envs) < epsilon
     random_actions = generator.integers(num_actions, size=num_envs)
     return np.where(explores, random_actions, q_values.argmax(axis=1))
+
+
+LONGEST = 10_000
+"""Steps that a random action is kept up for at most."""
+
+
+def durations(zeta: float) -> NDArray[np.float64]:
+    """Return the chance of each number of steps, n ** -zeta up to a factor: float64 [LONGEST]."""
+    chances: NDArray[np.float64] = np.arange(1.0, LONGEST + 1) ** -zeta
+    return chances / chances.sum()
+
+
+def mean_duration(zeta: float) -> float:
+    """Return the steps that a random action is kept up for, on average."""
+    return float(durations(zeta) @ np.arange(1, LONGEST + 1))
+
+
+class Explorer:
+    """Chooses epsilon-greedily, and keeps a random action up for a random number of steps.
+
+    Dabney, Ostrovski and Barreto (2021), "Temporally-Extended epsilon-Greedy Exploration", appendix
+    B, algorithm 1, https://arxiv.org/abs/2006.01782, where zeta is 2. Deviation: an action that is
+    drawn for n steps has n, there n + 1; so one step is epsilon-greedy.
+
+    Args:
+        num_envs: each keeps up an action of its own.
+        zeta: of `durations`; 0: every random action is for one step, `epsilon_greedy` to the bit.
+    """
+
+    def __init__(self, num_envs: int, zeta: float) -> None:
+        self._zeta = zeta
+        self._up_to = np.cumsum(durations(zeta))[:-1]
+        self._action = np.zeros(num_envs, np.int64)
+        self._left = np.zeros(num_envs, np.int64)  # steps for which the action is still kept up
+
+    def choose(
+        self,
+        q_values: NDArray[np.float32],
+        epsilon: NDArray[np.float64],
+        generator: np.random.Generator,
+    ) -> NDArray[np.int64]:
+        """Choose an action per environment: int64 [num_envs].
+
+        Args:
+            q_values: float32 [num_envs, num_actions].
+            epsilon: chance that a random action begins where none is kept up: [num_envs] or [1].
+            generator: as many draws are always taken, two or three per environment.
+        """
+        if not self._zeta:
+            return epsilon_greedy(q_values, epsilon, generator)
+        num_envs, num_actions = q_values.shape
+        begins = (generator.random(num_envs) < epsilon) & (self._left == 0)
+        random_actions = generator.integers(num_actions, size=num_envs)
+        steps = 1 + np.searchsorted(self._up_to, generator.random(num_envs), side="right")
+        self._action = np.where(begins, random_actions, self._action)
+        self._left = np.where(begins, steps, self._left)
+        chosen = np.where(self._left > 0, self._action, q_values.argmax(axis=1))
+        self._left = np.maximum(self._left - 1, 0)
+        return chosen
+
+    def state(self) -> list[list[int]]:
+        """Return action and steps left of every environment, nothing where none is kept up."""
+        return np.stack([self._action, self._left], axis=1).tolist() if self._zeta else []
+
+    def restore(self, state: Sequence[Sequence[int]]) -> None:
+        """Continue from `state`; where it has nothing, no action is kept up."""
+        if self._zeta and state:
+            self._action, self._left = np.array(state, np.int64).T

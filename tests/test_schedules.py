@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from dqn_zoo.algorithms.choice import algorithm_of
-from dqn_zoo.schedules import EpsilonSchedule, LinearSchedule, epsilon_greedy, spread_epsilons
+from dqn_zoo.schedules import (
+    LONGEST,
+    EpsilonSchedule,
+    Explorer,
+    LinearSchedule,
+    durations,
+    epsilon_greedy,
+    mean_duration,
+    spread_epsilons,
+)
 from dqn_zoo.settings.recipes import resolve
 
 
@@ -86,3 +95,112 @@ def test_the_number_of_draws_does_not_depend_on_how_coins_fall(epsilon, greedy):
     epsilon_greedy(q_values, 0.5, twin)
     assert generator.random() == twin.random()
     assert (actions == 3).all() == greedy
+
+
+# --- Random actions that are kept up
+
+NEVER, ALWAYS = np.zeros(1), np.ones(1)
+
+
+def values(num_envs: int, num_actions: int) -> np.ndarray:
+    """Return values whose best action is the last."""
+    return np.tile(np.arange(num_actions, dtype=np.float32), (num_envs, 1))
+
+
+def test_durations_by_hand():
+    chances = durations(2.0)
+    assert chances[0] / chances[1] == pytest.approx(4.0)
+    assert chances[0] / chances[9] == pytest.approx(100.0)
+    assert chances[0] == pytest.approx(6 / np.pi**2, rel=1e-4)  # of all numbers without an end
+    assert (len(chances), chances.sum()) == (LONGEST, pytest.approx(1.0))
+    harmonic = sum(1 / n for n in range(1, LONGEST + 1))
+    assert mean_duration(2.0) == pytest.approx(harmonic * chances[0])
+
+
+def test_without_zeta_it_is_epsilon_greedy_to_the_bit():
+    explorer, generator, twin = Explorer(8, 0.0), *(np.random.default_rng(1) for _ in range(2))
+    for epsilon in np.linspace(0.0, 1.0, 20):
+        chosen = explorer.choose(values(8, 6), np.array([epsilon]), generator)
+        assert chosen.tolist() == epsilon_greedy(values(8, 6), epsilon, twin).tolist()
+    assert generator.random() == twin.random()
+    assert explorer.state() == []
+
+
+def test_a_random_action_is_kept_up_for_as_long_as_was_drawn_and_then_the_best_is_chosen():
+    num_envs, generator = 40_000, np.random.default_rng(2)
+    explorer, q_values = Explorer(num_envs, 2.0), values(40_000, 1_000)
+    first = explorer.choose(q_values, ALWAYS, generator)
+    assert np.bincount(first // 100, minlength=10) / num_envs == pytest.approx([0.1] * 10, abs=0.01)
+    lengths, lasts = np.ones(num_envs), np.ones(num_envs, bool)
+    for _ in range(30):
+        chosen = explorer.choose(q_values, NEVER, generator)
+        lasts &= chosen == first
+        assert (chosen[~lasts] == 999).all()  # the best, and no other random one
+        lengths += lasts & (first != 999)
+    shares = np.bincount(lengths[first != 999].astype(int))[1:6] / (first != 999).sum()
+    assert shares == pytest.approx(durations(2.0)[:5], abs=0.01)
+
+
+def test_where_none_is_kept_up_epsilon_is_the_chance_that_one_begins():
+    explorer, generator = Explorer(3, 1.5), np.random.default_rng(3)
+    epsilon, begins = np.array([0.0, 0.3, 1.0]), np.zeros(3)
+    for _ in range(4_000):
+        explorer.restore([[0, 0]] * 3)
+        begins += explorer.choose(values(3, 1_000), epsilon, generator) != 999
+    assert begins / 4_000 == pytest.approx([0.0, 0.3, 1.0], abs=0.03)
+
+
+def test_no_random_action_begins_while_one_is_kept_up():
+    explorer = Explorer(500, 2.0)
+    explorer.restore([[1, 3]] * 500)
+    for left in (2, 1, 0):
+        chosen = explorer.choose(values(500, 6), ALWAYS, np.random.default_rng(6))
+        assert (chosen == 1).all()
+        assert explorer.state() == [[1, left]] * 500
+
+
+def test_the_draws_do_not_depend_on_what_is_kept_up():
+    free, busy = Explorer(3, 2.0), Explorer(3, 2.0)
+    busy.restore([[1, 7], [2, 0], [0, 1]])
+    generator, twin = np.random.default_rng(4), np.random.default_rng(4)
+    free.choose(values(3, 4), NEVER, generator)
+    assert busy.choose(values(3, 4), NEVER, twin).tolist() == [1, 3, 0]
+    assert generator.random() == twin.random()
+    assert busy.state() == [[1, 6], [2, 0], [0, 0]]
+
+
+def test_what_is_kept_up_goes_on_after_a_restart():
+    explorer, generator = Explorer(6, 1.1), np.random.default_rng(5)
+    for _ in range(9):
+        explorer.choose(values(6, 50), ALWAYS, generator)
+    state = explorer.state()
+    assert max(left for _, left in state) > 0
+    other = Explorer(6, 1.1)
+    other.restore(state)
+    assert other.choose(values(6, 50), NEVER, np.random.default_rng(0)).tolist() == (
+        explorer.choose(values(6, 50), NEVER, np.random.default_rng(0)).tolist()
+    )
+    plain = Explorer(6, 0.0)  # a run that goes on without
+    plain.restore(state)
+    assert plain.choose(values(6, 50), NEVER, generator).tolist() == [49] * 6
+
+
+@pytest.mark.parametrize("algo", ["dqn", "pqn-laptop"])
+def test_both_algorithms_keep_random_actions_up(algo):
+    replay = {} if algo == "pqn-laptop" else {"learning_starts": 50, "buffer_size": 100}
+    settings = {
+        "n_envs": 4, "exploration_fraction": 0.0, "exploration_final_eps": 0.0,
+        "exploration_initial_eps": 0.0, "exploration_zeta": 2.0, "network": "small",
+        "device": "cpu", "seed": 1,
+    }  # fmt: skip
+    config = resolve(algo=algo, overrides=settings | replay).config
+    algorithm = algorithm_of(config).from_config(config, num_actions=6)
+    observation = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), np.uint8)
+    algorithm.steps = 400
+    best = algorithm.q_values(observation).argmax(axis=1)
+    others = (best + 1) % 6
+    algorithm._explorer.restore([[int(other), 2] for other in others])
+    state = algorithm.state()["kept_up"]
+    assert state == [[int(other), 2] for other in others]
+    chosen = [algorithm.act(observation).tolist() for _ in range(3)]
+    assert chosen == [others.tolist(), others.tolist(), best.tolist()]

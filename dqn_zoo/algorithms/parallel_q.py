@@ -33,7 +33,7 @@ from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.shape import FRAME_BYTES
-from dqn_zoo.schedules import epsilon_greedy
+from dqn_zoo.schedules import Explorer
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
@@ -104,6 +104,7 @@ class ParallelQ:
         self._exploration = stream_generator(config.seed, "exploration")
         self._shuffles = stream_generator(config.seed, "replay")
         self._epsilon = epsilon_schedule(config)
+        self._explorer = Explorer(config.n_envs, config.exploration_zeta)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -129,7 +130,7 @@ class ParallelQ:
                 self._note_observation(observation)
             self._acted_on = observation
             epsilons = self._epsilon.of_each(self.steps)
-            return epsilon_greedy(q_values, epsilons, self._exploration)
+            return self._explorer.choose(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Update on the rollout, if it is full, and begin the next one."""
@@ -236,6 +237,7 @@ class ParallelQ:
             "counters": {"steps": self.steps, "updates": self.updates},
             "online": self.online.state(),
             "exploration": generator_state(self._exploration),
+            "kept_up": self._explorer.state(),
             "shuffles": generator_state(self._shuffles),
         }
 
@@ -255,8 +257,9 @@ class ParallelQ:
         )
         self.played.restore(read, self.updates)
         self.rollout.restore(self._read_rollout(read(ROLLOUT_FILE)))
-        check_parallel_state(state, self._config, length=self.rollout.length)
+        check_parallel_state(state, self._config, self._num_actions, length=self.rollout.length)
         restore_generator(self._exploration, state["exploration"])
+        self._explorer.restore(state.get("kept_up", []))
         restore_generator(self._shuffles, state["shuffles"])
 
     def _read_rollout(self, content: bytes) -> dict[str, Tensor]:

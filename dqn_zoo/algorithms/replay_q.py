@@ -29,7 +29,7 @@ from dqn_zoo.replay.memory import Batch, Replay
 from dqn_zoo.replay.samplers import Draw, build_sampler
 from dqn_zoo.replay.saved_rows import read_rows
 from dqn_zoo.replay.transitions import TransitionAccumulator
-from dqn_zoo.schedules import epsilon_greedy
+from dqn_zoo.schedules import Explorer
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.beside import Beside
@@ -73,6 +73,7 @@ class ReplayQ:
         self._exploration = stream_generator(config.seed, "exploration")
         self._replay_draws = stream_generator(config.seed, "replay")
         self._epsilon = epsilon_schedule(config, random_steps=config.learning_starts)
+        self._explorer = Explorer(config.n_envs, config.exploration_zeta)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -97,7 +98,7 @@ class ReplayQ:
             else:
                 q_values = self.learner.online.noisy_q_values(observation)
             epsilons = self._epsilon.of_each(self.steps)
-            return epsilon_greedy(q_values, epsilons, self._exploration)
+            return self._explorer.choose(q_values, epsilons, self._exploration)
 
     def learn(self) -> None:
         """Copy the target network and make updates: those that the steps so far are owed.
@@ -238,6 +239,7 @@ class ReplayQ:
             "learner": self.learner.online.state(),
             "replay": self.replay.state(),
             "exploration": generator_state(self._exploration),
+            "kept_up": self._explorer.state(),
             "replay_draws": generator_state(self._replay_draws),
             "ready": [] if self._ready is None else list(self._ready.targets.shape),
         }
@@ -275,6 +277,7 @@ class ReplayQ:
             )
         self.accumulator.restore(state["accumulator"])
         restore_generator(self._exploration, state["exploration"])
+        self._explorer.restore(state.get("kept_up", []))
         restore_generator(self._replay_draws, state["replay_draws"])
 
     def check_restored(self, observation: NDArray[np.uint8]) -> None:

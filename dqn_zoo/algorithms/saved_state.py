@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dqn_zoo.algorithms.replay_plan import updates_owed
+from dqn_zoo.schedules import LONGEST
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.saved import Count, Finite, Saved, require
 
@@ -71,6 +72,10 @@ class _Memory(Saved):
     sampler: _Sampler
 
 
+KeptUp = Annotated[list[Count], Field(min_length=2, max_length=2)]
+"""A random action and the steps for which it is still kept up, in one environment."""
+
+
 class ReplayState(Saved):
     """The state of `ReplayQ`."""
 
@@ -79,6 +84,7 @@ class ReplayState(Saved):
     learner: Online
     replay: _Memory
     exploration: Generator
+    kept_up: list[KeptUp] = Field(default=[])
     replay_draws: Generator
     ready: list[Count] = Field(default=[], max_length=2)  # shape of the targets that wait
 
@@ -89,6 +95,7 @@ class ParallelState(Saved):
     counters: Counters
     online: Online
     exploration: Generator
+    kept_up: list[KeptUp] = Field(default=[])
     shuffles: Generator
 
 
@@ -121,6 +128,7 @@ def check_replay_state(
     actions = [action for row in waits.waiting_action for action in row]
     require(all(action < num_actions for action in actions), "accumulator", "an action")
     require(max(waits.num_waiting) < n_steps, "accumulator.num_waiting", waits.num_waiting)
+    _check_kept_up(state.kept_up, envs, num_actions)
     # Every step leaves as one row, once.
     require(memory.newest == steps - sum(waits.num_waiting), "replay.newest", memory.newest)
     kept = memory.newest - memory.oldest
@@ -139,13 +147,17 @@ def check_replay_state(
     require(before // interval <= copies <= steps // interval, "counters.target_copies", copies)
 
 
-def check_parallel_state(content: Mapping[str, Any], config: Config, *, length: int) -> None:
+def check_parallel_state(
+    content: Mapping[str, Any], config: Config, num_actions: int, *, length: int
+) -> None:
     """Check the state of `ParallelQ`; `length`: vector steps in its rollout.
 
     Raises:
         ValueError: it was changed, or is of other settings; one line.
     """
-    counters = ParallelState.read(content).counters
+    state = ParallelState.read(content)
+    counters = state.counters
+    _check_kept_up(state.kept_up, config.n_envs, num_actions)
     steps, updates = counters.steps, counters.updates
     vector_steps, rest = divmod(steps, config.n_envs)
     require(rest == 0, "counters.steps", steps)
@@ -156,6 +168,12 @@ def check_parallel_state(content: Mapping[str, Any], config: Config, *, length: 
     require(
         updates == done * config.num_epochs * config.num_minibatches, "counters.updates", updates
     )
+
+
+def _check_kept_up(kept_up: list[list[int]], num_envs: int, num_actions: int) -> None:
+    require(len(kept_up) in (0, num_envs), "kept_up", kept_up)
+    sound = all(action < num_actions and left < LONGEST for action, left in kept_up)
+    require(sound, "kept_up", kept_up)
 
 
 def _check_ready(shape: list[int], config: Config) -> None:

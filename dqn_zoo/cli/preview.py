@@ -69,9 +69,12 @@ def _training(config: "Config") -> Iterator[str]:
     """Yield how much is played and learned, and with what."""
     from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
+    from dqn_zoo.schedules import mean_duration
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 
     epsilon = epsilon_schedule(config)
+    zeta = config.exploration_zeta
+    kept_up = f"; a random action for {mean_duration(zeta):.2g} steps on average" if zeta else ""
     last = f"{epsilon.finals[-1]:.2g}, each environment its own," if len(epsilon.finals) > 1 else ""
     yield (
         f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "
@@ -81,7 +84,7 @@ def _training(config: "Config") -> Iterator[str]:
     yield (
         f"  exploration  epsilon {config.exploration_initial_eps:g} to "
         f"{config.exploration_final_eps:g} {last and f'... {last} '}over "
-        f"{epsilon.horizon_steps:,} steps"
+        f"{epsilon.horizon_steps:,} steps{kept_up}"
     )
     for name, line in algorithm_of(config).describe(config).items():
         yield f"  {name:<12} {line}"

@@ -293,5 +293,6 @@ def _notes(config: Config) -> list[str]:
         "to train on, SB3 explores with exploration_final_eps in every environment": (
             config.exploration_spread > 0.0
         ),
+        "to train on, SB3 draws a random action for one step": config.exploration_zeta > 0.0,
     }
     return [text.format(protocol=config.protocol) for text, holds in differences.items() if holds]

@@ -250,6 +250,11 @@ class Config(BaseModel):
         description="alpha: environment i of N (from 0) ends at exploration_final_eps ** (1 + "
         "alpha * i / (N - 1)); 0: all at exploration_final_eps",
     )
+    exploration_zeta: NonNegativeFloat = Field(
+        default=0.0,
+        description="a random action is kept up for n steps with a probability proportional to "
+        "n ** -exploration_zeta; 0: for one step",
+    )
 
     # Evaluation, logs and checkpoints
     eval_freq: Count = Field(default=25_000, description="steps between evaluations; 0: never")

@@ -18,11 +18,11 @@ NAMED_BY_THE_MANIFEST = {"device", "num_threads", "precision"}
 MAY_CHANGE = {
     "algo", "batch_size", "bootstrap", "clip_reward", "eval_episodes", "eval_epsilon",
     "exploration_final_eps", "exploration_fraction", "exploration_initial_eps",
-    "exploration_spread", "gamma", "huber_kappa", "learning_rate", "max_grad_norm",
-    "munchausen_alpha", "munchausen_clip", "munchausen_temperature", "n_timesteps",
-    "num_acting_quantiles", "num_target_quantiles", "optimizer_eps", "priority_exponent",
-    "priority_floor", "priority_weight_final", "priority_weight_initial", "targets_ahead",
-    "td_lambda",
+    "exploration_spread", "exploration_zeta", "gamma", "huber_kappa", "learning_rate",
+    "max_grad_norm", "munchausen_alpha", "munchausen_clip", "munchausen_temperature",
+    "n_timesteps", "num_acting_quantiles", "num_target_quantiles", "optimizer_eps",
+    "priority_exponent", "priority_floor", "priority_weight_final", "priority_weight_initial",
+    "targets_ahead", "td_lambda",
 }  # fmt: skip
 
 

@@ -157,6 +157,11 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
             {"exploration_spread": 7.0},
             "exploration_spread 7 has no effect with 1 environment, which ends at epsilon 0.05",
         ),
+        (
+            {"exploration_zeta": 1.2},
+            "exploration_zeta 1.2 keeps a random action up for 413 steps on average: 2 is usual, "
+            "for 6",
+        ),
         ({"target_update_interval": 1_990_001}, "target_update_interval 1,990,001 leaves no copy"),
         (
             {"exploration_initial_eps": 0.0, "exploration_final_eps": 0.0},

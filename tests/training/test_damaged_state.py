@@ -145,6 +145,7 @@ MEMORY = {
     "target_copies": lambda s: s["counters"].update(target_copies=5),
     "contradicts": lambda s: s["accumulator"]["num_waiting"].__setitem__(0, 0),
     "accumulator": lambda s: s["accumulator"]["waiting_action"][0].__setitem__(0, 99),
+    "kept_up": lambda s: s.update(kept_up=[[99, 1]]),
     "environments": lambda s: s["environments"]["environments"][0].update(steps=10**6),
     "statistics": lambda s: s["statistics"]["score"].append(1.0),
     "actions": lambda s: s["environments"]["environments"][0].pop("actions"),

@@ -75,6 +75,7 @@ DOUBLE_3 = Case(
         "n_steps": 3,
         "averaged_weights": 0.95,
         "exploration_spread": 2.0,
+        "exploration_zeta": 1.5,
         "train_freq": 6,
         "train_freq_later": 3,
     },
@@ -90,7 +91,8 @@ RAINBOW_3 = Case("rainbow-3-envs", algo="rainbow", extra={"n_envs": 3, "train_fr
 PQN = Case(
     "pqn-3-envs",
     algo="pqn-laptop",
-    extra={"n_envs": 3, "rollout_steps": 16, "num_minibatches": 4, "averaged_weights": 0.95},
+    extra={"n_envs": 3, "rollout_steps": 16, "num_minibatches": 4, "averaged_weights": 0.95}
+    | {"exploration_zeta": 2.0},
 )
 CORE = [DQN_1, RAINBOW_3, PQN]  # DOUBLE_3 is killed after two signals
 ALL = [DQN_1, DOUBLE_3, DQN_3_STICKY, DOUBLE_1]
