@@ -92,8 +92,9 @@ LONGEST = 10_000
 
 def durations(zeta: float) -> NDArray[np.float64]:
     """Return the chance of each number of steps, n ** -zeta up to a factor: float64 [LONGEST]."""
-    chances: NDArray[np.float64] = np.arange(1.0, LONGEST + 1) ** -zeta
-    return chances / chances.sum()
+    weights = np.arange(1, LONGEST + 1, dtype=np.float64) ** -zeta
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def mean_duration(zeta: float) -> float:
