@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.schedules import mean_duration
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.settings.game_modes import check_mode
 from dqn_zoo.settings.screen import Crop, crop_window
@@ -145,11 +144,8 @@ def _doubts(config: Config) -> Iterator[str]:
             f"exploration_spread {config.exploration_spread:g} has no effect with 1 environment, "
             f"which ends at epsilon {config.exploration_final_eps:g}: raise n_envs"
         )
-    if config.exploration_zeta > 0.0 and (steps := mean_duration(config.exploration_zeta)) > 100.0:
-        yield (
-            f"exploration_zeta {config.exploration_zeta:g} keeps a random action up for "
-            f"{steps:,.0f} steps on average: 2 is usual, for {mean_duration(2.0):.0f}"
-        )
+    if config.exploration_zeta > 0.0:
+        yield from _doubts_about_durations(config.exploration_zeta)
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)
     rollout = config.rollout_steps * config.n_envs
@@ -161,6 +157,16 @@ def _doubts(config: Config) -> Iterator[str]:
     if config.loss == "c51":
         yield from _support_doubts(config)
     yield from _unused(config)
+
+
+def _doubts_about_durations(zeta: float) -> Iterator[str]:
+    from dqn_zoo.schedules import mean_duration  # numpy, which the shell's completion does without
+
+    if (steps := mean_duration(zeta)) > 100.0:
+        yield (
+            f"exploration_zeta {zeta:g} keeps a random action up for {steps:,.0f} steps on "
+            f"average: 2 is usual, for {mean_duration(2.0):.0f}"
+        )
 
 
 def _doubts_about_replay(config: Config) -> Iterator[str]:
