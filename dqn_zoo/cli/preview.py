@@ -74,7 +74,7 @@ def _training(config: "Config") -> Iterator[str]:
 
     epsilon = epsilon_schedule(config)
     zeta = config.exploration_zeta
-    kept_up = f"; a random action for {mean_duration(zeta):.2g} steps on average" if zeta else ""
+    kept_up = f"; a random action for {mean_duration(zeta):,.1f} steps on average" if zeta else ""
     last = f"{epsilon.finals[-1]:.2g}, each environment its own," if len(epsilon.finals) > 1 else ""
     yield (
         f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "

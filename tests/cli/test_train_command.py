@@ -220,7 +220,7 @@ def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
     for expected in (
         "dqn on Pong, protocol zoo",
         "epsilon 1 to 0.01 ... 0.0001, each environment its own, over 120 steps; a random action "
-        "for 6 steps on average",
+        "for 6.0 steps on average",
         "average      of the weights over some 20 updates",
         "120 (480 frames)",
         "15 updates of 4, from step 60",
