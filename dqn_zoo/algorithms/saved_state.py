@@ -171,9 +171,9 @@ def check_parallel_state(
 
 
 def _check_kept_up(kept_up: list[list[int]], num_envs: int, num_actions: int) -> None:
-    require(len(kept_up) in (0, num_envs), "kept_up", kept_up)
-    sound = all(action < num_actions and left < LONGEST for action, left in kept_up)
-    require(sound, "kept_up", kept_up)
+    require(len(kept_up) in (0, num_envs), "kept_up", len(kept_up))
+    require(all(action < num_actions for action, _ in kept_up), "kept_up", "an action")
+    require(all(left < LONGEST for _, left in kept_up), "kept_up", "a number of steps")
 
 
 def _check_ready(shape: list[int], config: Config) -> None:

@@ -111,7 +111,9 @@ def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
     torch.set_num_threads(num_threads)
     session = Session(
         run=run,
-        weights=choose_weights(run, *(("last", ONLINE) if which == ONLINE else (which,))),
+        weights=choose_weights(
+            run, "best" if which == "best" else "last", ONLINE if which == ONLINE else None
+        ),
         config=config,
         seed=0,
         num_games=sweep.plan.episodes,

@@ -303,7 +303,8 @@ class Sweep:
 
     def weights(self, job: Job) -> tuple[WhichWeights, ...]:
         """Return which weights of a trained job play: of one that averages, the online ones too."""
-        averages = self.run(job).online_model_file.exists()
+        files = (self.run(job).online_model_file, self.results_file(job, "online"))
+        averages = any(file.exists() for file in files)  # weights may be removed to save space
         return tuple(which for which in WEIGHTS if which != ONLINE or averages)
 
     def _config_file(self, variant: str, game: str) -> Path:

@@ -252,8 +252,7 @@ class Config(BaseModel):
     )
     exploration_zeta: NonNegativeFloat = Field(
         default=0.0,
-        description="a random action is kept up for n steps with a probability proportional to "
-        "n ** -exploration_zeta; 0: for one step",
+        description="random actions last n steps with chances like n ** -exploration_zeta; 0: one",
     )
 
     # Evaluation, logs and checkpoints

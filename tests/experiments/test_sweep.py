@@ -337,6 +337,8 @@ def test_the_table_has_a_column_of_online_weights_where_a_variant_averages(tmp_p
         "| game | dqn: last | best | human = 1 | double: last | best | online | human = 1 |"
     )
     assert row == "| Pong | 2.5 +/- 0.5 | 2.5 | 0.66 | 2.5 +/- 0.5 | 2.5 | 6.5 | 0.66 |"
+    sweep.run(job).online_model_file.unlink()  # to save space
+    assert as_markdown(summarize_sweep(sweep)).splitlines()[2] == row
 
 
 # --- The table

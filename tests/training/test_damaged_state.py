@@ -145,7 +145,6 @@ MEMORY = {
     "target_copies": lambda s: s["counters"].update(target_copies=5),
     "contradicts": lambda s: s["accumulator"]["num_waiting"].__setitem__(0, 0),
     "accumulator": lambda s: s["accumulator"]["waiting_action"][0].__setitem__(0, 99),
-    "kept_up": lambda s: s.update(kept_up=[[99, 1]]),
     "environments": lambda s: s["environments"]["environments"][0].update(steps=10**6),
     "statistics": lambda s: s["statistics"]["score"].append(1.0),
     "actions": lambda s: s["environments"]["environments"][0].pop("actions"),
@@ -157,6 +156,14 @@ MEMORY = {
 def test_numbers_that_contradict_each_other_are_refused(dqn: Run, tmp_path: Path, where: str):
     with pytest.raises((DamagedError, UserError), match=where):
         restored(with_state(dqn, tmp_path / "Breakout_1", MEMORY[where]))
+
+
+@pytest.mark.parametrize("kept_up", [[[99, 1]], [[0, 10_000]], [[0, 1]] * 99, [[0]], [[0, -1]]])
+def test_no_random_action_goes_on_that_cannot_have_begun(master, tmp_path, kept_up):
+    num_envs = load_config(master.config_file).n_envs
+    changed = kept_up if len(kept_up) == 99 else kept_up * num_envs
+    with pytest.raises((DamagedError, UserError), match="kept_up"):
+        restored(with_state(master, tmp_path / "Breakout_1", lambda s: s.update(kept_up=changed)))
 
 
 @given(data=st.data())
