@@ -343,12 +343,13 @@ def _report(sweep: "Sweep", references: "Sequence[Reference]") -> None:
         results = json.dumps(as_json(summary), indent=2)
         (sweep.folder / "results.json").write_text(results, encoding="utf-8")
         picture = sweep.folder / "aggregates.png"
-        if draw_aggregates(summary, picture):
-            print(f"picture: {picture}")
+        is_drawn = draw_aggregates(summary, picture)
     except OSError as error:
         raise UserError(
             f"the table above could not be kept in {sweep.folder}: {error.strerror}"
         ) from error
+    if is_drawn:
+        print(f"picture: {picture}")
 
 
 if __name__ == "__main__":

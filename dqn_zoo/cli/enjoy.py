@@ -272,12 +272,13 @@ def _report(
     try:
         if output is not None:
             replace_file(output, json.dumps(content, indent=2).encode())
-            print(f"results: {output}")
-            return
-        kept = record(session.run, config, content)
+        kept = record(session.run, config, content) if output is None else None
     except OSError as error:
         raise UserError(f"{error.filename or file} cannot be written ({error.strerror})") from error
     work_is_kept()
+    if kept is None:
+        print(f"results: {output}")
+        return
     said = f"results: {kept.file}"
     if kept.num_games > len(games):
         said += f" keeps its {kept.num_games} games; --output FILE writes these {len(games)}"

@@ -1,3 +1,4 @@
+import ast
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from types import ModuleType
 import pytest
 from support.offers import parser_of
 
+import dqn_zoo
 from dqn_zoo.cli import enjoy
 from dqn_zoo.cli.arguments import command, parse_duration, parse_setting, parse_whole_number
 from dqn_zoo.cli.refused_flags import REFUSED_ENJOY, REFUSED_TRAIN, REFUSED_TUNE
@@ -409,6 +411,19 @@ def test_a_reader_who_leaves_does_not_make_a_success_of_it():
     with open(pipe, "wb") as stdout:
         ended = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_a_reader_who_leaves_is_not_taken_for_a_file_that_cannot_be_written():
+    wrong = []
+    for file in Path(dqn_zoo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            types = [each.type for each in getattr(node, "handlers", ()) if each.type]
+            caught = " ".join(map(ast.unparse, types))
+            if "OSError" in caught and "BrokenPipeError" not in caught:
+                calls = [part for line in node.body for part in ast.walk(line)]
+                prints = [call for call in calls if getattr(call, "id", None) == "print"]
+                wrong += [f"{file.name}:{call.lineno}" for call in prints]
+    assert wrong == []
 
 
 # --- Errors and help ---------------------------------------------------------------------------
