@@ -213,7 +213,9 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     asked, from_step = split_checkpoint(arguments.resume)
     if asked.startswith("hf://"):
         from dqn_zoo.sharing.backup_fetch import fetch_run
+        from dqn_zoo.system.machine import flush_denormals
 
+        flush_denormals()
         goes_further = arguments.n_timesteps is not None
         asked = str(
             fetch_run(asked, log_folder=arguments.log_folder, may_be_finished=goes_further).path

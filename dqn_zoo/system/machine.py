@@ -51,6 +51,20 @@ def gpu_memory_available_bytes(device: str) -> int:
     return max(0, min(left, memory_available_bytes()))
 
 
+def flush_denormals() -> None:
+    """Count denormal numbers as 0; to be called before anything else computes with PyTorch.
+
+    Its threads inherit this when the first parallel work starts them, and keep to it for good.
+
+    Adam's averages of units that stay at 0 fade to denormal numbers, a third of them after 200,000
+    steps of Pong, and a processor takes a hundred cycles for each. The units are done for either
+    way; what they would add to a weight is far below its last digit.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next tensors; return whether it does.
 

@@ -19,7 +19,7 @@ from dqn_zoo.runs.trackers import TrackedLog, TrackTo, settings_shown
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores
 from dqn_zoo.system.files import replace_file
-from dqn_zoo.system.machine import keep_freed_memory
+from dqn_zoo.system.machine import flush_denormals, keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once
 from dqn_zoo.system.stopwatch import Stopwatch
@@ -149,13 +149,8 @@ def started(config: Config, stopwatch: Stopwatch) -> Trainer:
 
 
 def prepare_process(config: Config) -> None:
-    """Let PyTorch and the C library compute as the run wants it.
-
-    Adam's averages of units that stay at 0 fade to denormal numbers, a third of them after 200,000
-    steps of Pong, and a processor takes a hundred cycles for each. The units are done for either
-    way; what they would add to a weight is far below its last digit.
-    """
-    torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it
+    """Let PyTorch and the C library compute as the run wants it."""
+    flush_denormals()
     torch.set_num_threads(config.num_threads)
     keep_freed_memory()
 

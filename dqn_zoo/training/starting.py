@@ -71,6 +71,7 @@ def train(
     if options.track is not None:
         import_tracker(options.track.tracker)
     config = complete(config)
+    prepare_process(config)
     assert config.seed is not None, "complete draws it"
     tracking = options.track and tracking_of(
         options.track, env=config.env, algo=config.algo, seed=config.seed
@@ -82,7 +83,6 @@ def train(
     if trained_agent is not None:
         found = find_given(trained_agent, Path(log_folder))
         given, parent = load_given(found, config), name_of(found)
-    prepare_process(config)
     with (
         stop_requests(options.time_limit_s) as stop,
         contextlib.closing(started(config, stopwatch)) as trainer,

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load
+from support.children import run_python
 from support.emulators import KEPT
 
 from dqn_zoo.algorithms.replay_plan import (
@@ -426,6 +427,35 @@ def test_what_fades_in_the_optimizer_ends_at_0_and_no_weight_feels_it():
     average = optimizer.kept["exp_avg"][0].view(torch.int32)  # bits: a comparison would flush, too
     assert (average == 0).tolist() == [True, False]
     assert (weight == 0.5).tolist() == [True, False]
+
+
+FADED_THROUGH_A_RUN = """
+import os, sys, torch
+from dqn_zoo.cli import train
+from dqn_zoo.training import starting, threads
+
+def look(*_, **__):
+    faded = torch.full((1_000_000,), 70_000, dtype=torch.int32).view(torch.float32) * 0.5
+    print("threads", torch.get_num_threads(), "kept", int(faded.view(torch.int32).count_nonzero()))
+    raise KeyboardInterrupt
+
+os.environ.pop("OMP_NUM_THREADS")
+torch.set_num_threads(2)  # as PyTorch begins on two cores
+starting.training_loop = look
+threads.chosen = max  # of the numbers that were tried
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core tries no second thread")
+@pytest.mark.parametrize("threads", [[], ["--num-threads", "2"]], ids=["tried", "given"])
+@pytest.mark.parametrize("begins", [[], ["-i"]], ids=["new", "from-weights"])
+def test_nothing_fades_in_any_thread_however_a_run_begins(begins, threads, master, tmp_path):
+    """PyTorch's threads keep to what held when the first parallel work started them."""
+    begins = [*begins, *([master.path] if begins else [])]
+    flags = ["--env", "Breakout", "-n", 400, "-f", tmp_path, "--device", "cpu", "--no-progress"]
+    printed = run_python(FADED_THROUGH_A_RUN, *flags, *begins, *threads)
+    assert "threads 2 kept 0" in printed
 
 
 @pytest.mark.parametrize(
