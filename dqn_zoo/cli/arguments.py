@@ -278,11 +278,11 @@ def add_number(
     group: argparse._ActionsContainer,
     *flags: str,
     least: int,
-    most: int | None = None,
+    most: int = 1_000_000,
     default: int | None = None,
     help: str,
 ) -> None:
-    """Add a flag that takes a whole number."""
+    """Add a flag that takes a whole number: by default of what nobody has more than a million."""
     read = whole_number(least, most)
     group.add_argument(*flags, type=read, default=default, metavar="N", help=help)
 

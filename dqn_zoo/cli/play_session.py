@@ -16,6 +16,7 @@ from dqn_zoo.cli.arguments import (
     whole_number,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -113,6 +114,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
         group,
         "--seed",
         least=0,
+        most=LARGEST_SEED,
         default=0,
         help="seed of the games, which are never those of training (default: 0)",
     )
@@ -124,12 +126,14 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
         group,
         "--n-envs",
         least=1,
+        most=4_096,
         help="games played at once (default: up to 8 for each core; 1 with a window, a film or -n)",
     )
     add_number(
         group,
         "--num-threads",
         least=-1,
+        most=1_024,
         default=0,
         help="threads that play, each with its share of the games (with a window, a film or -n: "
         "threads of PyTorch); 0, and RL-Zoo's -1: chosen from the cores (default: 0)",

@@ -70,6 +70,7 @@ def build_parser() -> Parser:
         parser,
         "--smooth",
         least=1,
+        most=100,
         help="a point is the mean over N hundredths of the axis (default: 3, for evaluations 1)",
     )
     parser.add_argument(

@@ -19,6 +19,7 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.refused_flags import REFUSED_TUNE, add_refused_flags
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import LARGEST_SEED
 from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
@@ -141,7 +142,14 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         default="halving",
         help="stops hopeless trials by their evaluations (default: halving)",
     )
-    add_number(group, "--seed", least=0, default=0, help="seed of the search (default: 0)")
+    add_number(
+        group,
+        "--seed",
+        least=0,
+        most=LARGEST_SEED,
+        default=0,
+        help="seed of the search (default: 0)",
+    )
     add_number(group, "--n-jobs", least=1, default=1, help="trials at once (default: 1)")
     group.add_argument(
         "--storage",
@@ -158,6 +166,12 @@ def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -
     settings = settings_of(arguments)
     if "n_timesteps" in settings:
         raise UserError("--set n_timesteps: --budget-steps sets the steps of every trial")
+    every = settings.get("eval_freq", 1)
+    if isinstance(every, int) and not 1 <= every <= arguments.budget_steps:
+        raise UserError(
+            f"--set eval_freq={every}: a trial is judged by its evaluations, so that there must be "
+            f"one every 1 to {arguments.budget_steps:,} steps"
+        )
     for key in settings:
         if key in searched:
             raise UserError(f"--set {key}: the search space has it, too; take it out of one")

@@ -22,6 +22,7 @@ from dqn_zoo.cli.play_session import (
     refuse_beside,
 )
 from dqn_zoo.errors import UserError
+from dqn_zoo.settings.config import LARGEST_SEED
 
 if TYPE_CHECKING:
     from dqn_zoo.runs.run import Run
@@ -60,6 +61,7 @@ def build_parser() -> Parser:
         games,
         "--seed",
         least=0,
+        most=LARGEST_SEED,
         help="seed of the games, not the card's (default: drawn and printed)",
     )
     machine = parser.add_argument_group("machine")
@@ -169,8 +171,8 @@ def _find(agent: str, log_folder: Path) -> "Run":
     from dqn_zoo.runs.finding import find_run
     from dqn_zoo.sharing.pull import pull
 
-    first, *more = Path(agent).parts
-    is_here = Path(agent).exists() or not more or (log_folder / first).is_dir()
+    parts = Path(agent).parts
+    is_here = Path(agent).exists() or len(parts) < 2 or (log_folder / parts[0]).is_dir()
     if is_here and not agent.startswith("hf://"):
         return find_run(log_folder, run=agent)
     return pull(agent, log_folder=log_folder, command=sys.argv)

@@ -73,14 +73,14 @@ def build_parser() -> Parser:
     visitors = parser.add_argument_group("visitors: a page for anybody, without a token")
     visitors.add_argument(
         "--visitors",
-        type=whole_number(1),
+        type=whole_number(1, 1_000),
         metavar="N",
         help="serve anybody, N games at once, the agents of --agents and nothing else of this "
         "machine (default: off)",
     )
     visitors.add_argument(
         "--idle-minutes",
-        type=whole_number(1),
+        type=whole_number(1, 1_000_000),
         default=5,
         metavar="M",
         help="a visitor's game ends after M minutes in which nothing is done (default: 5)",

@@ -45,7 +45,7 @@ _WRAPPER = "stable_baselines3.common.atari_wrappers.AtariWrapper"
 _NO_CLIPPING = 1e10  # SB3 always clips
 _SB3_ADAM_EPS = 1e-8
 
-_REQUIRED: dict[str, tuple[object, ...]] = {
+COUNTERPARTS: dict[str, tuple[object, ...]] = {
     "network": ("nature",),
     "dueling": (False,),
     "mean_expansion": (False,),
@@ -54,6 +54,7 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
     "bootstrap": ("greedy", "double"),
     "crop": (None,),
     "layer_norm": (False,),
+    "channel_norm": (False,),
 }
 """Settings for which SB3's DQN has a counterpart, and the values that have one."""
 
@@ -102,7 +103,7 @@ def check_exportable(config: Config) -> None:
     Raises:
         UserError: names the setting without a counterpart.
     """
-    for key, values in _REQUIRED.items():
+    for key, values in COUNTERPARTS.items():
         value = getattr(config, key)
         if value not in values:
             accepted = " or ".join("null" if one is None else str(one) for one in values)

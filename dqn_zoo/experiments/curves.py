@@ -5,6 +5,7 @@ What others wrote is read as numbers alone: `monitor.csv` as text, `evaluations.
 
 import csv
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ EVALUATIONS = "evaluations.npz"
 # What reading a file of somebody else can raise, cut off or not what its name says.
 _DAMAGE = (
     OSError, EOFError, BadZipFile, csv.Error, RecursionError,
-    ValueError, KeyError, TypeError, AttributeError,
+    ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError,
+    zlib.error,
 )  # fmt: skip
 
 
@@ -261,7 +263,10 @@ def _theirs(folder: Path, kind: Kind, game: str | None, warn: Warn) -> Curve | N
     else:
         if not (folder / EVALUATIONS).exists():
             return None
-        with np.load(folder / EVALUATIONS, allow_pickle=False) as arrays:
+        with (
+            (folder / EVALUATIONS).open("rb") as file,  # NumPy leaves a damaged one open
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             steps = arrays["timesteps"].astype(np.float64)
             results = arrays["results"].astype(np.float64)
         if not len(steps):

@@ -23,8 +23,8 @@ def own_runs_as_markdown(
 ) -> str:
     """Return a table with a row for every run that was trained here and played, by games and runs.
 
-    Its score is the one that the run is known by: that of its results.json. One that was played by
-    other rules than a reference's is marked.
+    Its score is the one that the run is known by: that of its results.json. A published one that
+    was played by other rules is marked.
 
     Raises:
         UserError: there is no run, or none was played.
@@ -47,8 +47,8 @@ def own_runs_as_markdown(
         raise UserError(f"no run in {log_folder} was played yet: {plays} plays the latest")
     lines = [markdown_row(*heads), markdown_row(*["---"] * len(heads))]
     lines += [markdown_row(*cells) for cells in sorted(rows, key=_place)]
-    if any("*" in cells[-1] for cells in rows):
-        lines += ["", "\\* other rules than those of the published scores: they do not compare"]
+    if any(cell.endswith("*") for cells in rows for cell in cells):
+        lines += ["", "\\* played by other rules than the run in this row: they do not compare"]
     for reference in references:
         lines += ["", reference.footnote]
     return "\n".join(lines) + "\n"
@@ -65,7 +65,6 @@ def _cells(run: Run, sample: Measured, references: Sequence[Reference]) -> tuple
     known, steps = published_scores(game, sample.rules), weights.get("steps")
     human = None if known is None else human_normalized_score(game, sample.mean)
     rules = rules_in_words(sample.rules)
-    differs = any(rules != each.protocol for each in references)
     return (
         game,
         str(run.path),
@@ -74,6 +73,12 @@ def _cells(run: Run, sample: Measured, references: Sequence[Reference]) -> tuple
         f"{sample.mean:,.1f} +/- {sample.std:,.1f}",
         "-" if human is None else f"{human:.2f}",
         *(["-"] * 2 if known is None else [f"{known.random:,.1f}", f"{known.human:,.1f}"]),
-        *(each.text(agent, game) for each in references for agent in each.agents),
-        f"{rules}, epsilon {sample.rules.eval_epsilon:g}{' *' if differs else ''}",
+        *(_published(each, agent, game, rules) for each in references for agent in each.agents),
+        f"{rules}, epsilon {sample.rules.eval_epsilon:g}",
     )
+
+
+def _published(reference: Reference, agent: str, game: str, rules: str) -> str:
+    """Return a published score, marked where it was played by other rules than the run's."""
+    text = reference.text(agent, game)
+    return text if text == "-" or rules == reference.protocol else f"{text} *"

@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 from dqn_zoo.errors import UserError, short
 from dqn_zoo.play.weights import ONLINE
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.config import LARGEST_SEED, Config
 from dqn_zoo.settings.games import SCORES, parse_game
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
@@ -339,9 +339,12 @@ def _check(plan: Plan) -> None:
         twice, count = Counter(values).most_common(1)[0]
         if count > 1:
             raise UserError(f"{name} {str(twice)[:60]} is in the plan twice; leave one out")
-    if min(plan.seeds) < 1:
-        raise UserError(f"seeds of a plan start at 1, got {min(plan.seeds)}")
-    if not isinstance(plan.episodes, int) or plan.episodes < 1:
+    for seed in plan.seeds:
+        if type(seed) is not int or not 1 <= seed <= LARGEST_SEED:
+            raise UserError(
+                f"seeds of a plan are whole numbers from 1 to {LARGEST_SEED:,}, got {short(seed)}"
+            )
+    if type(plan.episodes) is not int or plan.episodes < 1:
         raise UserError(
             f"episodes must be a whole number of at least 1, got {short(plan.episodes)}"
         )

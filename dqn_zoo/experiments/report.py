@@ -29,7 +29,7 @@ from dqn_zoo.experiments.summary import as_json, summarize_sweep
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.html_page import with_data
-from dqn_zoo.runs.learning_curve import last_row
+from dqn_zoo.runs.learning_curve import last_row, number_of
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
@@ -152,16 +152,16 @@ def _bands(curves: Sequence[Curve], axis: Axis, kind: Kind) -> list[dict[str, An
 def _result(run: Run, config: Config) -> dict[str, Any]:
     """Return the row of a run: how far it came, and what it scored."""
     last = last_row(run.progress_file)
-    seconds = _number(last.get("time_s"))
+    seconds = number_of(last.get("time_s"))
     row: dict[str, Any] = {
         "run": str(run.path),
         "game": config.env,
         "algo": config.algo,
         "seed": config.seed,
         "protocol": rules_in_words(protocol_from_config(config)),
-        "steps": _number(last.get("steps")),
+        "steps": number_of(last.get("steps")),
         "minutes": None if seconds is None else seconds / 60,
-        "training": _number(last.get("return_mean")),
+        "training": number_of(last.get("return_mean")),
         "played": [],
         "manifest": read_manifest(run),
     }
@@ -220,10 +220,6 @@ def _films(described: Sequence[Described]) -> list[dict[str, str]]:
                 }
             )
     return films
-
-
-def _number(cell: str | None) -> float | None:
-    return float(cell) if cell else None
 
 
 def _numbers(values: Floats) -> list[float | None]:

@@ -13,6 +13,7 @@ from dqn_zoo.settings.recipe_files import LOCAL_FOLDER, packaged_folder
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
 
 SUBFOLDER = "search"
+_NOT_SEARCHED = ("env", "algo", "seed", "n_timesteps", "eval_freq")  # what every trial has alike
 KINDS = ("choices", "uniform", "log", "whole")
 
 
@@ -104,7 +105,7 @@ def read_space(path: Path) -> SearchSpace:
 
 
 def _range(key: str, entry: Entry) -> Range:
-    if key not in Config.model_fields or key in ("env", "algo", "seed", "n_timesteps"):
+    if key not in Config.model_fields or key in _NOT_SEARCHED:
         hint = "it is not for search" if key in Config.model_fields else nearest_key(key)
         raise UserError(f"{entry.origin}: cannot search {key!r}; {hint}")
     if not isinstance(entry.value, dict) or len(entry.value) != 1:

@@ -278,6 +278,8 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
         handle.wait()
     if code != 0:
         raise TrialError(why_it_ended(sweep, job, code))
+    if not means:
+        raise TrialError(f"no evaluation is in {sweep.run(job).evaluations_file}")
     value = value_of(list(means.values()))
     with contextlib.closing(EventLog(sweep.run(job).tensorboard, warn=print)) as events:
         events.scalars(sweep.config(job).n_timesteps, {"score/trial": value})

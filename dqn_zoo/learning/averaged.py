@@ -69,6 +69,10 @@ class PlayedWeights:
         """The file of a checkpoint that the online weights are in."""
         return ONLINE_FILE if self.is_averaged else "model.safetensors"
 
+    def have_learned(self, updates: int) -> bool:
+        """Return whether what plays is no longer the network that the run began with."""
+        return updates >= (EVERY_UPDATES if self.is_averaged else 1)
+
     def follow(self, updates: int) -> None:
         """Look at the online weights if `EVERY_UPDATES` are over; call it after updates."""
         looks = updates // EVERY_UPDATES

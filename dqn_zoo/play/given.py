@@ -100,7 +100,7 @@ def check_fit(given: Given, config: Config, origins: Mapping[str, str] | None = 
 def _network(config: Config) -> dict[str, object]:
     """Return the settings that the shapes and the meaning of weights hang on."""
     idle = without_effect(config)
-    settings = {key: getattr(config, key) for key in _NETWORK_KEYS if key not in idle}
+    settings = {key: getattr(config, key) for key in NETWORK_KEYS if key not in idle}
     settings["loss"] = LOSSES[config.loss].head  # several losses share a head
     settings["noisy_sigma"] = config.noisy_sigma is None
     if config.loss == "qrdqn":  # IQN draws as many as it likes
@@ -130,7 +130,7 @@ def _given_by(run: Run, file: Path) -> Given:
     return Given(file, StartedFrom(str(run.path), env=config.env, algo=config.algo, config=config))
 
 
-_NETWORK_KEYS = (
+NETWORK_KEYS = (
     "network", "frame_stack", "network_width", "network_pool", "layer_norm", "channel_norm",
     "spectral_norm", "dueling", "mean_expansion", "num_atoms", "v_min", "v_max", "num_cosines",
 )  # fmt: skip

@@ -67,6 +67,15 @@ def last_row(file: Path) -> dict[str, str]:
     return dict(zip(names, values, strict=False))
 
 
+def number_of(cell: str | None) -> float | None:
+    """Return the finite number in a cell of a row; None where there is none."""
+    try:
+        number = float(cell or "nan")
+    except ValueError:  # the row is damaged
+        return None
+    return number if math.isfinite(number) else None
+
+
 def new_figure(width: float, height: float) -> "Figure":
     """Return an empty figure, in inches: no window, no state shared with anybody's pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -26,6 +26,8 @@ def _list_as_tuple(value: object) -> object:
 LARGEST = 10**12
 """Of what counts steps, updates, transitions or pixels: nobody has time or memory for more."""
 
+LARGEST_SEED = 2**32 - 1
+
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole_number)]
 EnvCount = Annotated[int, Field(ge=1, le=4_096), BeforeValidator(_whole_number)]
@@ -34,7 +36,7 @@ ThreadCount = Annotated[int, Field(ge=0, le=1_024), BeforeValidator(_whole_numbe
 Width = Annotated[int, Field(ge=1, le=64), BeforeValidator(_whole_number)]
 RewardCount = Annotated[int, Field(ge=1, le=1_000), BeforeValidator(_whole_number)]
 AtomCount = Annotated[int, Field(ge=2, le=10_000), BeforeValidator(_whole_number)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_whole_number)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_whole_number)]
 PoolSize = Annotated[int, Field(ge=1, le=11), BeforeValidator(_whole_number)]
 StackSize = Annotated[int, Field(ge=1, le=32), BeforeValidator(_whole_number)]
 FrameCount = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole_number)]

@@ -228,7 +228,7 @@ def _refuse_what_is_no_recipe(path: Path, name: str) -> None:
             f"{name} holds weights, not settings: {shell.command('dqn-import', path)} makes a run "
             "of an agent of Stable-Baselines3, whose config.yml is such a file"
         )
-    settings = path.with_name("config.yml")
+    settings = path.parent / "config.yml"
     if path.name == _ARGS and settings.is_file():
         raise UserError(
             f"{name} is what RL-Zoo was started with: -c {shell.quoted(settings)} takes the "

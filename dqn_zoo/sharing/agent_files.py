@@ -151,13 +151,12 @@ def check_listing(files: Mapping[str, int | None], *, where: str) -> None:
     """Refuse a repository before anything of it is downloaded.
 
     Args:
-        files: size in bytes by path, as the Hub lists them; None where it does not say the size,
-            which is then found out after the download.
+        files: size in bytes by path, as the Hub lists them; None where it does not say it.
         where: what to call the repository in messages.
 
     Raises:
         UserError: a path that leads elsewhere, a file of a kind that can run code, a file that is
-            missing or too large.
+            missing, too large, or of unknown size.
     """
     for name in sorted(files):
         path = PurePosixPath(name)
@@ -178,12 +177,22 @@ def check_listing(files: Mapping[str, int | None], *, where: str) -> None:
                 f"{where} has no {name}: expected {', '.join(LARGEST_BYTES)}, which dqn-push "
                 "writes; agents of Stable-Baselines3 are taken by dqn-import"
             )
-        size = files[name]
-        if size is not None and size > largest:
-            raise UserError(
-                f"{where}: {name} has {size:,} bytes, more than the {largest:,} that are read: "
-                "not loaded"
-            )
+        check_size(name, files[name], largest, where=where)
+
+
+def check_size(name: str, size: int | None, largest: int, *, where: str) -> None:
+    """Refuse a file by its size in bytes before it is downloaded.
+
+    Raises:
+        UserError: it is larger than what is read, or nobody knows how large.
+    """
+    if size is None:
+        raise UserError(f"{where}: the Hub does not say how large {name} is: not loaded")
+    if size > largest:
+        raise UserError(
+            f"{where}: {name} has {size:,} bytes, more than the {largest:,} that are read: "
+            "not loaded"
+        )
 
 
 def read_description(path: Path) -> Description:

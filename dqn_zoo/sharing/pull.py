@@ -25,6 +25,7 @@ from dqn_zoo.sharing.agent_files import (
     check_file,
     check_listing,
     check_names,
+    check_size,
     read_description,
 )
 from dqn_zoo.sharing.card import read_score
@@ -131,16 +132,11 @@ def fetch_sb3(repo: str) -> FetchedZip:
             f"{name.repo_id} should hold one zip of Stable-Baselines3, found {found}: "
             "see its page, or try dqn-pull"
         )
-    size = remote.files[zips[0]]
-    if size is not None and size > LARGEST_ZIP_BYTES:
-        raise UserError(
-            f"{name.repo_id}: {zips[0]} has {size:,} bytes, more than the {LARGEST_ZIP_BYTES:,} "
-            "that are read"
-        )
+    check_size(zips[0], remote.files[zips[0]], LARGEST_ZIP_BYTES, where=name.repo_id)
     file = hub.download(remote.repo_id, zips[0], remote.commit)
     origin: dict[str, Any] = {"repo": remote.repo_id, "commit": remote.commit, "file": zips[0]}
-    size = remote.files.get(RESULTS, 0)
-    if size is None or 0 < size <= LARGEST_BYTES[RESULTS]:
+    size = remote.files.get(RESULTS)
+    if size is not None and 0 < size <= LARGEST_BYTES[RESULTS]:
         origin["results"] = read_results(hub.download(remote.repo_id, RESULTS, remote.commit))
         origin["score"] = _claim(remote)
     return FetchedZip(file, _tagged_game(remote.card), origin)
@@ -254,7 +250,7 @@ def _check_sizes(remote: hub.Remote, description: Description) -> None:
         said = description.files.get(name)
         size = None if said is None else said["size"]
         listed = remote.files[name]
-        if listed not in (None, size):
+        if listed != size:
             raise UserError(
                 f"{remote.repo_id}: {name} has {listed:,} bytes, {CONFIG} says {size}: not loaded"
             )

@@ -219,8 +219,8 @@ class Duties:
         summary = summarize([game.score for game in games])
         self._last_evaluation = summary.mean
         # An untrained network that repeats one action can score high in a few games.
-        learns = algorithm.updates > 0
-        is_best = learns and (trainer.best.score is None or summary.mean > trainer.best.score)
+        learned = algorithm.played.have_learned(algorithm.updates)
+        is_best = learned and (trainer.best.score is None or summary.mean > trainer.best.score)
         if is_best:
             trainer.note_best(summary.mean)
             self._try_to_write_best()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.runs.learning_curve import columns, last_row
+from dqn_zoo.runs.learning_curve import columns, last_row, number_of
 from dqn_zoo.runs.manifest import goal_steps, may_be_training, read_manifest
 from dqn_zoo.runs.run import Run
 
@@ -33,7 +33,7 @@ def describe_run(key: str, run: Run) -> dict[str, Any]:
     except UserError as error:
         return row | {"error": str(error)}
     last, evaluated = last_row(run.progress_file), last_row(run.evaluations_file)
-    steps, speed = _number(last.get("steps")), _number(last.get("steps_per_second"))
+    steps, speed = number_of(last.get("steps")), number_of(last.get("steps_per_second"))
     left = None
     if row["training"] and steps is not None and speed:
         left = max(row["goal"] - steps, 0) / speed
@@ -41,10 +41,10 @@ def describe_run(key: str, run: Run) -> dict[str, Any]:
         "steps": steps,
         "speed": speed,
         "seconds_left": left,
-        "seconds": _number(last.get("time_s")),
-        "return": _number(last.get("return_mean")),
-        "evaluation": _number(evaluated.get("mean")),
-        "memory_mb": _number(last.get("memory_mb")),
+        "seconds": number_of(last.get("time_s")),
+        "return": number_of(last.get("return_mean")),
+        "evaluation": number_of(evaluated.get("mean")),
+        "memory_mb": number_of(last.get("memory_mb")),
     }
 
 
@@ -87,11 +87,3 @@ def stamp_of_file(file: Path) -> str:
     except OSError:
         return "0"
     return f"{status.st_mtime_ns}.{status.st_size}"
-
-
-def _number(cell: str | None) -> float | None:
-    try:
-        number = float(cell or "nan")
-    except ValueError:  # the row is damaged
-        return None
-    return number if math.isfinite(number) else None

@@ -31,13 +31,14 @@ from dqn_zoo.cli.import_sb3 import main as import_command
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
-from dqn_zoo.exchange.sb3_export import export_sb3
+from dqn_zoo.exchange.sb3_export import COUNTERPARTS, export_sb3
 from dqn_zoo.exchange.sb3_import import import_sb3, zip_of_training
 from dqn_zoo.exchange.sb3_zip import read_sb3_zip
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import evaluate
+from dqn_zoo.play.given import NETWORK_KEYS
 from dqn_zoo.play.weights import load_weights, weights_bytes, weights_note
 from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
@@ -685,6 +686,8 @@ def test_what_is_not_the_same_in_sb3_is_said(
         ("network", "impala"),
         ("dueling", True),
         ("mean_expansion", True),
+        ("layer_norm", True),
+        ("channel_norm", True),
         ("noisy_sigma", 0.5),
         ("loss", "qrdqn"),
         ("bootstrap", "soft"),
@@ -699,6 +702,13 @@ def test_agents_that_sb3_has_no_counterpart_for_are_refused(
     with pytest.raises(UserError, match="ale-py has no environment TetrisNoFrameskip-v4"):
         export_sb3(tmp_path / "none", Config(env="Tetris"), folder=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_export_knows_all_that_shapes_a_network() -> None:
+    of_impala = {"network_width", "network_pool", "spectral_norm"}
+    of_distributions = {"num_atoms", "v_min", "v_max", "num_cosines"}
+    others = set(NETWORK_KEYS) - of_impala - of_distributions - {"frame_stack"}
+    assert others <= COUNTERPARTS.keys()
 
 
 def test_the_commands_go_there_and_back(

@@ -1,5 +1,6 @@
 """Learning curves: read from our runs and from Stable-Baselines3's, binned, drawn."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -132,8 +133,9 @@ def test_a_pickle_in_evaluations_is_not_read(tmp_path):
         '#{"env_id": 5}\nr,l,t\n',
         "#" + "[" * 100_000 + "\nr,l,t\n",
         "#{}\nr,l,t\n" + "1" * 200_000 + ",1,1\n",
+        '#{"t_start": 1' + "0" * 400 + "}\nr,l,t\n1,2,3\n",
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_a_monitor_that_was_cut_off_names_its_folder(tmp_path, content):
     run = make_sb3_run(tmp_path)
@@ -151,6 +153,17 @@ def test_a_last_game_that_was_cut_off_is_left_out(tmp_path, torn):
     curve = read_curve(run, "training")
     assert curve.scores.tolist() == [-21, -20, -19]
     assert curve.seconds.tolist() == [2, 5, 9]
+
+
+def test_evaluations_with_any_bit_flipped_are_read_or_name_their_folder(tmp_path):
+    run = make_sb3_run(tmp_path)
+    whole = (run / "evaluations.npz").read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        (run / "evaluations.npz").write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            read_curve(run, "evaluation")
 
 
 def test_an_empty_evaluations_file_names_its_folder(tmp_path):

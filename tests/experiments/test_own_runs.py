@@ -42,13 +42,22 @@ def test_runs_stand_beside_random_play_the_human_and_rl_zoo(tmp_path, monkeypatc
         "| 20.6 | 20.5 | zoo, epsilon 0.01 |"
     )
     assert second.startswith("| Pong | logs/dqn/Pong_2 | 600,000 | 100 | 7.4 +/- 2.5 | 0.80 |")
-    assert second.endswith("| machado, epsilon 0.001 * |")
+    assert second.endswith("| 20.6 * | 20.5 * | machado, epsilon 0.001 |")
     assert third == (
         "| Seaquest | logs/dqn/Seaquest_1 | 600,000 | 100 | 2,500.2 +/- 2.5 | 0.06 | 68.4 "
         "| 42,054.7 | 2,000.3 | 2,557.6 | zoo, epsilon 0.01 |"
     )
-    assert mark.startswith("\\* other rules than those of the published scores")
+    assert mark == "\\* played by other rules than the run in this row: they do not compare"
     assert source.startswith("rl-zoo: protocol zoo, 10,000,000 steps")
+
+
+def test_of_two_references_only_the_one_of_other_rules_is_marked(tmp_path, capsys):
+    play(tmp_path, 7.4, game="Pong")
+    flags = ["--reference", "rl-zoo", "--reference", "dopamine-1m"]
+    assert main(["-f", str(tmp_path), "--table", *flags]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| Pong"))
+    assert "| 20.6 | 20.5 | " in row
+    assert row.endswith(" * | zoo, epsilon 0.01 |")
 
 
 def test_a_damaged_run_costs_itself_and_an_agent_of_others_is_none_of_ones_own(tmp_path, capsys):

@@ -131,6 +131,18 @@ def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):
     assert data["settings"]["differing"] == []
 
 
+def test_a_damaged_last_row_costs_its_numbers_and_no_more(sweep, tmp_path):
+    run = tmp_path / "runs" / "dqn" / "Breakout_1"
+    shutil.copytree(sweep / "runs" / "dqn" / "Breakout_1", run)
+    progress = run / "progress.csv"
+    *lines, last = progress.read_text().splitlines()
+    progress.write_text("\n".join([*lines, last.replace(last.split(",")[0], "8\0x", 1)]) + "\n")
+    file = tmp_path / "report.html"
+    with pytest.warns(UserWarning, match="1 damaged rows are left out"):
+        assert main([str(run), "-o", str(file)]) == 0
+    assert None in data_of(file)["results"][0].values()
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"mean_reward": 1}', "[NaN]"])
 def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, capsys, damage):
     file = tmp_path / "report.html"

@@ -527,7 +527,7 @@ def test_rl_zoos_own_dqn_file_works_unchanged_and_gives_our_dqn():
     assert note.endswith("CartPole-v1, MountainCar-v0, LunarLander-v3, Acrobot-v1, default")
 
 
-def test_what_rl_zoo_keeps_of_a_training_gives_its_settings_and_its_game(tmp_path):
+def test_what_rl_zoo_keeps_of_a_training_gives_its_settings_and_its_game(tmp_path, monkeypatch):
     folder = tmp_path / "logs" / "qrdqn" / "PongNoFrameskip-v4_1" / "PongNoFrameskip-v4"
     folder.mkdir(parents=True)
     wrapper = ["stable_baselines3.common.atari_wrappers.AtariWrapper"]
@@ -549,6 +549,8 @@ def test_what_rl_zoo_keeps_of_a_training_gives_its_settings_and_its_game(tmp_pat
     )
     message = error_of(resolve, conf_file=folder.parent)
     assert message.endswith(f"is a folder: its settings are in {folder}/config.yml")
+    monkeypatch.chdir(folder)
+    assert error_of(resolve, conf_file=Path(".")).endswith("its settings are in config.yml")
 
 
 def test_a_file_beside_somebody_elses_args_does_not_read_them():

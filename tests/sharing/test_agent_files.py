@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from support.damage import damaged, outcome
@@ -10,7 +11,7 @@ from support.damage import damaged, outcome
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import read_plan
 from dqn_zoo.settings.config import Config
-from dqn_zoo.sharing.agent_files import Description, read_description
+from dqn_zoo.sharing.agent_files import LARGEST_BYTES, Description, check_listing, read_description
 
 FEW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -70,3 +71,11 @@ def test_a_plan_is_understood_or_one_line(content, tmp_path):
         assert plan.jobs()
         found = outcome(lambda: list(plan.configs()))
         assert not isinstance(found, UserError) or len(str(found)) < 1_000
+
+
+def test_a_file_whose_size_the_hub_does_not_say_is_not_downloaded():
+    listing = dict.fromkeys(LARGEST_BYTES, 1)
+    check_listing(listing, where="ann/dqn-Pong")
+    for name in listing:
+        with pytest.raises(UserError, match=f"does not say how large {name} is: not loaded"):
+            check_listing(listing | {name: None}, where="ann/dqn-Pong")

@@ -137,6 +137,16 @@ def test_evaluations_judge_the_average_and_so_it_is_the_best_model(tmp_path, mon
     assert (note["weights"], note["steps"]) == ("averaged", 140)
 
 
+@pytest.mark.parametrize(("eval_freq", "judged"), [(112, False), (140, True)])
+def test_the_first_weights_are_never_the_best_model(tmp_path, eval_freq, judged):
+    """The average takes them until the eighth update; see `EVERY_UPDATES`."""
+    config = config_of(
+        learning_starts=96, gradient_steps=1, eval_freq=eval_freq, n_timesteps=eval_freq
+    )
+    run = train(config, log_folder=tmp_path, options=QUIET).run
+    assert run.best_model_file.exists() == judged
+
+
 def test_averaging_is_neither_begun_nor_ended_by_a_resume(run):
     config = load_config(run.config_file)
     for decay in (0.0, 0.99):
