@@ -1,7 +1,7 @@
 """What every emulator backend offers to `envs.Environments`.
 
-    backend_vector.py      `ale_py.AtariVectorEnv`, C++ threads: the fast one
-    backend_gymnasium.py   one `AtariEnv` each, in Python: windows, cropping, SB3's pixels
+    vector_backend.py      `ale_py.AtariVectorEnv`, C++ threads: the fast one
+    gymnasium_backend.py   one `AtariEnv` each, in Python: windows, cropping, SB3's pixels
 
 A backend guards nothing: calls come in the order reset, (send, recv)*, with actions that were
 checked. Nor does it decide when a game starts, except that in the protocol `sb3` it goes on by

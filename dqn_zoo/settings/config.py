@@ -254,7 +254,7 @@ class Config(BaseModel):
     )
     exploration_zeta: NonNegativeFloat = Field(
         default=0.0,
-        description="random actions last n steps with chances like n ** -exploration_zeta; 0: one",
+        description="a random action lasts n steps, chances like n ** -exploration_zeta; 0: one",
     )
 
     # Evaluation, logs and checkpoints

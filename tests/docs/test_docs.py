@@ -109,6 +109,26 @@ def test_flags_in_sentences_are_known_to_the_command_they_stand_with(page):
 
 
 @of_every_page()
+def test_code_that_is_named_stands_in_its_file(page):
+    """As in "`learning/losses.py`: `TDLoss`, `CategoricalLoss`", "`Explorer` in `schedules.py`"."""
+    text = " ".join(prose(page).split())
+    name = r"`[A-Za-z_][\w.]*`(?!:)"
+    named = re.findall(rf"`([\w/]+\.py)`: ({name}(?:(?:,| and) {name})*)", text)
+    named += [
+        (file, names)
+        for names, file in re.findall(rf"({name}(?:(?:,| and) {name})*) in `([\w/]+\.py)`", text)
+    ]
+    for file, names in named:
+        code = (ROOT / "dqn_zoo" / file).read_text(encoding="utf-8")
+        for each in re.findall(r"[\w.]+", names.replace(" and ", " ")):
+            last = each.rpartition(".")[2]
+            assert re.search(rf"^ *(?:def |class )?{last}\b(?: =|:|\()", code, re.MULTILINE), (
+                file,
+                each,
+            )
+
+
+@of_every_page()
 def test_targets_of_make_exist(page):
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
