@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 from dqn_zoo.replay.memory import FrameStore
@@ -61,23 +62,13 @@ def restore_frames(frames: FrameStore, read: Callable[[str], bytes]) -> None:
 
 def _chunks(frames: FrameStore, written_before: int) -> Iterator[tuple[int, bool]]:
     """Yield (number, changed) of every chunk in use; unchanged: not written to since then."""
-    if frames.frames_written == 0:
+    ring, written = frames.ring_size, frames.frames_written
+    if written == 0:
         return
-    first, last = written_before, frames.frames_written - 1
-    wrapped = frames.frames_written - written_before >= frames.ring_size
-    low, high = (1 + place % frames.ring_size for place in (first, last))
-    in_use = min(frames.frames_written, frames.ring_size)
-    for number in range(in_use // CHUNK_FRAMES + 1):
-        start, stop = number * CHUNK_FRAMES, (number + 1) * CHUNK_FRAMES
-        if first > last:
-            changed = False
-        elif wrapped:
-            changed = True
-        elif low <= high:
-            changed = start <= high and stop > low
-        else:  # the writer passed the end of the ring
-            changed = stop > low or start <= high
-        yield number, changed
+    places = np.arange(max(written_before, written - ring), written) % ring
+    changed = set(np.unique((1 + places) // CHUNK_FRAMES))
+    for number in range(min(written, ring) // CHUNK_FRAMES + 1):
+        yield number, number in changed
 
 
 def _read_chunk(frames: FrameStore, number: int) -> memoryview:

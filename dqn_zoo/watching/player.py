@@ -24,7 +24,7 @@ from dqn_zoo.settings.protocols import (
 from dqn_zoo.watching.agents import Gallery, Opened
 from dqn_zoo.watching.duel import Duel
 from dqn_zoo.watching.filming import Filming
-from dqn_zoo.watching.game import Moment, WatchedGame
+from dqn_zoo.watching.game import WatchedGame
 from dqn_zoo.watching.messages import (
     Branch,
     Epsilon,
@@ -40,15 +40,12 @@ from dqn_zoo.watching.messages import (
     Speed,
     read_picture,
 )
+from dqn_zoo.watching.outlet import Outlet
 from dqn_zoo.watching.past import Past
 from dqn_zoo.watching.saliency import Onlooker, Seen
 
 LATE_S = 0.25
 """Lost time up to this is made up for; more is forgotten, as when a laptop slept."""
-
-Notify = Callable[[dict[str, Any]], None]
-Show = Callable[[Moment, float, dict[str, Any]], None]
-"""Takes a moment, the speed at which it is played, and further entries of its head."""
 
 
 class Player(threading.Thread):
@@ -56,11 +53,9 @@ class Player(threading.Thread):
 
     Args:
         gallery: what may be opened.
-        notify: takes a notice for the page, in this thread or that of a film.
-        show: takes every moment, in this thread.
-        show_picture: takes a picture that is made, in this thread.
-        film_folder: where films for the page are put.
+        outlet: takes every moment and picture, and notices of this thread and that of a film.
         onlooker: makes maps of saliency for the page.
+        film_folder: where films for the page are put.
         log_folder: where the games of a person are kept.
         errors: where it stands why a game has failed, in words for the page.
         begin: called in this thread before anything else.
@@ -69,23 +64,19 @@ class Player(threading.Thread):
     def __init__(
         self,
         gallery: Gallery,
-        *,
-        notify: Notify,
-        show: Show,
-        show_picture: Callable[[bytes], None],
-        film_folder: Path,
+        outlet: Outlet,
         onlooker: Onlooker,
+        *,
+        film_folder: Path,
         log_folder: Path,
         errors: str,
         begin: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name="player", daemon=True)
         self._gallery = gallery
-        self._notify = notify
-        self._show = show
-        self._show_picture = show_picture
-        self._film_folder = film_folder
+        self._outlet = outlet
         self._onlooker = onlooker
+        self._film_folder = film_folder
         self._log_folder = log_folder
         self._errors = errors
         self._begin = begin
@@ -146,11 +137,11 @@ class Player(threading.Thread):
                 self._step()
         except UserError as error:
             self._stand_still()
-            self._notify({"error": str(error)})
+            self._outlet.put_notice({"error": str(error)})
         except Exception:  # a bug of ours: the page hears of it, and the others go on
             traceback.print_exc()
             self._stand_still()
-            self._notify({"error": f"this game has failed; {self._errors} says why"})
+            self._outlet.put_notice({"error": f"this game has failed; {self._errors} says why"})
 
     def _next_message(self) -> Message | None:
         """Return a message, None where a step is due first."""
@@ -201,7 +192,7 @@ class Player(threading.Thread):
         self._game, self._past, self._newer = game, Past(), opened.newer
         self._plays = True
         self._due = time.monotonic()
-        self._notify(
+        self._outlet.put_notice(
             {
                 "opened": message.agent,
                 "game": config.env,
@@ -224,7 +215,7 @@ class Player(threading.Thread):
         self._duel = duel
         self._plays = not duel.has_person  # who begins when ready
         self._due = time.monotonic()
-        self._notify(duel.describe())
+        self._outlet.put_notice(duel.describe())
 
     def _go(self, message: Go) -> None:
         if self._duel is None:
@@ -270,7 +261,7 @@ class Player(threading.Thread):
         self._stand_still()
         shown = self._past.look(message.back)
         if shown is not None:
-            self._show_picture(shown)
+            self._outlet.put_picture(shown)
             head, observation = read_picture(shown)
             self._see(observation, head["choice"], head["game"], head["step"])
 
@@ -283,19 +274,21 @@ class Player(threading.Thread):
             return
         if game.go_back(place, self._going_back):
             self._past.forget_later()
-            self._notify({"branched": [place.game, place.step]})
+            self._outlet.put_notice({"branched": [place.game, place.step]})
             self._plays = True
             self._due = time.monotonic()
 
     def _going_back(self, done: int, in_all: int) -> bool:
-        self._notify({"going_back": done / max(in_all, 1)})
+        self._outlet.put_notice({"going_back": done / max(in_all, 1)})
         return not self._closing.is_set()
 
     def _film(self, message: Film) -> None:
         game = self._going()
         if self._filming is not None:
             if not self._filming.is_done:
-                self._notify({"film": None, "error": "a film is being made: wait for it"})
+                self._outlet.put_notice(
+                    {"film": None, "error": "a film is being made: wait for it"}
+                )
                 return
             self._filming.end()
         record = game.record(message.game)
@@ -308,7 +301,7 @@ class Player(threading.Thread):
             seed=game.seed,
             first_step=max(0, len(record.actions) - last_steps),
             folder=self._film_folder,
-            notify=self._notify,
+            notify=self._outlet.put_notice,
         )
         self._filming.start()
 
@@ -326,9 +319,9 @@ class Player(threading.Thread):
         duel, speed = self._duel, self._speed_now()
         notices = duel.step(held)
         self._pressed = NOOP
-        self._show_picture(duel.picture(speed))
+        self._outlet.put_picture(duel.picture(speed))
         for notice in notices:
-            self._notify(notice)
+            self._outlet.put_notice(notice)
         if duel.is_over or any(each.get("stops") or "error" in each for each in notices):
             self._stand_still()
         return duel.num_screens
@@ -337,12 +330,12 @@ class Player(threading.Thread):
         game = self._going()
         if (newer := self._newer()) is not None:
             game.use(newer.agent)
-            self._notify({"newer": newer.weights, "steps": newer.steps})
+            self._outlet.put_notice({"newer": newer.weights, "steps": newer.steps})
         more = {} if self._press is None else {"press": self._press}
         self._press, self._pressed = None, NOOP
         moment = game.step(held if self._by_hand else None)
         self._past.add(moment)
-        self._show(moment, self._speed, more)
+        self._outlet.put_moment(moment, self._speed, more)
         self._see(moment.observation, moment.choice, moment.game, moment.step)
         return len(moment.screens)
 

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ PAGE_FOLDER = Path(str(resources.files("dqn_zoo.watching").joinpath("page")))
 
 CLOSED_FULL, CLOSED_IDLE, CLOSED_WAIT, CLOSED_TOO_MANY = 4001, 4002, 4003, 4008
 """Codes with which a page's connection is closed; the page has words for them."""
+
+Answer = Callable[[Request], Awaitable[Response]]
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -109,22 +111,20 @@ class Watch:
 
     def app(self) -> ASGIApp:
         """Return the application that a server runs."""
-        routes = [
-            Route("/", self._page),
-            Route("/agents", self._agents),
-            WebSocketRoute("/play", self._play),
-        ]
+        answers = {"/": _page("index.html"), "/agents": self._agents}
         if self._visits is None:
-            routes += [
-                Route("/duel", self._duel),
-                Route("/train", self._train),
-                Route("/runs", self._runs),
-                Route("/curves", self._curves),
-                Route("/settings", self._settings),
-                Route("/groups", self._groups),
-                Route("/films/{name}", self._film),
-            ]
-        app = Starlette(routes=routes, lifespan=self._lifespan)
+            answers |= {
+                "/duel": _page("duel.html"),
+                "/train": _page("train.html"),
+                "/runs": self._runs,
+                "/curves": self._curves,
+                "/settings": self._settings,
+                "/groups": self._groups,
+                "/films/{name}": self._film,
+            }
+        routes = [Route(path, self._with_token(answer)) for path, answer in answers.items()]
+        play = WebSocketRoute("/play", self._play)
+        app = Starlette(routes=[*routes, play], lifespan=self._lifespan)
         app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
         framed_by = FRAMED_BY if self._visits else "'none'"
         return _Guarded(app, frozenset(self._hosts), framed_by)
@@ -142,31 +142,23 @@ class Watch:
         said = connection.query_params.get("token", "")
         return secrets.compare_digest(said.encode(), self._token.encode())
 
-    async def _page(self, request: Request) -> Response:
-        return self._html(request, "index.html")
+    def _with_token(self, answer: Answer) -> Answer:
+        """Refuse whoever does not know the token, before anything is looked up."""
 
-    async def _duel(self, request: Request) -> Response:
-        return self._html(request, "duel.html")
+        async def answer_or_refuse(request: Request) -> Response:
+            if not self._knows(request):
+                return _refuse("open the address that dqn-watch printed, with the token in it")
+            return await answer(request)
 
-    async def _train(self, request: Request) -> Response:
-        return self._html(request, "train.html")
-
-    def _html(self, request: Request, name: str) -> Response:
-        if not self._knows(request):
-            return _refuse("open the address that dqn-watch printed, with the token in it")
-        return Response((PAGE_FOLDER / name).read_bytes(), media_type="text/html")
+        return answer_or_refuse
 
     async def _agents(self, request: Request) -> Response:
-        if not self._knows(request):
-            return _refuse("the token is missing")
         choices = await asyncio.to_thread(self._gallery.choices)
         agents = [{"key": choice.key, "game": choice.game} for choice in choices]
         visitors = None if self._visits is None else self._visits.as_told()
         return JSONResponse({"agents": agents, "first": self._first, "visitors": visitors})
 
     async def _runs(self, request: Request) -> Response:
-        if not self._knows(request):
-            return _refuse("the token is missing")
 
         def describe() -> list[dict[str, Any]]:
             return [describe_run(key, run) for key, run in self._gallery.runs().items()]
@@ -174,8 +166,6 @@ class Watch:
         return JSONResponse({"runs": await asyncio.to_thread(describe)})
 
     async def _curves(self, request: Request) -> Response:
-        if not self._knows(request):
-            return _refuse("the token is missing")
         runs = await asyncio.to_thread(self._gallery.runs)
         run = runs.get(request.query_params.get("run", ""))
         if run is None:
@@ -197,8 +187,6 @@ class Watch:
         self, request: Request, answer: Callable[[dict[str, Run]], dict[str, Any]]
     ) -> Response:
         """Answer a question about some runs of the list."""
-        if not self._knows(request):
-            return _refuse("the token is missing")
         asked = request.query_params.getlist("run")[:MOST_DRAWN]
         runs = await asyncio.to_thread(self._gallery.runs)
         known = {key: runs[key] for key in asked if key in runs}
@@ -208,8 +196,6 @@ class Watch:
             return PlainTextResponse(f"{error}\n", status_code=404)
 
     async def _film(self, request: Request) -> Response:
-        if not self._knows(request):
-            return _refuse("the token is missing")
         name = request.path_params["name"]
         for player in self._players:
             if (file := player.has_film(name)) is not None:
@@ -229,11 +215,9 @@ class Watch:
         outlet = Outlet(asyncio.get_running_loop())
         player = Player(
             self._gallery,
-            notify=outlet.put_notice,
-            show=outlet.put_moment,
-            show_picture=outlet.put_picture,
+            outlet,
+            Onlooker(outlet.put_map, self._saliency),
             film_folder=Path(self._films.name),
-            onlooker=Onlooker(outlet.put_map, self._saliency),
             log_folder=self._log_folder,
             errors=self._errors,
             begin=self._begin_game,
@@ -253,6 +237,15 @@ class Watch:
             # Whoever reads nothing cannot be told either, and is not waited for.
             with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
                 await asyncio.wait_for(websocket.close(code), CLOSE_S)
+
+
+def _page(name: str) -> Answer:
+    """Return what answers with a file of the page."""
+
+    async def answer(_: Request) -> Response:
+        return Response((PAGE_FOLDER / name).read_bytes(), media_type="text/html")
+
+    return answer
 
 
 async def _send_all(websocket: WebSocket, outlet: Outlet) -> None:
