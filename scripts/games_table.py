@@ -130,7 +130,8 @@ def draw(agents: Sequence[Pretrained], picture: Path) -> None:
     curves = [agent for agent in agents if (agent.folder / CURVE).exists()]
     if not curves:
         return
-    across = min(4, len(curves))
+    across = min((4, 3), key=lambda number: -len(curves) % number)  # few empty places at the end
+    across = min(across, len(curves))
     down = -(-len(curves) // across)
     figure = new_figure(2.8 * across, 2.1 * down)
     for place, agent in enumerate(curves, 1):

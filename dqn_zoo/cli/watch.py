@@ -49,7 +49,12 @@ def build_parser() -> Parser:
         "config.json and weights (default: the runs of the folder, and the agents that come with "
         "dqn_zoo)",
     )
-    server = parser.add_argument_group("server")
+    _add_server(parser.add_argument_group("server"))
+    _add_visitors(parser.add_argument_group("visitors: a page for anybody, without a token"))
+    return parser
+
+
+def _add_server(server: argparse._ArgumentGroup) -> None:
     server.add_argument(
         "--host",
         default="127.0.0.1",
@@ -70,7 +75,9 @@ def build_parser() -> Parser:
         default=True,
         help="only print the address (default: open it, where there is a display)",
     )
-    visitors = parser.add_argument_group("visitors: a page for anybody, without a token")
+
+
+def _add_visitors(visitors: argparse._ArgumentGroup) -> None:
     visitors.add_argument(
         "--visitors",
         type=whole_number(1, 1_000),
@@ -92,7 +99,6 @@ def build_parser() -> Parser:
         metavar="NAME",
         help="a name by which visitors ask for the page; may be repeated (default: this machine's)",
     )
-    return parser
 
 
 def _watch(arguments: argparse.Namespace) -> None:
