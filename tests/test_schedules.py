@@ -199,8 +199,8 @@ def test_both_algorithms_keep_random_actions_up(algo):
     algorithm.steps = 400
     best = algorithm.q_values(observation).argmax(axis=1)
     others = (best + 1) % 6
-    algorithm._explorer.restore([[int(other), 2] for other in others])
-    state = algorithm.state()["kept_up"]
-    assert state == [[int(other), 2] for other in others]
+    kept_up = [[int(other), 2] for other in others]
+    algorithm._exploration.restore(algorithm.state() | {"kept_up": kept_up})
+    assert algorithm.state()["kept_up"] == kept_up
     chosen = [algorithm.act(observation).tolist() for _ in range(3)]
     assert chosen == [others.tolist(), others.tolist(), best.tolist()]

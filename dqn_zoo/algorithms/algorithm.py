@@ -11,7 +11,7 @@ from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import QNetwork, build_network
-from dqn_zoo.schedules import EpsilonSchedule, LinearSchedule, spread_epsilons
+from dqn_zoo.schedules import LinearSchedule
 from dqn_zoo.seeding import stream_seed
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.system.devices import let_cuda_be_fast
@@ -185,14 +185,6 @@ def untrained_network(config: Config, *, num_actions: int) -> QNetwork:
     seed = stream_seed(config.seed, "network")
     network = build_network(network_settings(config), num_actions=num_actions, seed=seed)
     return network.to(config.device)
-
-
-def epsilon_schedule(config: Config, *, random_steps: int = 0) -> EpsilonSchedule:
-    """Return epsilon as a function of the step (Mnih et al., 2015, Methods)."""
-    horizon = int(config.exploration_fraction * config.n_timesteps)
-    base, alpha = config.exploration_final_eps, config.exploration_spread
-    finals = spread_epsilons(base, alpha, config.n_envs)
-    return EpsilonSchedule(config.exploration_initial_eps, finals, horizon, random_steps)
 
 
 def rate_schedule(config: Config) -> LinearSchedule:

@@ -22,10 +22,10 @@ from dqn_zoo.algorithms.algorithm import (
     MOST_ACTIONS,
     Files,
     Timer,
-    epsilon_schedule,
     rate_schedule,
     untrained_network,
 )
+from dqn_zoo.algorithms.exploration import Exploration
 from dqn_zoo.algorithms.saved_state import check_parallel_state
 from dqn_zoo.envs.environments import EnvStep
 from dqn_zoo.learning import value_learning
@@ -33,7 +33,6 @@ from dqn_zoo.learning.averaged import PlayedWeights
 from dqn_zoo.learning.online_network import OnlineNetwork, OptimizerSettings
 from dqn_zoo.networks.network import QNetwork
 from dqn_zoo.replay.shape import FRAME_BYTES
-from dqn_zoo.schedules import Explorer
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator, stream_seed
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
@@ -101,10 +100,8 @@ class ParallelQ:
         self.played = PlayedWeights(self.online, config.averaged_weights)
         self.rollout = Rollout(config.rollout_steps, config.n_envs, config.frame_stack)
         self._terminal_on_life_loss = protocol_from_config(config).terminal_on_life_loss
-        self._exploration = stream_generator(config.seed, "exploration")
+        self._exploration = Exploration(config)
         self._shuffles = stream_generator(config.seed, "replay")
-        self._epsilon = epsilon_schedule(config)
-        self._explorer = Explorer(config.n_envs, config.exploration_zeta)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -129,8 +126,7 @@ class ParallelQ:
                     self._value_last_step(q_values)
                 self._note_observation(observation)
             self._acted_on = observation
-            epsilons = self._epsilon.of_each(self.steps)
-            return self._explorer.choose(q_values, epsilons, self._exploration)
+            return self._exploration.choose(q_values, self.steps)
 
     def learn(self) -> None:
         """Update on the rollout, if it is full, and begin the next one."""
@@ -209,7 +205,7 @@ class ParallelQ:
     @property
     def epsilon(self) -> float:
         """The chance of a random action now."""
-        return self._epsilon(self.steps)
+        return self._exploration.epsilon(self.steps)
 
     @property
     def mean_loss(self) -> float:
@@ -236,8 +232,7 @@ class ParallelQ:
         return {
             "counters": {"steps": self.steps, "updates": self.updates},
             "online": self.online.state(),
-            "exploration": generator_state(self._exploration),
-            "kept_up": self._explorer.state(),
+            **self._exploration.state(),
             "shuffles": generator_state(self._shuffles),
         }
 
@@ -258,8 +253,7 @@ class ParallelQ:
         self.played.restore(read, self.updates)
         self.rollout.restore(self._read_rollout(read(ROLLOUT_FILE)))
         check_parallel_state(state, self._config, self._num_actions, length=self.rollout.length)
-        restore_generator(self._exploration, state["exploration"])
-        self._explorer.restore(state.get("kept_up", []))
+        self._exploration.restore(state)
         restore_generator(self._shuffles, state["shuffles"])
 
     def _read_rollout(self, content: bytes) -> dict[str, Tensor]:

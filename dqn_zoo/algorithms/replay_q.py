@@ -17,7 +17,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from dqn_zoo.algorithms import replay_plan
-from dqn_zoo.algorithms.algorithm import Files, Timer, epsilon_schedule, rate_schedule
+from dqn_zoo.algorithms.algorithm import Files, Timer, rate_schedule
+from dqn_zoo.algorithms.exploration import Exploration
 from dqn_zoo.algorithms.saved_minibatch import READY, minibatch_bytes, read_minibatch
 from dqn_zoo.algorithms.saved_state import check_replay_state
 from dqn_zoo.envs.environments import EnvStep
@@ -29,7 +30,6 @@ from dqn_zoo.replay.memory import Batch, Replay
 from dqn_zoo.replay.samplers import Draw, build_sampler
 from dqn_zoo.replay.saved_rows import read_rows
 from dqn_zoo.replay.transitions import TransitionAccumulator
-from dqn_zoo.schedules import Explorer
 from dqn_zoo.seeding import generator_state, restore_generator, stream_generator
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.beside import Beside
@@ -70,10 +70,8 @@ class ReplayQ:
         self.accumulator = TransitionAccumulator(
             config.n_envs, config.frame_stack, rule, self.replay.frames.append
         )
-        self._exploration = stream_generator(config.seed, "exploration")
+        self._exploration = Exploration(config, random_steps=config.learning_starts)
         self._replay_draws = stream_generator(config.seed, "replay")
-        self._epsilon = epsilon_schedule(config, random_steps=config.learning_starts)
-        self._explorer = Explorer(config.n_envs, config.exploration_zeta)
         self._learning_rate = rate_schedule(config)
 
     @classmethod
@@ -97,8 +95,7 @@ class ReplayQ:
                 q_values = np.zeros((len(observation), self._num_actions), np.float32)
             else:
                 q_values = self.learner.online.noisy_q_values(observation)
-            epsilons = self._epsilon.of_each(self.steps)
-            return self._explorer.choose(q_values, epsilons, self._exploration)
+            return self._exploration.choose(q_values, self.steps)
 
     def learn(self) -> None:
         """Copy the target network and make updates: those that the steps so far are owed.
@@ -202,7 +199,7 @@ class ReplayQ:
     @property
     def epsilon(self) -> float:
         """The chance of a random action now: 1 until learning starts, then the schedule."""
-        return self._epsilon(self.steps)
+        return self._exploration.epsilon(self.steps)
 
     @property
     def mean_loss(self) -> float:
@@ -238,8 +235,7 @@ class ReplayQ:
             "accumulator": self.accumulator.state(),
             "learner": self.learner.online.state(),
             "replay": self.replay.state(),
-            "exploration": generator_state(self._exploration),
-            "kept_up": self._explorer.state(),
+            **self._exploration.state(),
             "replay_draws": generator_state(self._replay_draws),
             "ready": [] if self._ready is None else list(self._ready.targets.shape),
         }
@@ -276,8 +272,7 @@ class ReplayQ:
                 read(READY), state["ready"], self._config, num_actions=self._num_actions
             )
         self.accumulator.restore(state["accumulator"])
-        restore_generator(self._exploration, state["exploration"])
-        self._explorer.restore(state.get("kept_up", []))
+        self._exploration.restore(state)
         restore_generator(self._replay_draws, state["replay_draws"])
 
     def check_restored(self, observation: NDArray[np.uint8]) -> None:

@@ -67,8 +67,8 @@ def _rules(config: "Config") -> str:
 
 def _training(config: "Config") -> Iterator[str]:
     """Yield how much is played and learned, and with what."""
-    from dqn_zoo.algorithms.algorithm import epsilon_schedule
     from dqn_zoo.algorithms.choice import algorithm_of
+    from dqn_zoo.algorithms.exploration import epsilon_schedule
     from dqn_zoo.schedules import mean_duration
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 
