@@ -47,10 +47,8 @@ cluster: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	@echo mypy --platform win32, darwin
-	@$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 & other=$$!; \
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin && wait $$other
+	printf '%s\n' linux win32 darwin | xargs -P 3 -I SYSTEM \
+	$(BIN)/mypy --platform SYSTEM --cache-dir .mypy_cache/SYSTEM
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(ISSUE_FORMS)
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
