@@ -167,7 +167,7 @@ def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -
     if "n_timesteps" in settings:
         raise UserError("--set n_timesteps: --budget-steps sets the steps of every trial")
     every = settings.get("eval_freq", 1)
-    if isinstance(every, int) and not 1 <= every <= arguments.budget_steps:
+    if isinstance(every, int | float) and not 1 <= every <= arguments.budget_steps:
         raise UserError(
             f"--set eval_freq={every}: a trial is judged by its evaluations, so that there must be "
             f"one every 1 to {arguments.budget_steps:,} steps"
