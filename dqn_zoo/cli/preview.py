@@ -33,14 +33,14 @@ def preview(
 def hint_on_unfinished(log_folder: Path, config: "Config") -> Iterator[str]:
     """Yield a line if the latest run of this game and recipe waits for its resume."""
     from dqn_zoo.runs.finding import find_run
-    from dqn_zoo.runs.manifest import has_finished, read_manifest
-    from dqn_zoo.runs.run import lock
+    from dqn_zoo.runs.manifest import has_finished, may_be_training, read_manifest
 
     try:
         run = find_run(log_folder, algo=config.algo, game=config.env)
         manifest = read_manifest(run)
-        with lock(run):  # nobody trains it at this moment
-            steps = run.checkpoint_steps()
+        if may_be_training(run):
+            return
+        steps = run.checkpoint_steps()
     except UserError:
         return
     if steps and "origin" not in manifest and not has_finished(manifest):

@@ -7,7 +7,7 @@ from pathlib import Path
 from dqn_zoo.cli.arguments import Parser, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
-from dqn_zoo.errors import UserError
+from dqn_zoo.system.files import replace_file, writing
 
 _EPILOG = """\
   dqn-report logs/laptop/SpaceInvaders_1 -o report.html
@@ -49,10 +49,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     title = arguments.title or ", ".join(path.resolve().name for path in arguments.paths)
     page = make_report(arguments.paths, title, warn=print_warning)
-    try:
-        arguments.output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{arguments.output} cannot be written: {error.strerror}") from error
+    with writing(arguments.output, "make room, or name another file with -o"):
+        replace_file(arguments.output, page.encode())
     work_is_kept()
     print(f"page: {arguments.output} ({_size(len(page.encode()))}); open it in a browser")
 

@@ -61,7 +61,7 @@ def _resumed_run(
         return None
     from dqn_zoo.training.starting import resume
 
-    begin_page(run.path.parent.parent)
+    begin_page(run.path.absolute().parents[1])
     options = _options(flags, stopwatch, backup)
     return partial(resume, run, config, from_step=from_step, options=options, stopwatch=stopwatch)
 

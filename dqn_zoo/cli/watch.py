@@ -196,7 +196,7 @@ def _run_or_packaged(arguments: argparse.Namespace) -> "Choice":
     from dqn_zoo.watching.agents import of_package, of_run
 
     try:
-        return of_run(find_asked_run(arguments)[0])
+        return of_run(find_asked_run(arguments)[0], beside=arguments.folder)
     except NoRunError:
         game = parse_game(arguments.env or COURSE_GAME).game
         is_named = {"run", "algo", "exp_id", "folder"} & arguments.given

@@ -49,6 +49,9 @@ ONLINE, TARGET = "q_net.", "q_net_target."
 
 _MAY_BUILD = {"collections OrderedDict", "torch FloatStorage", "torch._utils _rebuild_tensor_v2"}
 _NAMES_OBJECTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}  # opcodes of pickle
+_KEEPS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_TAKES_AGAIN = {"GET", "BINGET", "LONG_BINGET"}
+_MAKES_TUPLE = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 _ONLY_DQN = "only agents of SB3's DQN with CnnPolicy and its own network can be read"
 
 
@@ -265,8 +268,23 @@ def _repacked(content: bytes, where: str) -> BytesIO:
 
 
 def _check_pickle(content: bytes, where: str) -> None:
-    """Read a pickle as text, without running it, and refuse one that names anything else."""
+    """Read a pickle as text, without running it, and refuse one that names anything else.
+
+    A tuple that is taken twice is refused, too: one of two that are one of two, and so on, would
+    take for ever to be made the key of a dict.
+    """
+    kept: set[int] = set()
+    tuples: set[int] = set()
+    is_tuple = False  # what was made last
     for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in _KEEPS:
+            place = len(kept) if argument is None else argument
+            kept.add(place)
+            tuples = tuples | {place} if is_tuple else tuples - {place}
+        elif opcode.name in _TAKES_AGAIN and argument in tuples:
+            raise UserError(f"{where} uses a tuple twice, which no weights need: not loaded")
+        elif opcode.name not in ("PROTO", "FRAME"):
+            is_tuple = opcode.name in _MAKES_TUPLE
         if opcode.name in _NAMES_OBJECTS and argument not in _MAY_BUILD:
             named = opcode.name if argument is None else str(argument)[:60].replace(" ", ".")
             raise UserError(

@@ -162,11 +162,12 @@ def read_entries(path: Path) -> Manifest:
         recorded = content.pop("sha256")
         version = content["format_version"]
         is_newer = version > FORMAT_VERSION
+        was_changed = _digest(_canonical(content)) != recorded
     except FileNotFoundError as error:
         raise DamagedError(f"{MANIFEST} is missing") from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
         raise DamagedError(f"{MANIFEST} cannot be read: {error}") from error
-    if _digest(_canonical(content)) != recorded:
+    if was_changed:
         raise DamagedError(f"{MANIFEST} was changed after it was written")
     if is_newer:
         raise UserError(

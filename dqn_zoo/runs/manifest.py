@@ -308,7 +308,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         revision = f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
         return {
             **{key: machine.get(key) for key in keys},
-            **machine.get("versions", {}),
+            **(machine.get("versions") or {}),
             "git revision": revision,
         }
 

@@ -235,7 +235,8 @@ def _remove_stale(parent: Path) -> None:
     """Remove what a killed `place_run` left; another process may be filling a young one."""
     for path in parent.glob(f"*{UNFINISHED}"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > STALE_S:
+            written_at = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+            if time.time() - written_at > STALE_S:
                 shutil.rmtree(path)
 
 

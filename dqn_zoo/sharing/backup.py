@@ -52,12 +52,15 @@ class Target(Saved):
         every_s: see `Document`.
         known_step: the newest checkpoint that the run has had here, or knows of there; a run that
             has gone back is behind it.
+        writers: the processes that wrote what the run came from, see `Document`; None: of a version
+            that did not keep them.
     """
 
     repo_id: Word
     run_id: Identity
     every_s: Interval = EVERY_S
     known_step: Count = 0
+    writers: list[Identity] | None = None
 
 
 def read_target(run: Run) -> Target | None:
@@ -94,7 +97,7 @@ def new_target(repo: str | None, every_s: float | None, before: Target | None) -
     if name.revision is not None:
         raise UserError(f"{repo}: a backup goes to a repository, leave @{name.revision} out")
     if before is None:
-        before = Target(repo_id=name.repo_id, run_id=secrets.token_hex(16))
+        before = Target(repo_id=name.repo_id, run_id=secrets.token_hex(16), writers=[])
     kept_s = before.every_s if every_s is None else every_s
     return before.model_copy(update={"repo_id": name.repo_id, "every_s": kept_s})
 
@@ -143,6 +146,7 @@ class HubBackup:
                     run_id=self._target.run_id,
                     writer=self._writer,
                     known=max(known_step, self._known_step),
+                    writers=self._target.writers,
                 )
                 self._warn_if_public(not remote.private)
         except UserError as error:
@@ -154,7 +158,11 @@ class HubBackup:
         """Note in the run where it is backed up to; it stays so when it is resumed."""
         self._run = run
         self._known_step = max(self._known_step, *run.checkpoint_steps(), 0)
-        target = self._target.model_copy(update={"known_step": self._known_step})
+        writers = self._target.writers
+        if writers is not None:
+            writers = [*writers, self._writer]
+        update = {"known_step": self._known_step, "writers": writers}
+        target = self._target.model_copy(update=update)
         self._claim_at = time.monotonic() + self._target.every_s
         repo, every_s = self._target.repo_id, self._target.every_s
         try:
@@ -303,6 +311,7 @@ class HubBackup:
             run_id=self._target.run_id,
             writer=self._writer,
             known_step=self._known_step,
+            writers=self._target.writers,
             name=f"{self._run.path.absolute().parent.name}/{self._run.name}",
             every_s=self._target.every_s,
             last=self._last,

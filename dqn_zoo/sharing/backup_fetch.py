@@ -70,6 +70,7 @@ def fetch_run(
             run_id=document.run_id,
             every_s=document.every_s,
             known_step=document.newest.step,  # also where an older one is taken
+            writers=[document.writer],
         )
     for backed_up in document.checkpoints:
         try:

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
@@ -50,6 +51,7 @@ class Job(Saved):
         run_id: see `Document`.
         writer: see `Document`.
         known_step: the newest checkpoint that the run had when this process began or went on.
+        writers: see `backup.Target`.
         name: of the run.
         every_s: see `Document`.
         last: what this process has uploaded before.
@@ -61,6 +63,7 @@ class Job(Saved):
     run_id: Identity
     writer: Identity
     known_step: Count
+    writers: list[Identity] | None
     name: Word
     every_s: Interval
     last: Document | None = None
@@ -118,7 +121,14 @@ def upload(job: Job) -> Outcome:
     before = job.last
     if remote is not None and remote.commit != job.last_commit:
         before = read_document(remote)
-        check_owner(remote, before, run_id=job.run_id, writer=job.writer, known=job.known_step)
+        check_owner(
+            remote,
+            before,
+            run_id=job.run_id,
+            writer=job.writer,
+            known=job.known_step,
+            writers=job.writers,
+        )
     listed = {} if remote is None else remote.files
     new, places = _described(Path(job.folder))
     older = [] if before is None else [each for each in before.checkpoints if each.step < new.step]
@@ -181,7 +191,13 @@ def read_document(remote: hub.Remote) -> Document | None:
 
 
 def check_owner(
-    remote: hub.Remote, document: Document | None, *, run_id: str | None, writer: str, known: int
+    remote: hub.Remote,
+    document: Document | None,
+    *,
+    run_id: str | None,
+    writer: str,
+    known: int,
+    writers: Collection[str] | None,
 ) -> None:
     """Refuse a repository that another run, or the same one on another computer, writes.
 
@@ -191,6 +207,7 @@ def check_owner(
         run_id: of the run; None: a new one.
         writer: this process.
         known: the newest checkpoint that the run had when this process began or went on.
+        writers: of the checkpoints that the run came from; None: they were not kept.
 
     Raises:
         UserError: it is not this run's.
@@ -203,7 +220,8 @@ def check_owner(
             f"{hub.page(remote.repo_id)} holds another run, {at}: name another repository, or go "
             f"on with that run by --resume hf://{remote.repo_id}"
         )
-    if document.writer != writer and document.newest.step > known:
+    is_foreign = writers is not None and document.writer not in writers
+    if document.writer != writer and (is_foreign or document.newest.step > known):
         raise UserError(
             f"{hub.page(remote.repo_id)} holds {at}, which went on elsewhere: stop one of the two, "
             "or name another repository"

@@ -302,14 +302,18 @@ def check_remote(
 
 
 def _copy_logs(run: Run, path: Path) -> None:
-    """Copy the logs; the names of TensorBoard's files are changed, they contain the computer's."""
+    """Copy the logs, but for links, which may lead to what is nobody else's business.
+
+    The names of TensorBoard's files are changed: they contain the computer's.
+    """
     shutil.rmtree(path / TENSORBOARD, ignore_errors=True)
     for name in LOGS:
         (path / name).unlink(missing_ok=True)
-        if (run.path / name).exists():
+        if (run.path / name).is_file() and not (run.path / name).is_symlink():
             shutil.copyfile(run.path / name, path / name)
     tensorboard = Path(read_manifest(run).get("tensorboard") or run.tensorboard)
-    for number, events in enumerate(sorted(tensorboard.glob(f"{EVENTS}*"))):
+    kept = (file for file in sorted(tensorboard.glob(f"{EVENTS}*")) if not file.is_symlink())
+    for number, events in enumerate(kept):
         (path / TENSORBOARD).mkdir(exist_ok=True)
         time = events.name.split(".")[3]
         name = f"{STAGED_EVENTS}{time if time.isdecimal() else 0}.{number}.dqn-zoo"

@@ -22,7 +22,6 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipe_files import packaged_folder
 from dqn_zoo.sharing.agent_files import CARD, CONFIG, WEIGHTS
-from dqn_zoo.system import shell
 
 DISTRIBUTION = "dqn-zoo-atari"
 AGENTS, DOCKERFILE = "agents", "Dockerfile"
@@ -103,7 +102,8 @@ def build_space(
             "models": "" if source is None else f"models:\n- {source}\n",
             "wheel": wheel.name,
             "torch": importlib.metadata.version("torch").partition("+")[0],
-            "serve": shell.command("dqn-watch", *SERVE, "--host", "0.0.0.0", "--port", PORT),
+            # As the container finds it, whatever it is called here.
+            "serve": " ".join(["dqn-watch", *SERVE, "--host", "0.0.0.0", "--port", str(PORT)]),
         }
         (folder / CARD).write_text(_CARD.format(**words), encoding="utf-8")
         (folder / DOCKERFILE).write_text(_DOCKERFILE.format(**words), encoding="utf-8")

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def replace_file(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     path = path.resolve()
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _beside(path)
     try:
         write_file(temporary, content)
         move(temporary, path)
@@ -35,6 +36,11 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_directory(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    """Return a name beside a file that no other process or thread uses at this moment."""
+    return path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
 
 
 def move(source: Path, target: Path) -> None:
@@ -93,7 +99,7 @@ def check_writable(path: Path) -> None:
         with path.open("wb"):
             return
     path = path.resolve()
-    probe = path.with_name(f"{path.name}.tmp")
+    probe = _beside(path)
     probe.touch()
     probe.unlink()
 

@@ -117,15 +117,19 @@ def named_agent(name: str, log_folder: Path) -> Choice:
     return of_run(find_run(log_folder, run=name))
 
 
-def of_run(run: Run) -> Choice:
-    """Return the agent of a run: its best model, or the last where no evaluation chose one."""
+def of_run(run: Run, *, beside: Path | None = None) -> Choice:
+    """Return the agent of a run: its best model, or the last where no evaluation chose one.
+
+    One that does not lie among the runs of the folder `beside` is called by its whole path.
+    """
 
     def load() -> Opened:
         config = load_config(run.config_file)
         weights = choose_weights(run, "default")
         return Opened(build_agent(weights.file, config, device="cpu"), weights.name, weights.steps)
 
-    return Choice(_key(run), _game(run), load)
+    is_elsewhere = beside is not None and run.path.resolve().parents[1] != beside.resolve()
+    return Choice(str(run.path) if is_elsewhere else _key(run), _game(run), load)
 
 
 def of_newest(run: Run) -> Choice:

@@ -161,6 +161,7 @@ def picture(moment: Moment, screens: Sequence[Screen], **more: Any) -> bytes:
         "game": moment.game,
         "step": moment.step,
         "q": _numbers(moment.outlook.q_values),
+        "best": int(moment.outlook.q_values.argmax()),  # where the rounded ones may be equal
         **_returns(moment.outlook),
         "choice": moment.choice,
         "action": moment.action,

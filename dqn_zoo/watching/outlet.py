@@ -57,6 +57,9 @@ class Outlet:
         value = float(moment.outlook.q_values.max())
         point = (moment.game, moment.step, round(value, 3), moment.reward)
         with self._lock:
+            if moment.result is not None:  # its picture may be left out
+                ended = {"game": moment.game, "step": moment.step, "result": moment.result.score}
+                self._notices.append({"ended": ended})
             before = self._waiting
             trail: _Trail = ()
             if isinstance(before, _Waiting):

@@ -7,7 +7,7 @@ from typing import Any
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.learning_curve import columns, last_row, number_of
-from dqn_zoo.runs.manifest import goal_steps, may_be_training, read_manifest
+from dqn_zoo.runs.manifest import goal_steps, has_finished, may_be_training, read_manifest
 from dqn_zoo.runs.run import Run
 
 PROGRESS = (
@@ -29,7 +29,11 @@ def describe_run(key: str, run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"key": key, "training": False}
     try:
         manifest = read_manifest(run)
-        row |= {"training": may_be_training(run), "goal": goal_steps(manifest)}
+        row |= {
+            "training": may_be_training(run),
+            "finished": has_finished(manifest) or "origin" in manifest,
+            "goal": goal_steps(manifest),
+        }
     except UserError as error:
         return row | {"error": str(error)}
     last, evaluated = last_row(run.progress_file), last_row(run.evaluations_file)

@@ -16,7 +16,8 @@ from dqn_zoo.cli.preview import hint_on_unfinished
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.session import choose_weights
 from dqn_zoo.runs.checkpoint import write_checkpoint
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.manifest import may_be_training
+from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.recipes import resolve
 
 PACKAGE = ROOT / "dqn_zoo"
@@ -131,6 +132,9 @@ def test_a_run_that_waits_is_offered_and_no_other(tmp_path, monkeypatch):
     assert hints() == []  # nothing was saved yet
     write_checkpoint(run.checkpoints, 100, [("model.safetensors", b"")])
     [line] = hints()
+    assert not may_be_training(run)  # nor does the question make it seem so
+    with lock(run):
+        assert hints() == []
     assert "logs/dqn/Breakout_1 stopped at step 100; dqn-train --resume logs/dqn/Breakout_1" in line
     manifest = run.manifest_file.read_text()
     run.manifest_file.write_text(

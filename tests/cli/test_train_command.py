@@ -1,5 +1,6 @@
 """What bad input gets: one line that says what was expected, exit code 2, nothing half made."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -19,6 +20,7 @@ from dqn_zoo.cli.train import _report, main
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.given import Given, check_fit
 from dqn_zoo.play.weights import weights_bytes
+from dqn_zoo.runs.manifest import Setup, append_invocation
 from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import StartedFrom, load_config, resolve
@@ -381,3 +383,33 @@ def test_help_answers_in_under_half_a_second_without_pytorch():
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "numpy", "gymnasium", "ale_py", "cv2", "matplotlib"}
     assert "--n-timesteps" in done.stdout
+
+
+def test_the_page_beside_a_resume_shows_the_log_folder_from_wherever_it_is_asked(
+    tmp_path, monkeypatch
+):
+    run, folders = make_run(tmp_path / "logs", "Breakout"), []
+
+    def end(*_, **__):
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def page(_):
+        yield folders.append
+
+    monkeypatch.setattr("dqn_zoo.cli.train._page", page)
+    monkeypatch.setattr("dqn_zoo.training.starting.resume", end)
+    monkeypatch.chdir(run.path)
+    assert main(["--resume", "."]) == 130
+    assert folders == [tmp_path / "logs"]
+
+
+def test_a_manifest_without_versions_goes_on(tmp_path):
+    run = make_run(tmp_path)
+    manifest = json.loads(run.manifest_file.read_text()) | {"versions": None}
+    run.manifest_file.write_text(json.dumps(manifest))
+    setup = Setup(device="cpu", num_threads=1, precision="float32")
+    changes = append_invocation(
+        run, setup, command=(), resumed_from_step=0, until_steps=1, settings=[]
+    )
+    assert "torch: None before" in "".join(changes)

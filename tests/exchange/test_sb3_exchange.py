@@ -215,6 +215,16 @@ def test_bombs_are_not_unpacked(good: Members, refused: Refused) -> None:
     refused(zipped(good | {"policy.pth": zipped(policy)}), "more than 65,536 bytes")
 
 
+def test_a_key_that_would_take_for_ever_to_be_made_is_refused(
+    good: Members, refused: Refused
+) -> None:
+    doubled: tuple[object, ...] = ()
+    for _ in range(8):
+        doubled = (doubled, doubled)
+    policy = unzipped(torch_bytes({doubled: 1}))
+    refused(zipped(good | {"policy.pth": zipped(policy)}), "uses a tuple twice")
+
+
 def test_a_size_that_is_not_true_is_refused(good: Members, refused: Refused) -> None:
     bomb = zipped(good | {"policy.pth": bytes(2**27)}, zipfile.ZIP_DEFLATED)
     refused(patched(bomb, "policy.pth", 24, (1000).to_bytes(4, "little")), "damaged", "CRC")

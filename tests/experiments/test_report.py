@@ -1,5 +1,6 @@
 """The page of a report: complete in itself, and read in a real browser."""
 
+import errno
 import json
 import re
 import shutil
@@ -129,6 +130,19 @@ def test_one_run_that_has_only_just_begun_has_a_page(tmp_path):
     data = data_of(file)
     assert data["curves"] == []
     assert data["settings"]["differing"] == []
+
+
+def test_a_full_disk_leaves_the_page_that_was_there(sweep, tmp_path, monkeypatch, capsys):
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "report.html"
+    file.write_text("the page of yesterday")
+    monkeypatch.setattr("dqn_zoo.system.files.write_file", full)
+    assert main([str(sweep), "-o", str(file)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{file} cannot be written (No space left on device): make room" in line
+    assert file.read_text() == "the page of yesterday"
 
 
 def test_a_damaged_last_row_costs_its_numbers_and_no_more(sweep, tmp_path):

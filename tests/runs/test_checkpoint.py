@@ -12,6 +12,7 @@ from dqn_zoo.runs.checkpoint import (
     MANIFEST,
     DamagedError,
     newest_checkpoint,
+    read_entries,
     verify,
     write_checkpoint,
 )
@@ -141,3 +142,13 @@ def test_a_checkpoint_of_a_newer_format_is_refused_not_skipped(tmp_path, monkeyp
     monkeypatch.undo()
     with pytest.raises(UserError, match="upgrade"):
         newest_checkpoint(tmp_path)
+
+
+def test_a_manifest_nested_however_deep_is_damaged_and_no_crash(tmp_path):
+    """Up to some depth JSON is read, and from a smaller one on it is not written again."""
+    for depth in range(850, 1_000):
+        nested = "[" * depth + "]" * depth
+        head = '{"format_version": 1, "sha256": "x", "files": '
+        (tmp_path / MANIFEST).write_text(f"{head}{nested}}}")
+        with pytest.raises(DamagedError):
+            read_entries(tmp_path)

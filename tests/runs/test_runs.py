@@ -316,9 +316,19 @@ def test_a_process_that_is_killed_while_it_places_a_run_leaves_none(tmp_path: Pa
     [left] = (tmp_path / "dqn").iterdir()
     with pytest.raises(UserError, match="there is no run at all"):
         find_run(tmp_path)
-    os.utime(left, (1e9, 1e9))
+    for path in (left, *left.rglob("*")):
+        os.utime(path, (1e9, 1e9))
     assert place_run(tmp_path, "dqn", "Pong", fill).name == "Pong_1"
     assert not left.exists()
+
+
+def test_a_run_that_is_filled_for_hours_is_not_taken_for_a_left_one(tmp_path: Path) -> None:
+    def fill_slowly(run: Run) -> None:
+        fill(run)
+        os.utime(run.path.parent, (1e9, 1e9))  # made long ago, written to now
+        place_run(tmp_path, "dqn", "Pong", fill)
+
+    assert place_run(tmp_path, "dqn", "Pong", fill_slowly).name == "Pong_2"
 
 
 def test_a_start_that_fails_while_it_places_a_run_leaves_nothing(tmp_path: Path) -> None:

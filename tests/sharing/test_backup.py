@@ -482,8 +482,12 @@ def test_a_run_that_went_on_elsewhere_is_not_written_over(run, hub, tmp_path):
     here.backup._known_step = HALF
     with pytest.raises(UserError, match="step 96 of dqn/Breakout_1, which went on elsewhere"):
         here(STEPS)
-    here.backup._known_step = STEPS
-    here(STEPS)  # it is known here
+    here.backup._known_step = STEPS  # as far, on another way
+    with pytest.raises(UserError, match="step 96 of dqn/Breakout_1, which went on elsewhere"):
+        here(STEPS)
+    with pytest.raises(UserError, match="which went on elsewhere"):
+        HubBackup(read_target(run)).check(STEPS)
+    HubBackup(read_target(away.run)).check(STEPS)  # goes on there, in another process
 
 
 def test_a_run_that_has_gone_back_and_was_killed_has_not_gone_on_elsewhere(run, hub):

@@ -367,6 +367,19 @@ def test_a_link_in_the_staging_folder_is_not_followed(computer, hub, tmp_path):
     assert secret.read_text() == "do not publish"
 
 
+def test_a_link_among_the_logs_is_not_followed(computer, hub, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("do not publish")
+    run = computer.logs / "dqn" / "Breakout_1"
+    (run / "progress.csv").unlink(missing_ok=True)
+    (run / "progress.csv").symlink_to(secret)
+    (run / "tensorboard").mkdir(exist_ok=True)
+    (run / "tensorboard" / "events.out.tfevents.1.other").symlink_to(secret)
+    ended = computer.run(*PUSH, "--no-render")
+    assert ended.code == 0, ended.output
+    assert b"do not publish" not in b"".join(hub.repositories[REPO].files().values())
+
+
 def test_a_broken_film_of_an_earlier_push_is_filmed_again(computer, hub):
     folder = computer.logs / "dqn" / "Breakout_1" / "hub" / "dqn-Breakout"
     (folder / "replay.mp4").write_bytes(b"no film")

@@ -73,7 +73,8 @@ def run(tmp_path) -> Run:
 @pytest.mark.space
 def test_what_is_uploaded_and_fetched_again_starts_and_plays(hub, run, tmp_path):
     computer = Computer(tmp_path, hub, token="hf_write")
-    ended = computer.run("push", "--space", "--run", str(run.path))
+    elsewhere = "/usr/bin:/bin"  # where dqn-watch is not
+    ended = computer.run("push", "--space", "--run", str(run.path), PATH=elsewhere)
     assert ended.code == 0, ended.output
     assert "tried out at http://127.0.0.1:" in ended.output
     assert f"pushed: {hub.url}/{SPACE} at commit" in ended.last_line

@@ -2,6 +2,8 @@
 
 import os
 
+from support.children import run_python
+
 from dqn_zoo.system.files import check_writable, replace_file
 
 
@@ -21,6 +23,30 @@ def test_a_file_that_is_replaced_may_be_a_link_or_a_pipe(tmp_path):
     assert os.read(reader, 100) == b"through"
     os.close(reader)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "link", "pipe"}
+
+
+ASK = """
+import sys
+from pathlib import Path
+from dqn_zoo.system.files import check_writable
+
+check_writable(Path(sys.argv[1]))
+"""
+
+
+def test_who_asks_whether_a_file_can_be_written_does_not_disturb_who_writes_it(
+    tmp_path, monkeypatch
+):
+    path, fsync = tmp_path / "results.json", os.fsync
+
+    def ask_meanwhile(descriptor: int) -> None:
+        run_python(ASK, path)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", ask_meanwhile)
+    replace_file(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["results.json"]
 
 
 def test_a_replaced_file_is_whole_and_leaves_nothing_beside_it(tmp_path):

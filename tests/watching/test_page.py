@@ -105,8 +105,11 @@ def test_it_is_played_by_keyboard_alone(tab):
     until(tab, "document.querySelector('.chosen').textContent.startsWith('LEFTyou')")
     tab.keyboard.down(" ")
     until(tab, "document.querySelector('.chosen').textContent.startsWith('LEFTFIRE')")
+    tab.keyboard.down("Control")  # whatever else is held, what is let go of is not held
     tab.keyboard.up("ArrowLeft")
+    tab.keyboard.up("Control")
     tab.keyboard.up(" ")
+    assert tab.locator("#pad button.held").count() == 0
     until(tab, "document.querySelector('.chosen').textContent.startsWith('NOOPyou')")
     assert mine.count() == 1
     assert tab.locator("#delay").inner_text().endswith(" ms")

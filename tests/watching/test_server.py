@@ -93,6 +93,15 @@ def test_an_agent_that_was_named_stands_at_the_head_of_the_list(place):
     assert Gallery(None, [older, newer, older]).choices() == [older, newer]
 
 
+def test_a_named_run_of_another_folder_does_not_hide_ones_own(tmp_path):
+    logs = tmp_path / "logs"
+    own, other = untrained_run(logs), untrained_run(tmp_path / "elsewhere")
+    keys = [each.key for each in Gallery(logs, [of_run(other, beside=logs)]).choices()]
+    assert keys[:2] == [str(other.path), "dqn/Breakout_1"]
+    keys = [each.key for each in Gallery(logs, [of_run(own, beside=logs)]).choices()]
+    assert keys.count("dqn/Breakout_1") == 1
+
+
 def test_a_page_may_load_what_is_served_here_and_nothing_else(place):
     for path in (f"/?token={TOKEN}", "/page/play.js", f"/agents?token={TOKEN}"):
         answer = get(place.port, path)
@@ -392,6 +401,7 @@ def test_a_run_that_grows_is_shown_as_it_grows(tmp_path):
         rows = {row["key"]: row for row in ask("/runs?")["runs"]}
         assert rows["dqn/Breakout_1"]["training"]
         assert not rows["dqn/Breakout_2"]["training"]
+        assert [rows[f"dqn/Breakout_{n}"]["finished"] for n in (1, 2)] == [False, True]
         assert (rows["dqn/Breakout_1"]["steps"], rows["dqn/Breakout_1"]["return"]) == (100, None)
         first = ask("/curves?run=dqn/Breakout_1&")
         assert first["progress"]["return_mean"] == [None]

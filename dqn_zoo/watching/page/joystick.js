@@ -89,11 +89,15 @@ export class Joystick {
   }
 
   key(event, isDown) {
-    if (!this.isTaken || !(event.key in signs) || event.target.closest("input, select")) return;
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === " " && !this.plays() && event.target.closest("button")) return;
+    if (!this.isTaken || !(event.key in signs) || !(isDown ? this.isForGame(event) : this.held.includes(event.key))) return;
     event.preventDefault();
     if (!event.repeat) this.hold(event.key, isDown, event.timeStamp);
+  }
+
+  // Whether a key that goes down is meant for the game; what is held is let go of wherever that happens.
+  isForGame({key, target, ctrlKey, metaKey, altKey}) {
+    if (target.closest("input, select") || ctrlKey || metaKey || altKey) return false;
+    return key !== " " || this.plays() || !target.closest("button");
   }
 
   hold(key, isDown, at) {

@@ -106,6 +106,7 @@ function hear(notice) {
     opened = {...opened, weights: notice.newer, steps: notice.steps};
     describe();
   }
+  if (notice.ended) end(notice.ended);
   if (notice.branched) {
     story.forgetAfter(...notice.branched);
     const [game] = notice.branched;
@@ -160,7 +161,6 @@ function show(picture) {
   shown = [picture.game, picture.step];
   saliency.fit(picture.height);
   if (picture.is_past) saliency.look(shown);
-  if (picture.result !== null && !picture.is_past) end(picture);
 }
 
 // How long it took from a key to the picture in which it counts.

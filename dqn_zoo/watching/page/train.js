@@ -128,7 +128,7 @@ function fill(row, data) {
   const [draw, name, ...numbers] = row.cells, play = numbers.pop().firstChild;
   draw.firstChild.checked = drawn.has(data.key);
   const texts = data.error ? [data.error, "", "", "", "", ""] : [
-    `${orDash(data.steps, whole)} of ${whole.format(data.goal)}`, data.training ? duration(data.seconds_left) : data.steps >= data.goal ? "finished" : "stopped",
+    `${orDash(data.steps, whole)} of ${whole.format(data.goal)}`, data.training ? duration(data.seconds_left) : data.finished ? "finished" : "stopped",
     orDash(data.speed, whole), orDash(data.return, tenths), orDash(data.evaluation, tenths),
     data.memory_mb ? `${whole.format(data.memory_mb)} MB` : "-",
   ];

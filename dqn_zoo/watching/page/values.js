@@ -27,11 +27,10 @@ export class Values {
   }
 
   show(picture) {
-    const {q, action} = picture;
+    const {q, action, best} = picture;
     const returns = picture.atoms ?? picture.quantiles;
     this.list.classList.toggle("returns", Boolean(returns));
     this.stretch(picture.atoms ? this.atoms : (picture.quantiles ?? [q]).flat());
-    const best = q.indexOf(Math.max(...q));
     this.rows.forEach((each, place) => {
       const isChosen = place === action;
       const isRandom = isChosen && !picture.by_hand && action === picture.choice && action !== best;
