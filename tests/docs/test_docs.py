@@ -128,6 +128,12 @@ def test_code_that_is_named_stands_in_its_file(page):
             )
 
 
+def test_the_pages_name_code_and_flags_that_are_looked_at():
+    pages = [prose(page) for page in PAGES]
+    assert sum(len(re.findall(r"`(dqn-[a-z0-9-]+\s[^`]+)`", each)) for each in pages) > 80
+    assert sum(len(re.findall(r"`[\w/]+\.py`: `", each)) for each in pages) > 20
+
+
 @of_every_page()
 def test_targets_of_make_exist(page):
     makefile = (ROOT / "Makefile").read_text()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,
@@ -152,3 +153,21 @@ def test_a_manifest_nested_however_deep_is_damaged_and_no_crash(tmp_path):
         (tmp_path / MANIFEST).write_text(f"{head}{nested}}}")
         with pytest.raises(DamagedError):
             read_entries(tmp_path)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_exists(tmp_path, monkeypatch):
+    done = []
+    for name in ("write_file", "flush_directory", "move"):
+        real = getattr(checkpoint, name)
+
+        def noted(path, *rest, real=real, name=name):
+            done.append((name, path.name))
+            return real(path, *rest)
+
+        monkeypatch.setattr(checkpoint, name, noted)
+    write_checkpoint(tmp_path, 7, [("state.json", b"{}")])
+    unfinished = "step_000000007.unfinished"
+    assert done == [
+        ("write_file", "state.json"), ("write_file", MANIFEST), ("flush_directory", unfinished),
+        ("move", unfinished), ("flush_directory", tmp_path.name),
+    ]  # fmt: skip

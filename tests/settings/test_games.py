@@ -75,6 +75,8 @@ def test_a_name_that_is_no_game_gets_the_nearest_one(wrong, message):
 
 def test_random_play_scores_0_and_the_human_scores_1():
     assert len(SCORES) == 57
+    assert sum(each.random for each in SCORES.values()) == pytest.approx(50_864.9)
+    assert sum(each.human for each in SCORES.values()) == pytest.approx(606_494.2)
     assert SCORES.keys() <= GAMES.keys()
     for game, scores in SCORES.items():
         assert human_normalized_score(game, scores.random) == 0.0

@@ -284,3 +284,14 @@ def test_an_emptied_config_is_not_a_run_of_another_game(tmp_path):
     (tmp_path / "config.yml").write_text("")
     with pytest.raises(UserError, match="does not say which game"):
         load_config(tmp_path / "config.yml")
+
+
+def test_the_time_of_a_run_goes_on(dqn, tmp_path):
+    run = with_state(dqn, tmp_path / "Breakout_1", lambda state: state.update(elapsed_s=1e6))
+    assert restored(run).elapsed_s >= 1e6
+
+
+def test_evaluations_that_were_not_due_are_refused(dqn, tmp_path):
+    run = with_state(dqn, tmp_path / "Breakout_1", lambda s: s["counters"].update(evaluations=1))
+    with pytest.raises(DamagedError, match="counters"):
+        restored(run)

@@ -34,6 +34,7 @@ from dqn_zoo.envs import making
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.online_network import NOTHING
 from dqn_zoo.learning.optimizers import OPTIMIZERS
+from dqn_zoo.play.evaluation import evaluation_seeds
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
 from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
@@ -406,13 +407,17 @@ def test_cuda_without_a_gpu_is_refused():
         complete(config_of(device="cuda"))
 
 
-def test_what_is_left_open_is_settled_before_the_start():
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_what_is_left_open_is_settled_before_the_start(multiplies, monkeypatch):
+    monkeypatch.setattr("dqn_zoo.system.machine.choose_device", lambda asked: "cpu")
+    monkeypatch.setattr("dqn_zoo.system.machine.supports_bfloat16", lambda device: multiplies)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     config = complete(config_of(seed=None, num_threads=0, device="auto", precision="auto"))
     assert config.seed is not None
-    assert config.num_threads >= 1
-    assert config.device in ("cpu", "cuda")
-    assert config.precision in ("float32", "bfloat16")
-    assert config.save_freq >= 100_000
+    assert config.num_threads == 3
+    assert config.device == "cpu"
+    assert config.precision == ("bfloat16" if multiplies else "float32")
+    assert config.save_freq == 100_000
     assert complete(config_of(seed=None)).seed != config.seed
 
 
@@ -737,3 +742,23 @@ def test_every_whole_number_has_an_upper_bound():
         if "int" in str(field.annotation):
             with pytest.raises(UserError, match=f"{key} must be "):
                 build_config({key: 10**20})
+
+
+def test_weights_games_and_evaluations_are_those_of_the_seed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "dqn_zoo.training.trainer.evaluate", lambda *_, seeds, **__: asked.append(seeds)
+    )
+    seen = []
+    for seed in (5, 6):
+        with contextlib.closing(
+            Trainer(complete(config_of(seed=seed, eval_episodes=2)))
+        ) as trainer:
+            trainer.start()
+            weights = next(trainer.algorithm.network.parameters()).detach().clone()
+            seen.append((weights, trainer.envs.state()["environments"][0]["seed"]))
+            trainer.evaluate(3, on_progress=lambda _: None)
+    (first, one), (second, other) = seen
+    assert not torch.equal(first, second)
+    assert one != other
+    assert asked == [evaluation_seeds(5, 3, 2), evaluation_seeds(6, 3, 2)]
