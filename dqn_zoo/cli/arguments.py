@@ -287,6 +287,17 @@ def add_number(
     group.add_argument(*flags, type=read, default=default, metavar="N", help=help)
 
 
+def add_seed(group: argparse._ActionsContainer, *, default: int | None = None, help: str) -> None:
+    """Add --seed, which takes what the seed of a run may be."""
+
+    def read(text: str) -> int:
+        from dqn_zoo.settings.config import LARGEST_SEED  # with pydantic, which --help does without
+
+        return whole_number(0, LARGEST_SEED)(text)
+
+    group.add_argument("--seed", type=read, default=default, metavar="N", help=help)
+
+
 def add_settings(group: argparse._ArgumentGroup, *flags: str, metavar: str, help: str) -> None:
     """Add a flag that takes several settings and may be repeated."""
     read = flag_value(parse_setting)

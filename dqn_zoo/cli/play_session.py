@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.cli.arguments import (
     add_env_kwargs,
     add_number,
+    add_seed,
     device,
     flag_of,
     flag_value,
@@ -16,7 +17,6 @@ from dqn_zoo.cli.arguments import (
     whole_number,
 )
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -110,14 +110,7 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
     )
     epsilon.add_argument("--stochastic", action="store_true", help="the default epsilon")
     add_env_kwargs(group)
-    add_number(
-        group,
-        "--seed",
-        least=0,
-        most=LARGEST_SEED,
-        default=0,
-        help="seed of the games, which are never those of training (default: 0)",
-    )
+    add_seed(group, default=0, help="seed of the games, never those of training (default: 0)")
 
 
 def add_machine(group: argparse._ArgumentGroup) -> None:

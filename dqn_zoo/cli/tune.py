@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.cli.arguments import (
     Parser,
     add_number,
+    add_seed,
     add_set,
     command,
     flag_value,
@@ -19,7 +20,6 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.refused_flags import REFUSED_TUNE, add_refused_flags
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import LARGEST_SEED
 from dqn_zoo.system import shell
 
 if TYPE_CHECKING:
@@ -142,14 +142,7 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
         default="halving",
         help="stops hopeless trials by their evaluations (default: halving)",
     )
-    add_number(
-        group,
-        "--seed",
-        least=0,
-        most=LARGEST_SEED,
-        default=0,
-        help="seed of the search (default: 0)",
-    )
+    add_seed(group, default=0, help="seed of the search (default: 0)")
     add_number(group, "--n-jobs", least=1, default=1, help="trials at once (default: 1)")
     group.add_argument(
         "--storage",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
+from dqn_zoo.cli.arguments import Parser, add_number, add_seed, command, parsed_by
 from dqn_zoo.cli.play_session import (
     add_log_folder,
     add_machine,
@@ -22,7 +22,6 @@ from dqn_zoo.cli.play_session import (
     refuse_beside,
 )
 from dqn_zoo.errors import UserError
-from dqn_zoo.settings.config import LARGEST_SEED
 
 if TYPE_CHECKING:
     from dqn_zoo.runs.run import Run
@@ -57,13 +56,7 @@ def build_parser() -> Parser:
         least=2,
         help="full games to play (default: as many as the card, at least 10)",
     )
-    add_number(
-        games,
-        "--seed",
-        least=0,
-        most=LARGEST_SEED,
-        help="seed of the games, not the card's (default: drawn and printed)",
-    )
+    add_seed(games, help="seed of the games, not the card's (default: drawn and printed)")
     machine = parser.add_argument_group("machine")
     add_machine(machine)
     add_progress(machine)

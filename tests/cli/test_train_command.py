@@ -397,7 +397,7 @@ def test_the_page_beside_a_resume_shows_the_log_folder_from_wherever_it_is_asked
     def page(_):
         yield folders.append
 
-    monkeypatch.setattr("dqn_zoo.cli.train._page", page)
+    monkeypatch.setitem(_report.__globals__, "_page", page)  # of the module that main is of
     monkeypatch.setattr("dqn_zoo.training.starting.resume", end)
     monkeypatch.chdir(run.path)
     assert main(["--resume", "."]) == 130
