@@ -66,6 +66,11 @@ def build_parser() -> Parser:
         metavar="GAME",
         help="game of the runs that do not say which they play (default: such a run is left out)",
     )
+    _add_lines(parser)
+    return parser
+
+
+def _add_lines(parser: Parser) -> None:
     add_number(
         parser,
         "--smooth",
@@ -81,7 +86,6 @@ def build_parser() -> Parser:
         metavar="SCORE",
         help="mark a score with a line; may be repeated",
     )
-    return parser
 
 
 @command

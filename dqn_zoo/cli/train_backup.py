@@ -26,7 +26,8 @@ def backup_of(arguments: argparse.Namespace, run: "Run | None") -> "HubBackup | 
         if every_s is not None:
             raise UserError("this run has no backup: say where to with --hub-backup")
         return None
-    from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
+    from dqn_zoo.sharing.backup import HubBackup
+    from dqn_zoo.sharing.backup_target import new_target, read_target
     from dqn_zoo.training.backup import EndedBackup
 
     if asked == "none":

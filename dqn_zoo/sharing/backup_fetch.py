@@ -18,8 +18,8 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing import hub
 from dqn_zoo.sharing.agent_files import check_names
-from dqn_zoo.sharing.backup import Target, read_target
 from dqn_zoo.sharing.backup_files import BackedUp, Document, check_entries, stored_as
+from dqn_zoo.sharing.backup_target import Target, read_target
 from dqn_zoo.sharing.backup_upload import read_document
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import read_document as read_file

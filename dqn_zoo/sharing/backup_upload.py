@@ -51,7 +51,7 @@ class Job(Saved):
         run_id: see `Document`.
         writer: see `Document`.
         known_step: the newest checkpoint that the run had when this process began or went on.
-        writers: see `backup.Target`.
+        writers: see `backup_target.Target`.
         name: of the run.
         every_s: see `Document`.
         last: what this process has uploaded before.

@@ -35,9 +35,10 @@ from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.sharing import backup as backup_module
 from dqn_zoo.sharing import backup_upload
 from dqn_zoo.sharing import hub as hub_module
-from dqn_zoo.sharing.backup import HubBackup, new_target, read_target
+from dqn_zoo.sharing.backup import HubBackup
 from dqn_zoo.sharing.backup_fetch import fetch_run
 from dqn_zoo.sharing.backup_files import BACKUP, Document
+from dqn_zoo.sharing.backup_target import new_target, read_target
 from dqn_zoo.sharing.backup_upload import SILENCE_S, Outcome, upload
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.invocation import TrainOptions
