@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ def opened_page(url: str, **options: Any) -> Iterator[Any]:
         tab.goto(url)
         yield tab
         browser.close()
+
+
+def at_rest(tab: Any, number: Callable[[Any], int]) -> int:
+    """Return a number of a paused page once it stays: pictures may still be under way."""
+    while True:
+        before = number(tab)
+        tab.wait_for_timeout(500)
+        if number(tab) == before:
+            return before
 
 
 def press_while_it_changes(tab: Any) -> None:

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from support.browser import opened_page, press_while_it_changes, screenshots
+from support.browser import at_rest, opened_page, press_while_it_changes, screenshots
 from support.run_makers import weights_of
 from support.watched import served, untrained_run, wait_until
 
@@ -93,12 +93,10 @@ def test_it_is_played_by_keyboard_alone(tab):
     wait_for_steps(tab, 5)
     tab.keyboard.press("p")
     assert tab.locator("#play").inner_text() == "Play"
-    tab.wait_for_timeout(300)
-    step = steps_of(tab)
+    step = at_rest(tab, steps_of)
     tab.keyboard.press("n")
     wait_for_steps(tab, step + 1)
-    tab.wait_for_timeout(200)
-    assert steps_of(tab) == step + 1
+    assert at_rest(tab, steps_of) == step + 1
     tab.keyboard.press("j")  # and it plays on
     tab.keyboard.down("ArrowLeft")
     mine = tab.locator("#actions li", has_text="you")
@@ -145,8 +143,7 @@ def test_the_past_is_looked_at_and_another_future_is_played(tab):
         tab.keyboard.press("ArrowLeft")
     until(tab, "document.getElementById('state').textContent === '0.7 s ago'")
     assert tab.get_attribute("#rewind", "aria-valuetext") == "0.7 seconds ago"
-    tab.wait_for_timeout(300)
-    step = steps_of(tab)
+    step = at_rest(tab, steps_of)
     tab.keyboard.press("j")
     tab.click("#branch")
     until(tab, f"Number(document.getElementById('steps').textContent) < {step + 9}")
