@@ -103,6 +103,7 @@ class ParallelQ:
         self._exploration = Exploration(config)
         self._shuffles = stream_generator(config.seed, "replay")
         self._learning_rate = rate_schedule(config)
+        self._acted_on: NDArray[np.uint8] | None = None  # the observation whose step is under way
 
     @classmethod
     def from_config(
@@ -151,7 +152,8 @@ class ParallelQ:
                     self.updates += 1
                     self.played.follow(self.updates)
             rollout.length = 0
-            self._note_observation(self._acted_on)  # its step is under way
+            if self._acted_on is not None:  # a run that was resumed at its end acts no more
+                self._note_observation(self._acted_on)
 
     def observe(self, step: EnvStep) -> None:
         """Note one vector step; value the last frames of games that were cut off."""

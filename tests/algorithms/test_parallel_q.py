@@ -190,11 +190,12 @@ def test_the_updates_are_those_that_the_preview_promises(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run whose games are cut off in every rollout."""
-    config = config_of(max_frames=150)
+    config = config_of(max_frames=150, eval_freq=240, eval_episodes=1)
     return train(config, log_folder=tmp_path_factory.mktemp("whole"), options=QUIET).run
 
 
-@pytest.mark.parametrize("stopped_at", [96, 116])  # a full rollout, and in the middle of one
+# With a full rollout, in the middle of one, and in the evaluation at the end.
+@pytest.mark.parametrize("stopped_at", [96, 116, 240])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, whole, stopped_at):
     config = load_config(whole.config_file)
     asked = itertools.count(1)  # once per vector step of 4
@@ -202,7 +203,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, whole, sto
         stops = stopped_at // 4
         patch.setattr(Stop, "reason", lambda stop: "SIGTERM" if next(asked) > stops else None)
         halves = train(config, log_folder=tmp_path, options=QUIET)
-    assert halves.steps == stopped_at
+    assert (halves.steps, halves.reason) == (stopped_at, "SIGTERM")
     assert resume(halves.run, config, options=QUIET).steps == 240
     assert halves.run.model_file.read_bytes() == whole.model_file.read_bytes()
 
