@@ -75,11 +75,13 @@ class EnvSettings:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return, as JSON, all that decides what a seed and a list of actions lead to."""
+        protocol = self.protocol.as_json()
+        del protocol["eval_epsilon"]  # of other games
         return {
             "backend": self.choose_backend(),
             "frame_stack": self.frame_stack,
             "crop": None if self.crop is None else list(self.crop),
-            "protocol": self.protocol.as_json(),
+            "protocol": protocol,
         }
 
 

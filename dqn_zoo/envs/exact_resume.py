@@ -47,8 +47,11 @@ def check_saved(state: object, fingerprint: Mapping[str, Any]) -> None:
         ValueError: it is damaged.
     """
     saved = _SavedEnvironments.read(state)
-    for key in fingerprint.keys() | saved.settings.keys():
-        before, now = saved.settings.get(key), fingerprint.get(key)
+    settings = dict(saved.settings)
+    if isinstance(rules := settings.get("protocol"), dict):  # with more in it, of earlier versions
+        settings["protocol"] = {key: rules[key] for key in rules if key != "eval_epsilon"}
+    for key in fingerprint.keys() | settings.keys():
+        before, now = settings.get(key), fingerprint.get(key)
         if before != now:
             raise UserError(
                 f"{key} of the saved environments was {before}, here it is {now}: resume with the "

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from dqn_zoo.envs.guard import Phase
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, DamagedError, newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.run import Run
-from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import load_config, resolve
+from dqn_zoo.settings.config import Config, build_config
+from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.kept_settings import (
     MAY_CHANGE,
@@ -225,13 +226,23 @@ def test_a_checkpoint_of_earlier_versions_goes_on_with_its_optimizer(dqn, tmp_pa
 # --- Settings
 
 
-def edited(run: Run, folder: Path, key: str, value: object) -> tuple[Run, Config]:
+def edited(run: Run, folder: Path, **changes: object) -> tuple[Run, Config]:
     copied = Run(shutil.copytree(run.path, folder))
-    lines = copied.config_file.read_text().splitlines()
-    changed = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in lines]
-    assert changed != lines
-    copied.config_file.write_text("\n".join(changed))
+    config = build_config(load_config(run.config_file).model_dump() | changes)
+    copied.config_file.write_text(dump_config(config))
     return copied, load_config(copied.config_file)
+
+
+OTHER = {
+    "algo": "mine", "batch_size": 3, "bootstrap": "soft", "eval_episodes": 2, "eval_epsilon": 0.5,
+    "exploration_final_eps": 0.25, "exploration_fraction": 0.5, "exploration_initial_eps": 0.75,
+    "exploration_spread": 7.0, "exploration_zeta": 2.0, "huber_kappa": 0.5, "learning_rate": 0.25,
+    "max_grad_norm": 1.0, "munchausen_alpha": 0.5, "munchausen_clip": -2.0,
+    "munchausen_temperature": 0.5, "n_timesteps": 10_000, "num_acting_quantiles": 3,
+    "num_target_quantiles": 3, "optimizer_eps": 0.25, "priority_weight_final": 0.75,
+    "priority_weight_initial": 0.5, "targets_ahead": "auto", "td_lambda": 0.5,
+}  # fmt: skip
+"""Another value of each setting that may change."""
 
 
 @pytest.mark.parametrize(
@@ -240,10 +251,12 @@ def edited(run: Run, folder: Path, key: str, value: object) -> tuple[Run, Config
         ("buffer_size", 70), ("n_envs", 1), ("frame_stack", 3), ("n_steps", 3),
         ("replay", "uniform"),
         ("optimizer", "rmsprop"), ("loss", "c51"), ("env", "Pong"), ("train_freq", 8), ("seed", 4),
+        ("gamma", 0.5), ("priority_exponent", 0.25), ("priority_floor", 0.25),
+        ("clip_reward", False),
     ],
 )  # fmt: skip
 def test_settings_that_a_checkpoint_cannot_go_on_with_are_refused(dqn, tmp_path, key, value):
-    run, config = edited(dqn, tmp_path / "Breakout_1", key, value)
+    run, config = edited(dqn, tmp_path / "Breakout_1", **{key: value})
     before = run.manifest_file.read_bytes()
     with pytest.raises(UserError, match=f"^{key} is {value} now and was "):
         resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
@@ -251,9 +264,12 @@ def test_settings_that_a_checkpoint_cannot_go_on_with_are_refused(dqn, tmp_path,
 
 
 def test_settings_that_may_change_are_said(dqn, tmp_path, capsys):
-    run, config = edited(dqn, tmp_path / "Breakout_1", "gamma", 0.5)
+    assert OTHER.keys() == MAY_CHANGE
+    run, config = edited(dqn, tmp_path / "Breakout_1", **OTHER)
     resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
-    assert "not bit-exact: gamma: 0.99 before, 0.5 now\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for key, value in OTHER.items():
+        assert re.search(f"not bit-exact:.*\\b{key}: .* before, {value} now", printed), key
 
 
 def test_the_middle_of_a_run_stays_where_it_was_if_updates_come_later():
@@ -268,7 +284,7 @@ def test_the_middle_of_a_run_stays_where_it_was_if_updates_come_later():
 def test_a_checkpoint_without_settings_resumes_and_checks_what_it_has(dqn, tmp_path):
     old = with_state(dqn, tmp_path / "a" / "Breakout_1", lambda state: state.pop("config"))
     restored(old)
-    run, _ = edited(old, tmp_path / "b" / "Breakout_1", "buffer_size", 80)
+    run, _ = edited(old, tmp_path / "b" / "Breakout_1", buffer_size=80)
     with pytest.raises(DamagedError, match="buffer_size"):
         restored(run)
 
