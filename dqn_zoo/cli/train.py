@@ -61,7 +61,7 @@ def _resumed_run(
         return None
     from dqn_zoo.training.starting import resume
 
-    begin_page(run.path.absolute().parents[1])
+    begin_page(run.path.absolute().parent.parent)
     options = _options(flags, stopwatch, backup)
     return partial(resume, run, config, from_step=from_step, options=options, stopwatch=stopwatch)
 
@@ -170,9 +170,11 @@ def _device(arguments: argparse.Namespace) -> str:
 
 def _with_threads(resolved: "Resolved") -> "Resolved":
     """Try out how many threads suit the run, where nobody asked for a number."""
+    from dqn_zoo.system.machine import flush_denormals
     from dqn_zoo.training.preparation import complete
     from dqn_zoo.training.threads import try_threads
 
+    flush_denormals()  # whatever is tried, here or for --for, may start PyTorch's threads
     if resolved.config.num_threads > 0:
         return resolved
     trial = try_threads(complete(resolved.config))

@@ -54,7 +54,6 @@ def try_threads(config: Config) -> Trial:
     most = config.num_threads
     if config.device != "cpu" or most < 2 or machine.threads_of_environment() is not None:
         return Trial(most, {})
-    machine.flush_denormals()
     numbers = [number for number in (1, 2, 4, 8) if number <= most]
     seconds = dict.fromkeys(numbers, 0.0)
     before = torch.get_num_threads()

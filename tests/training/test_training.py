@@ -437,7 +437,7 @@ def test_what_fades_in_the_optimizer_ends_at_0_and_no_weight_feels_it():
 FADED_THROUGH_A_RUN = """
 import os, sys, torch
 from dqn_zoo.cli import train
-from dqn_zoo.training import starting, threads
+from dqn_zoo.training import measuring, starting, threads
 
 def look(*_, **__):
     faded = torch.full((1_000_000,), 70_000, dtype=torch.int32).view(torch.float32) * 0.5
@@ -446,7 +446,7 @@ def look(*_, **__):
 
 os.environ.pop("OMP_NUM_THREADS")
 torch.set_num_threads(2)  # as PyTorch begins on two cores
-starting.training_loop = look
+starting.training_loop = measuring._measured = look
 threads.chosen = max  # of the numbers that were tried
 train.main(sys.argv[1:])
 """
@@ -454,12 +454,16 @@ train.main(sys.argv[1:])
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core tries no second thread")
 @pytest.mark.parametrize("threads", [[], ["--num-threads", "2"]], ids=["tried", "given"])
-@pytest.mark.parametrize("begins", [[], ["-i"]], ids=["new", "from-weights"])
+@pytest.mark.parametrize("begins", ["new", "from-weights", "for-a-time"])
 def test_nothing_fades_in_any_thread_however_a_run_begins(begins, threads, master, tmp_path):
     """PyTorch's threads keep to what held when the first parallel work started them."""
-    begins = [*begins, *([master.path] if begins else [])]
-    flags = ["--env", "Breakout", "-n", 400, "-f", tmp_path, "--device", "cpu", "--no-progress"]
-    printed = run_python(FADED_THROUGH_A_RUN, *flags, *begins, *threads)
+    flags = {
+        "new": ["-n", 400],
+        "from-weights": ["-n", 400, "-i", master.path],
+        "for-a-time": ["--for", "30s", "--algo", "laptop"],
+    }[begins]
+    flags += ["--env", "Breakout", "-f", tmp_path, "--device", "cpu", "--no-progress"]
+    printed = run_python(FADED_THROUGH_A_RUN, *flags, *threads)
     assert "threads 2 kept 0" in printed
 
 
