@@ -120,6 +120,8 @@ def _run_here(document: Document, log_folder: Path) -> Run | None:
             target = read_target(run)
             if target is None or target.run_id != document.run_id:
                 continue
+            if target.writers is not None and document.writer not in target.writers:
+                continue  # it went on elsewhere, from before the newest checkpoint of this one
             newest, _ = newest_checkpoint(run.checkpoints)
         except UserError:
             continue

@@ -596,6 +596,19 @@ def test_a_run_here_that_is_behind_is_left_alone_and_a_revision_is_a_run_of_its_
     assert read_target(old) is None
 
 
+def test_a_run_here_that_parted_from_what_went_on_elsewhere_is_left_alone(run, hub, tmp_path):
+    uploads = Uploads(run)
+    uploads(HALF)
+    there = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "there")
+    here = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "here")
+    for each in (there, here):  # both went on
+        shutil.copytree(run.checkpoint(STEPS), each.checkpoint(STEPS))
+    Uploads(there)(STEPS)
+    fetched = fetch_run(f"hf://{REPO}", log_folder=tmp_path / "here")
+    assert fetched != here
+    assert fetch_run(f"hf://{REPO}", log_folder=tmp_path / "here") == fetched
+
+
 def test_a_fetch_that_breaks_off_goes_on_where_it_was(good, hub, tmp_path):
     hub.add(REPO, good)
     last = stored(good, "frames_00000.z")
