@@ -23,8 +23,7 @@ def _list_as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-LARGEST, LARGEST_SEED = 10**12, 2**32 - 1
-"""Of what counts steps, updates, transitions or pixels: nobody has time or memory for more."""
+LARGEST, LARGEST_SEED = 10**12, 2**32 - 1  # of steps or transitions: nobody has time for more
 
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole_number)]

@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import re
-import threading
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from dqn_zoo.errors import UserError
 IS_WINDOWS = os.name == "nt"
 PATIENCE_S = 2.0
 """How long Windows may refuse a move because another program, a virus scanner say, looks at it."""
+LEFT_AFTER_S = 86_400.0
+"""A file under a temporary name that was last written so long ago has nobody who finishes it."""
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -39,8 +42,15 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Return a name beside a file that no other process or thread uses at this moment."""
-    return path.with_name(f"{path.name}.{threading.get_native_id()}.tmp")
+    """Return a name beside a file that nobody else uses, also on another computer.
+
+    What a process that was killed left there goes once nobody can be writing it any more.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFT_AFTER_S:
+                left.unlink()
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def move(source: Path, target: Path) -> None:

@@ -128,8 +128,13 @@ def of_run(run: Run, *, beside: Path | None = None) -> Choice:
         weights = choose_weights(run, "default")
         return Opened(build_agent(weights.file, config, device="cpu"), weights.name, weights.steps)
 
-    is_elsewhere = beside is not None and run.path.resolve().parents[1] != beside.resolve()
+    is_elsewhere = beside is not None and not _lies_in(run, beside)
     return Choice(str(run.path) if is_elsewhere else _key(run), _game(run), load)
+
+
+def _lies_in(run: Run, log_folder: Path) -> bool:
+    """Return whether a run has its place among those of a folder, also as a link to elsewhere."""
+    return run.path.absolute().parent.parent.resolve() == log_folder.resolve()
 
 
 def of_newest(run: Run) -> Choice:

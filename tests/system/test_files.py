@@ -1,6 +1,7 @@
 """Files that are replaced: whole, with nothing beside them, through links and into pipes."""
 
 import os
+import time
 
 from support.children import run_python
 
@@ -47,6 +48,16 @@ def test_who_asks_whether_a_file_can_be_written_does_not_disturb_who_writes_it(
     replace_file(path, b"whole")
     assert path.read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_what_a_killed_process_left_goes_once_nobody_can_be_writing_it(tmp_path):
+    path = tmp_path / "model[1].bin"
+    for name, age_s in (("model[1].bin.0a.tmp", 90_000), ("model[1].bin.0b.tmp", 80_000)):
+        (tmp_path / name).write_bytes(b"half")
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    replace_file(path, b"whole")
+    assert sorted(os.listdir(tmp_path)) == ["model[1].bin", "model[1].bin.0b.tmp"]
 
 
 def test_a_replaced_file_is_whole_and_leaves_nothing_beside_it(tmp_path):

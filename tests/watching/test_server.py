@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from dqn_zoo.cli.watch import main
 from dqn_zoo.play.film import check_film
 from dqn_zoo.runs.manifest import end_invocation
-from dqn_zoo.runs.run import lock
+from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.watching import server, serving
@@ -100,6 +100,16 @@ def test_a_named_run_of_another_folder_does_not_hide_ones_own(tmp_path):
     assert keys[:2] == [str(other.path), "dqn/Breakout_1"]
     keys = [each.key for each in Gallery(logs, [of_run(own, beside=logs)]).choices()]
     assert keys.count("dqn/Breakout_1") == 1
+
+
+def test_a_run_that_is_a_link_is_listed_once_and_one_below_the_root_has_a_name(tmp_path):
+    logs, disk = tmp_path / "logs", untrained_run(tmp_path / "disk")
+    (logs / "dqn").mkdir(parents=True)
+    linked = Run(logs / "dqn" / "Breakout_1")
+    linked.path.symlink_to(disk.path)
+    keys = [each.key for each in Gallery(logs, [of_run(linked, beside=logs)]).choices()]
+    assert [key for key in keys if "/Breakout_" in key] == ["dqn/Breakout_1"]
+    assert of_run(Run(Path("/run")), beside=logs).key == "/run"
 
 
 def test_a_page_may_load_what_is_served_here_and_nothing_else(place):
