@@ -23,7 +23,7 @@ from dqn_zoo.cli.arguments import (
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.errors import UserError
-from dqn_zoo.system.files import writing
+from dqn_zoo.system.files import replace_file, writing
 
 if TYPE_CHECKING:
     from dqn_zoo.experiments.job_needs import Needs
@@ -339,9 +339,9 @@ def _report(sweep: "Sweep", references: "Sequence[Reference]") -> None:
     table = as_markdown(summary, references)
     print(table, end="")
     try:
-        (sweep.folder / "results.md").write_text(table, encoding="utf-8")
+        replace_file(sweep.folder / "results.md", table.encode())
         results = json.dumps(as_json(summary), indent=2)
-        (sweep.folder / "results.json").write_text(results, encoding="utf-8")
+        replace_file(sweep.folder / "results.json", results.encode())
         picture = sweep.folder / "aggregates.png"
         is_drawn = draw_aggregates(summary, picture)
     except OSError as error:

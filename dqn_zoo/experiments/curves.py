@@ -19,7 +19,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.aggregates import estimate_mean
 from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.learning_curve import columns
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.run import Run, is_unfinished
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import parse_folder, parse_game, random_score
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
@@ -221,7 +221,8 @@ def _run_folders(path: Path) -> Iterator[Path]:
     logs = ("progress.csv", MONITORS, EVALUATIONS)
     files = (file for name in logs for file in sorted(path.rglob(name)))
     for run in map(Run, dict.fromkeys(file.parent for file in files)):
-        if run.manifest_file.exists() or not run.config_file.exists():
+        is_copy = run.config_file.exists() and not run.manifest_file.exists()
+        if not is_copy and not is_unfinished(run.path, path):
             yield run.path
 
 
@@ -382,7 +383,7 @@ def _binned(at: Floats, scores: Floats, edges: Floats, smoothing: int) -> Floats
         for weights in (scores, np.ones_like(scores))
     )
     means = np.full(len(counts), np.nan)
-    known = np.flatnonzero(counts)
+    known = np.flatnonzero(counts[: place.max() + 1])  # the mean of the last points ends with them
     means[known] = sums[known] / counts[known]
     # Between its first and last point a run is somewhere, also where no game of it ended.
     inside = slice(known[0], known[-1] + 1)

@@ -26,12 +26,13 @@ from dqn_zoo.experiments.curves import (
 )
 from dqn_zoo.experiments.plan import PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import as_json, summarize_sweep
+from dqn_zoo.play.measurements import is_current, read_measured
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.html_page import with_data
 from dqn_zoo.runs.learning_curve import last_row, number_of
 from dqn_zoo.runs.manifest import read_manifest
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.run import Run, is_unfinished
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
 from dqn_zoo.settings.recipes import load_config
@@ -60,7 +61,7 @@ def find_runs(paths: Iterable[Path], *, warn: Warn) -> list[Described]:
     """
     found: dict[Path, Run] = {}  # a run that is named twice is one run
     for path in paths:
-        files = sorted(path.rglob("config.yml"))
+        files = [file for file in sorted(path.rglob("config.yml")) if not is_unfinished(file, path)]
         runs = [Run(file.parent) for file in files if Run(file.parent).manifest_file.exists()]
         if not runs:
             expected = "expected a config.yml in it or below"
@@ -165,7 +166,8 @@ def _result(run: Run, config: Config) -> dict[str, Any]:
         "played": [],
         "manifest": read_manifest(run),
     }
-    for file in sorted([*run.path.glob("results*.json"), *run.path.glob("results/*.json")]):
+    # What the run is known by comes first.
+    for file in [*sorted(run.path.glob("results*.json")), *sorted(run.path.glob("results/*.json"))]:
         try:
             played = read_results(file)
         except DocumentError as error:
@@ -177,10 +179,26 @@ def _result(run: Run, config: Config) -> dict[str, Any]:
                 "mean": played["mean_reward"],
                 "std": played["std_reward"],
                 "interval": played.get("confidence_95"),
-                "epsilon": played.get("epsilon"),
+                "apart": _apart(run, config, file),
             }
         )
     return row
+
+
+def _apart(run: Run, config: Config, file: Path) -> list[str]:
+    """Return what sets games apart from those of the run's own weights by its own rules."""
+    try:
+        sample = read_measured(file)
+    except DocumentError:
+        return ["neither its rules nor its weights are known"]
+    own, rules, apart = protocol_from_config(config), sample.rules, []
+    if rules_in_words(rules) != rules_in_words(own):
+        apart.append(f"protocol {rules_in_words(rules)}")
+    if rules.eval_epsilon != own.eval_epsilon:
+        apart.append(f"epsilon {rules.eval_epsilon:g}")
+    if not is_current(run, sample):
+        apart.append("weights that the run no longer has")
+    return apart
 
 
 def _settings(described: Sequence[Described]) -> dict[str, Any]:

@@ -254,7 +254,8 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
     import optuna
 
     [job] = sweep.plan.jobs()
-    handle, reported, deaths = launch(sweep, job), 0, 0
+    had, reported, deaths, is_hopeless = len(_evaluations(sweep, job)), 0, 0, False
+    handle = launch(sweep, job)
     try:
         while True:
             if stop.reason() is not None:
@@ -264,13 +265,16 @@ def _train_trial(trial: Any, sweep: Sweep, launch: Launch, stop: Stop) -> float:
             for step, mean in itertools.islice(means.items(), reported, None):
                 trial.report(mean, step)
                 reported += 1
+                # Asked at each step, for each is compared with others of that step. What it had
+                # when it was cut off was judged then.
+                is_hopeless |= trial.should_prune() and reported > had
             if code is not None:
                 deaths += 1
                 if code == 0 or not may_try_again(code, deaths):
                     break
                 handle = launch(sweep, job)  # it was killed: it goes on from its checkpoint
                 continue
-            if trial.should_prune():
+            if is_hopeless:
                 raise optuna.TrialPruned
             time.sleep(POLL_S)
     finally:

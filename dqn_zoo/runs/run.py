@@ -240,6 +240,11 @@ def _remove_stale(parent: Path) -> None:
                 shutil.rmtree(path)
 
 
+def is_unfinished(path: Path, top: Path) -> bool:
+    """Return whether what lies below `top` is under way: a run that is fetched, a backup, ..."""
+    return any(part.endswith(UNFINISHED) for part in path.relative_to(top).parts)
+
+
 def discard_run(run: Run) -> bool:
     """Remove a claimed folder in which nothing was trained, after a start that failed.
 

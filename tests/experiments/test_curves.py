@@ -343,6 +343,21 @@ def test_seeds_of_a_group_make_a_band_and_groups_stay_apart():
     assert second.mean.tolist() == [9.0, 9.0]
 
 
+def test_a_smoothed_curve_ends_where_its_run_does():
+    curves = [curve_of("a", {10: 0.0, 20: 1.0}), curve_of("b", {10: 5.0, 100: 5.0})]
+    first, second = overlay(curves, "steps", num_points=10, smoothing=3)
+    assert first.at[~np.isnan(first.runs[0])].tolist() == [10, 20]
+    assert not np.isnan(second.runs).any()
+
+
+def test_a_backup_under_way_is_no_run_of_its_own(tmp_path):
+    run = make_run(tmp_path, scores=range(20))
+    for copy in (run.parent / "Pong.unfinished" / "run", run / "backup.unfinished" / "run"):
+        shutil.copytree(run, copy)
+    assert [curve.source for curve in find_curves([tmp_path], "training")] == [run]
+    assert len(find_curves([copy], "training")) == 1  # who names it means it
+
+
 def test_runs_whose_points_lie_apart_are_averaged_all_the_same():
     curves = [curve_of("a", {10: 0.0, 30: 2.0}), curve_of("a", {20: 5.0, 40: 7.0})]
     [band] = overlay(curves, "steps", num_points=4, smoothing=1)

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from support.run_makers import make_run
 
 from dqn_zoo.cli.report import main
 from dqn_zoo.experiments.plan import Sweep, Variant, make_plan
-from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.experiments.report import find_runs
+from dqn_zoo.settings.protocols import PROTOCOLS, protocol_from_config
+from dqn_zoo.settings.recipes import load_config, resolve
 from dqn_zoo.sharing.pretrained import list_pretrained, unpack_pretrained
+from dqn_zoo.system.files import digest
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.starting import train
 
@@ -68,8 +72,44 @@ def test_foreign_results_do_not_stop_the_page(sweep, tmp_path):
     (played,) = (each for each in rows[0]["played"] if each["mean"] == 3.0)
     assert played == {
         "weights": "weights", "games": 2, "mean": 3.0, "std": 1.5, "interval": None,
-        "epsilon": None,
+        "apart": ["neither its rules nor its weights are known"],
     }  # fmt: skip
+
+
+def test_games_by_other_rules_or_of_lost_weights_say_so_and_come_last(tmp_path):
+    run = make_run(tmp_path)
+    config = load_config(run.config_file)
+    weights = run.model_file
+    weights.write_bytes(b"weights")
+    own = asdict(protocol_from_config(config))
+
+    def played(name: str, mean: float, rules: dict, sha256: str) -> None:
+        content = PLAYED | {
+            "mean_reward": mean, "protocol": rules, "epsilon": rules["eval_epsilon"],
+            "weights": {"name": "last model", "file": weights.name, "sha256": sha256},
+        }  # fmt: skip
+        file = run.path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+
+    played("results.json", 5.0, own, digest(weights))
+    machado = asdict(PROTOCOLS["machado"]) | {"eval_epsilon": 0.0}
+    played("results/a.json", 6.0, machado, digest(weights))
+    played("results/b.json", 7.0, own, "0" * 64)
+    page = tmp_path / "report.html"
+    assert main([str(run.path), "-o", str(page)]) == 0
+    [row] = data_of(page)["results"]
+    assert [(each["mean"], each["apart"]) for each in row["played"]] == [
+        (5.0, []),
+        (6.0, ["protocol machado", "epsilon 0"]),
+        (7.0, ["weights that the run no longer has"]),
+    ]
+
+
+def test_a_run_is_described_once_while_its_backup_is_made(tmp_path):
+    run = make_run(tmp_path)
+    shutil.copytree(run.path, run.path / "backup.unfinished" / "run")
+    assert [each.run for each in find_runs([tmp_path], warn=pytest.fail)] == [run]
 
 
 def data_of(page: Path) -> dict:

@@ -346,6 +346,42 @@ def test_halving_stops_what_falls_behind_once_it_had_three_tenths_of_the_steps(
 
 
 @pytest.mark.tune
+def test_a_trial_that_goes_on_is_compared_by_what_it_had_at_the_same_step(tmp_path):
+    """Its means rise from 1 to 10; it was cut off behind eight of ten."""
+    space = space_of(tmp_path, "gamma: {uniform: [0.5, 0.9]}")
+    study = study_in(tmp_path, space, pruner="halving", sampler="random")
+    gamma = space.draw(study.ask())["gamma"]
+    place = tmp_path / "trials" / "0000"
+    Sweep.new(place, GOAL.plan({TRIAL: {"gamma": gamma}}, seeds=(1,), episodes=1), {}).write()
+
+    class Rising(Scripted):
+        def __init__(self, sweep, job):
+            self.rows, self.file = 0, sweep.run(job).evaluations_file
+            sweep.run(job).path.mkdir(parents=True, exist_ok=True)
+            if sweep.folder == place:
+                self.rows = 8
+            self.write()
+
+        def write(self):
+            rows = "".join(f"{100 * (each + 1)},{each + 1}\n" for each in range(self.rows))
+            self.file.write_text("steps,mean\n" + rows)
+
+        def poll(self):
+            self.rows += 1
+            self.write()
+            return 0 if self.rows == 10 else None
+
+    Rising(Sweep.open(place), Sweep.open(place).plan.jobs()[0])
+    optimize(
+        study, tmp_path, GOAL, space, Rising,
+        num_trials=4, num_jobs=1, machine={}, on_trial=lambda _: None,
+    )  # fmt: skip
+    ended = study.trials[1:]
+    assert [trial.state.name for trial in ended] == ["COMPLETE"] * 4
+    assert {trial.system_attrs["completed_rung_0"] for trial in ended} == {3.0}
+
+
+@pytest.mark.tune
 def test_a_study_of_something_else_is_refused(tmp_path, capsys):
     space = space_of(tmp_path, "gamma: {choices: [0.5, 0.9]}")
     study_in(tmp_path / "study", space)
