@@ -23,7 +23,7 @@ from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
 from dqn_zoo.system.extras import need
-from dqn_zoo.system.files import check_writable, replace_file
+from dqn_zoo.system.files import check_writable, digest, replace_file
 
 TOLERANCE = 1e-4
 """How far a value may be off, as a share of the largest value that was met, or of 1."""
@@ -69,6 +69,8 @@ def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
     agent = build_agent(
         weights.file, config.model_copy(update={"precision": "float32"}), device="cpu"
     )
+    if digest(weights.file) != weights.sha256:
+        raise UserError(f"{weights.file} was replaced while it was read: run the command again")
     observations, actions = play_observations(agent)
     model = _model(agent)
     metadata = {

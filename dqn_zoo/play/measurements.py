@@ -2,7 +2,8 @@
 
     results.json         the sample that the run is known by: the largest by the run's own rules and
                          epsilon, of weights that it still has; of equal ones the newest
-    results/*.json       the largest sample of any other weights, rules or epsilon
+    results/*.json       the largest sample of any other weights, rules or epsilon, and of games
+                         until a number of steps was reached
     results-*.json       those that a sweep ends with
     hub/*/results.json   those that were published
 
@@ -54,15 +55,21 @@ class Measured:
     rules: Protocol
 
     @property
+    def is_by_steps(self) -> bool:
+        """Whether steps decided how many games there are: then long ones are too rare."""
+        return self.content.get("n_timesteps") is not None
+
+    @property
     def subject(self) -> tuple[object, ...]:
         """What was measured: samples of the same are of one size or another, and no more."""
-        return (self.sha256, self.rules, self.content.get("env"))
+        return (self.sha256, self.rules, self.content.get("env"), self.is_by_steps)
 
     @property
     def name(self) -> str:
         """Name of a file in results/."""
         rules = re.sub(r"[^\w.]+", "-", rules_in_words(self.rules))
-        return f"{self.sha256[:8]}-{rules}-epsilon-{self.rules.eval_epsilon:g}.json"
+        by_steps = "-by-steps" if self.is_by_steps else ""
+        return f"{self.sha256[:8]}-{rules}-epsilon-{self.rules.eval_epsilon:g}{by_steps}.json"
 
 
 def measured(run: Run, warn: Callable[[str], None] = lambda reason: None) -> list[Measured]:
@@ -140,9 +147,9 @@ def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
     if kept is known:
         return kept
 
-    def worth(sample: Measured) -> tuple[bool, bool, int]:
+    def worth(sample: Measured) -> tuple[bool, bool, bool, int]:
         own = sample.rules == protocol_from_config(config)
-        return is_current(run, sample), own, sample.num_games
+        return is_current(run, sample), own, not sample.is_by_steps, sample.num_games
 
     if known is None or worth(kept) >= worth(known):
         if known is not None and known.subject != kept.subject:

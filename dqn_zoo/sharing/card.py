@@ -153,6 +153,8 @@ def _course(config: Config, results: Mapping[str, Any]) -> str:
 def _film(results: Mapping[str, Any], *, has_film: bool) -> str:
     if not has_film:
         return ""
+    if results.get("backend") == "gymnasium":
+        return f"`{FILM}` shows the agent at play with the same rules.\n"
     return (
         f"`{FILM}` shows the agent at play with the same rules, in games of their own: a film is "
         "made with another emulator backend, where the same seed is another game.\n"
@@ -203,6 +205,7 @@ def _training_table(config: Config, training: Mapping[str, Any]) -> str:
     machine = [training.get("device"), training.get("cpu"), cores and f"{cores} cores"]
     versions = [f"{name} {version}" for name, version in (training.get("versions") or {}).items()]
     parent = _literal(training.get("begins_with"))
+    later = _literal("; ".join(training.get("later") or ()))
     rows = [
         ("recipe", f"`{config.algo}`"),
         *([] if parent is None else [("begins with", parent)]),
@@ -211,6 +214,7 @@ def _training_table(config: Config, training: Mapping[str, Any]) -> str:
         ("seed", _known(_literal(training.get("seed")))),
         ("hardware", _known(_literal(", ".join(str(part) for part in machine if part)))),
         ("precision", _known(_literal(training.get("precision")))),
+        *([] if later is None else [("resumed with", later)]),
         ("versions", _known(_literal(", ".join(versions)))),
     ]
     return "## Training\n\n" + _table(rows)

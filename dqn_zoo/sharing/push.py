@@ -181,13 +181,16 @@ def measured_results(
 
     `seed` None: games of any seed will do.
     """
-    found = largest(samples, sha256=session.weights.sha256, rules=session.protocol, seed=seed)
-    if found is None or found.num_games < (session.num_games or 0):
-        return None
     needed = results(session, [], summarize([0.0])).keys()
-    is_whole = needed <= found.content.keys() and len(found.content["games"]) == found.num_games
-    # Where the steps decide how many games there are, long ones are rarer than they should be.
-    return found if is_whole and found.content["n_timesteps"] is None else None
+    whole = [
+        sample
+        for sample in samples
+        if needed <= sample.content.keys()
+        and len(sample.content["games"]) == sample.num_games
+        and not sample.is_by_steps
+    ]
+    found = largest(whole, sha256=session.weights.sha256, rules=session.protocol, seed=seed)
+    return None if found is None or found.num_games < (session.num_games or 0) else found
 
 
 def played_results(session: Session, games: Sequence[Game]) -> dict[str, Any]:
@@ -273,7 +276,9 @@ def training_record(run: Run, steps: int | None) -> dict[str, Any]:
     if origin is not None:
         return dict(origin.get("training") or {"steps": steps})
     record = {key: manifest.get(key) for key in _TRAINING_KEYS}
-    return {"steps": steps, "seconds": _seconds(run, steps), **record}
+    changes = [change[:200] for each in manifest["invocations"] for change in each["changes"]]
+    later = {"later": list(dict.fromkeys(changes))} if changes else {}
+    return {"steps": steps, "seconds": _seconds(run, steps), **record, **later}
 
 
 def is_of_an_agent(name: str) -> bool:

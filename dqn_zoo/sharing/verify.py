@@ -186,12 +186,15 @@ def _claimed_weights(run: Run, sha256: str | None) -> Path:
 def _as_claimed(config: Config, results: Mapping[str, Any], where: Path) -> Config:
     """Return the settings with the rules of a result; a result without any was made by the run's.
 
+    Of huggingface_sb3's results `is_deterministic` is all that is known of the rules.
+
     Raises:
         UserError: rules that do not exist here.
     """
     rules = results.get("protocol")
     if rules is None:
-        return config
+        always_best = results.get("is_deterministic") is True
+        return config.model_copy(update={"eval_epsilon": 0.0}) if always_best else config
     try:
         changes = {"protocol": rules["name"]} | {key: rules[key] for key in RULES_OF_THE_CONFIG}
         changes |= {key: rules.get(key) for key in ("mode", "difficulty")}

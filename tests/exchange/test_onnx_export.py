@@ -12,8 +12,10 @@ from torch.nn.utils import parametrize
 
 import dqn_zoo
 from dqn_zoo.cli.export_onnx import main
+from dqn_zoo.errors import UserError
 from dqn_zoo.exchange import onnx_export
 from dqn_zoo.play.agent import Agent
+from dqn_zoo.play.session import choose_weights
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.loading import load_agent
@@ -116,6 +118,19 @@ def test_the_command_checks_a_thousand_observations_and_notes_what_a_player_need
     assert main(["-o", "missing/other.onnx"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, "logs"]
     assert file.read_bytes() == content
+
+
+@pytest.mark.onnx
+def test_weights_that_are_replaced_meanwhile_are_not_called_by_the_old_digest(tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    run = run_of(tmp_path, network="small")
+    config = load_config(run.config_file)
+    weights = choose_weights(run, "last")
+    run.model_file.write_bytes(weights_of(4, 100, config))
+    file = tmp_path / "agent.onnx"
+    with pytest.raises(UserError, match="was replaced while it was read"):
+        onnx_export.export_onnx(weights, config, file)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

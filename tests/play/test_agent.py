@@ -24,7 +24,7 @@ def make_run(folder, config: Config, weights: bytes) -> Run:
     run = claim_run(folder, config.algo, game=config.env)
     run.config_file.write_text(dump_config(config))
     run.model_file.write_bytes(weights)
-    setup = Setup(device="cpu", num_threads=1, precision="float32")
+    setup = Setup(device="cpu", num_threads=1, evaluation_threads=2, precision="float32")
     write_manifest(run, setup, command=["dqn-train"], seed=3, protocol={}, until_steps=1)
     return run
 

@@ -45,9 +45,10 @@ def session_of(run: Run, *, weights: str = "best", num_games: int = 10, **change
     )
 
 
-def keep(run: Run, num_games: int, score: float, *, seed: int = 0, **changes):
+def keep(run: Run, num_games: int, score: float, *, seed=0, max_steps=None, **changes):
     """Record games of one score as if they had been played."""
-    session = replace(session_of(run, num_games=num_games, **changes), seed=seed)
+    session = session_of(run, num_games=num_games, **changes)
+    session = replace(session, seed=seed, max_steps=max_steps)
     content = results(session, games_of(num_games, score), summarize([score] * num_games))
     return record(run, load_config(run.config_file), content)
 
@@ -155,6 +156,18 @@ def test_a_sample_that_is_incomplete_or_cut_by_steps_is_not_published(run):
         run.results_file.write_text(json.dumps(changed))
         assert len(measured(run)) == 1
         assert measured_results(session_of(run), measured(run), seed=None) is None
+
+
+def test_games_cut_by_steps_lie_beside_those_that_can_be_published(run):
+    keep(run, 50, 9.0, max_steps=500)
+    assert known(run) == (50, 9.0)
+    keep(run, 30, 5.0)
+    assert known(run) == (30, 5.0)
+    kept = keep(run, 150, 7.0, max_steps=1_500)
+    assert kept.file.name.endswith("-epsilon-0.01-by-steps.json")
+    assert known(run) == (30, 5.0)
+    assert samples(run) == {(30, 5.0), (150, 7.0)}
+    assert measured_results(session_of(run), measured(run), seed=None).num_games == 30
 
 
 def test_a_publishers_claim_is_not_what_was_measured_here(run):

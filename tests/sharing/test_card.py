@@ -21,9 +21,9 @@ RESULTS = {
 }  # fmt: skip
 
 
-def card(training: dict) -> str:
-    config = Config(env="Pong")
-    return write_card("ann/x", config, RESULTS, training, has_film=False, has_curve=False)
+def card(training: dict, *, has_film: bool = False, **results: object) -> str:
+    config, results = Config(env="Pong"), RESULTS | results
+    return write_card("ann/x", config, results, training, has_film=has_film, has_curve=False)
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,8 +50,26 @@ def test_a_link_or_markup_in_a_cpu_is_only_text():
     assert "| hardware | `<img src=x onerror=y> [click](http://x) [2J, 2 cores` |" in text
 
 
+def test_a_run_that_went_on_elsewhere_says_so_and_a_film_when_its_games_are_others():
+    text = card({"cpu": "x", "later": ["cpu: x before, y now", "cores: 2 before, `8` now"]})
+    assert "| resumed with | `cpu: x before, y now; cores: 2 before, 8 now` |" in text
+    assert "resumed with" not in card({"cpu": "x"})
+    assert "another emulator backend" in card({}, has_film=True, backend="vector")
+    own = card({}, has_film=True, backend="gymnasium")
+    assert "with the same rules" in own
+    assert "another emulator backend" not in own
+
+
 @pytest.mark.parametrize(
-    "training", [{"cpu": "\x1b[2J"}, {"seed": "x"}, {"versions": {"torch": 7}}, {"cpu": "x" * 201}]
+    "training",
+    [
+        {"cpu": "\x1b[2J"},
+        {"seed": "x"},
+        {"versions": {"torch": 7}},
+        {"cpu": "x" * 201},
+        {"later": "x"},
+        {"later": [3]},
+    ],
 )
 def test_a_published_record_holds_plain_words(training):
     with pytest.raises(DocumentError):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from support.hub_commands import Computer
@@ -13,8 +14,9 @@ from test_pull import described
 
 from dqn_zoo.play.statistics import Sample, summarize
 from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.sharing.verify import Claim, judge, verdict_lines
+from dqn_zoo.sharing.verify import Claim, _as_claimed, judge, verdict_lines
 
 REPO = "ann/dqn-Breakout"
 FAST = ("--num-threads", "1", "--n-envs", "1")  # an emulator takes as long to start as 300 steps
@@ -198,6 +200,13 @@ def test_what_cannot_be_compared_is_one_line(change, flags, said, computer, mast
     assert ended.code == 2
     assert said in ended.last_line
     assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize(("said", "epsilon"), [(True, 0.0), (False, 0.05), (None, 0.05)])
+def test_a_claim_without_rules_is_played_greedily_where_it_was_made_so(said, epsilon):
+    config = Config(env="Pong", eval_epsilon=0.05)
+    claim = {} if said is None else {"is_deterministic": said}
+    assert _as_claimed(config, claim, Path("results.json")).eval_epsilon == epsilon
 
 
 def test_the_weights_of_the_claim_are_named_by_their_content(master):
