@@ -1,7 +1,6 @@
 """What the commands share: one-line errors, values of flags, flags that several have."""
 
 import argparse
-import errno
 import functools
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from dqn_zoo import __version__
-from dqn_zoo.cli.output import guard_streams, lost_output
+from dqn_zoo.cli.output import NO_ROOM, guard_streams, lost_output
 from dqn_zoo.errors import EXIT_USER_ERROR, UserError, without_password
 from dqn_zoo.system import shell
 from dqn_zoo.system.signals import ended_by_signals, exit_code
@@ -62,7 +61,7 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_BROKEN_PIPE
         except OSError as error:
-            if error.filename is None and error.errno != errno.ENOSPC:
+            if error.filename is None and error.errno not in NO_ROOM:
                 raise
             where = "" if error.filename is None else f"{_plain(error.filename)}: "
             print(f"error: {where}{error.strerror}", file=sys.stderr)

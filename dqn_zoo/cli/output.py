@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class _Raw(io.FileIO):
@@ -20,7 +20,7 @@ class _Raw(io.FileIO):
         try:
             return super().write(content)  # type: ignore[arg-type]
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             self.error = error
             return memoryview(content).nbytes  # type: ignore[arg-type]

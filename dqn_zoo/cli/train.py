@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,7 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
         overrides=overrides.values,
         flags=overrides.flags,
         started_from=None if given is None else given.source,
-        device=_device(arguments) if arguments.algo is None else None,
+        device=_device(overrides.values) if arguments.algo is None else None,
         may_shorten=True,
     )
     if given is not None:
@@ -159,10 +159,11 @@ def _resolve(arguments: argparse.Namespace) -> "Resolved":
     return resolved
 
 
-def _device(arguments: argparse.Namespace) -> str:
-    """Return where the run will learn."""
-    if arguments.device in ("cpu", "mps"):
-        return str(arguments.device)
+def _device(overrides: Mapping[str, object]) -> str:
+    """Return where the run will learn, as far as the command line says."""
+    asked = overrides.get("device")
+    if asked in ("cpu", "mps"):
+        return str(asked)
     from dqn_zoo.system.machine import choose_device
 
     return choose_device("auto")
@@ -211,11 +212,11 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     from dqn_zoo.settings.config import build_config
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
+    from dqn_zoo.system.machine import choose_device, flush_denormals
 
     asked, from_step = split_checkpoint(arguments.resume)
     if asked.startswith("hf://"):
         from dqn_zoo.sharing.backup_fetch import fetch_run
-        from dqn_zoo.system.machine import flush_denormals
 
         flush_denormals()
         goes_further = arguments.n_timesteps is not None
@@ -232,7 +233,7 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     config = load_config(run.config_file)
     changes, flags = overrides_from(arguments)
     changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
-    if changes.get("device", config.device) != config.device:
+    if "device" in changes and choose_device(str(changes["device"])) != config.device:
         changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
     return run, build_config(config.model_dump() | changes, flags), from_step
 

@@ -111,10 +111,17 @@ def write_checkpoint(
         manifest["sha256"] = _digest(_canonical(manifest))
         write_file(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
         flush_directory(unfinished)
+        replaced = target.with_suffix(f".replaced{UNFINISHED}")
         if target.exists():  # the same step again, after a resume: the new one is as good
-            shutil.rmtree(target)
-        move(unfinished, target)
+            move(target, replaced)
+        try:
+            move(unfinished, target)
+        except BaseException:
+            if replaced.exists():
+                move(replaced, target)
+            raise
         flush_directory(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

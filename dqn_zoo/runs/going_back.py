@@ -58,9 +58,13 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
         number += 1
     folder.mkdir(parents=True)
     logs = (run.progress_file, run.episodes_file, run.evaluations_file, run.results_file)
-    for file in (*logs, run.model_file, run.best_model_file, run.online_model_file):
-        if file.exists():  # under another name: it is no run of its own
-            shutil.copy2(file, folder / f"old_{file.name}")
+    try:
+        for file in (*logs, run.model_file, run.best_model_file, run.online_model_file):
+            if file.exists():  # under another name: it is no run of its own
+                shutil.copy2(file, folder / f"old_{file.name}")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     for path in reversed(newer):
         move(path, folder / path.name)
     for file in (run.model_file, run.online_model_file):

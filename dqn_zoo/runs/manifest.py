@@ -1,8 +1,8 @@
 """The manifest of a run: on what, with what and how it was computed, and every time it was started.
 
 origin: only in a run that was trained elsewhere: where it came from
-format, seed, protocol, device, num_threads, precision, python, platform, machine, cpu, cores,
-memory_bytes, versions, git, command: as the run was started first
+format, seed, protocol, device, num_threads, evaluation_threads, precision, python, platform,
+machine, cpu, cores, memory_bytes, versions, git, command: as the run was started first
 invocations: one entry per start or resume; `changes` says what differed from the first start,
     `seconds` where its wall-clock went, `updates` how they were made in the end
 """
@@ -41,6 +41,7 @@ class Machine(TypedDict):
     seed: NotRequired[int | None]
     device: NotRequired[Word | None]
     num_threads: NotRequired[Count | None]
+    evaluation_threads: NotRequired[Count | None]
     precision: NotRequired[Word | None]
     python: NotRequired[Word | None]
     platform: NotRequired[Word | None]
@@ -58,6 +59,7 @@ class Training(Machine):
 
     steps: NotRequired[Count | None]
     seconds: NotRequired[Annotated[float, Field(ge=0)] | None]
+    later: NotRequired[list[Word] | None]  # `changes` of its invocations
 
 
 @with_config(AS_WRITTEN)
@@ -115,11 +117,13 @@ class Setup:
     Attributes:
         device: For example `cpu`, or `cuda` and the name of the GPU.
         num_threads: Threads of PyTorch.
+        evaluation_threads: Threads that play the games of an evaluation.
         precision: `float32` or `bfloat16`.
     """
 
     device: str
     num_threads: int
+    evaluation_threads: int
     precision: str
 
 
@@ -303,7 +307,10 @@ def _write(run: Run, manifest: Mapping[str, object]) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     def bits(machine: Mapping[str, Any]) -> dict[str, Any]:
-        keys = ("device", "num_threads", "precision", "python", "machine", "cpu", "cores")
+        keys = (
+            "device", "num_threads", "evaluation_threads", "precision", "python", "machine", "cpu",
+            "cores",
+        )  # fmt: skip
         git = machine.get("git") or {}
         revision = f"{git.get('revision')}{' with changes' if git.get('dirty') else ''}"
         return {
@@ -313,8 +320,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         }
 
     old, new = bits(before), bits(now)
+    unknown = {"evaluation_threads"} - before.keys()  # to earlier versions
     return [
         f"{key}: {old.get(key)} before, {value} now"
         for key, value in new.items()
-        if old.get(key) != value
+        if old.get(key) != value and key not in unknown
     ]

@@ -121,9 +121,10 @@ def resolve(
         raise UserError(f"{started_from.name} does not say which game it plays: add --env")
     name = parse_game(env_entry.value)
     algo_entry, notes = _recipe_name(algo, given, source, device)
-    merged, recipe_path, recipe = _lowest_layers(algo_entry, source, name.game)
+    merged, recipe_path, recipe = _lowest_layers(algo_entry, source, given, name.game)
+    of_a_run = dict(merged) if recipe is None else {}
     files = [file for file in (recipe, given) if file is not None]
-    base = source.name if recipe is None else recipe.name
+    base = recipe.name if recipe is not None else source.name or str(conf_file)
     names = dict.fromkeys([base, *(file.name for file in files)])
     notes.append(f"settings: {', then '.join(names)}")
     if started_from is not None:
@@ -141,7 +142,7 @@ def resolve(
     notes += [note for each in read.left_out for note in each.notes(config, merged)]
     sources = {key: entry.origin for key, entry in merged.items()}
     if may_shorten:
-        config, shorter = fitted(config, [*read.layers, last], sources)
+        config, shorter = fitted(config, [of_a_run, *read.layers, last], sources)
         notes += shorter
     _check_with_sources(config, sources)
     _refuse_idle_overrides(config, last)
@@ -226,15 +227,18 @@ def _recipe_name(
 
 
 def _lowest_layers(
-    algo: Entry, source: StartedFrom, game: str
+    algo: Entry, source: StartedFrom, given: RecipeFile | None, game: str
 ) -> tuple[Layer, Path | None, RecipeFile | None]:
     """Return what lies below all files, and the recipe, which is the first of them.
 
-    Where the recipe is that of a run whose weights are given, the run's settings stand for it.
+    Where the recipe is that of a run whose weights are given, the run's settings stand for it. A
+    config.yml of a run needs none: the run may be a variant of a sweep, or somebody else's.
     """
     layer = {key: Entry(field.default, BUILT_IN) for key, field in Config.model_fields.items()}
     if source.config is not None and algo.origin == source.name:
         return layer | _settings_of_run(source.name, source.config, game), None, None
+    if given is not None and given.entry("algo") is algo and all(map(given.entry, layer)):
+        return layer, None, None
     path = find_recipe(algo.value)
     return layer, path, read_recipe(path, name=_short_name(path))
 

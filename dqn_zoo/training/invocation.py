@@ -18,6 +18,7 @@ from dqn_zoo.runs.run import Run, resume_command
 from dqn_zoo.runs.trackers import TrackedLog, TrackTo, settings_shown
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores
+from dqn_zoo.system import shell
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.machine import flush_denormals, keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
@@ -27,7 +28,7 @@ from dqn_zoo.training.backup import Backup, NoBackup, finishing
 from dqn_zoo.training.display import Display, Heading, make_display
 from dqn_zoo.training.duties import Duties
 from dqn_zoo.training.snapshot import restore
-from dqn_zoo.training.trainer import Trainer
+from dqn_zoo.training.trainer import Trainer, evaluation_threads
 
 Reason = Literal["finished"] | StopReason
 
@@ -156,8 +157,10 @@ def prepare_process(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def writing_run(run: Run) -> Iterator[None]:
+def writing_run(run: Run, from_step: int | None = None) -> Iterator[None]:
     """Turn a disk that refuses into an error that says what to do.
+
+    `from_step` is that of an older checkpoint which the run was to go back to.
 
     Raises:
         UserError: something of the run cannot be written.
@@ -165,7 +168,8 @@ def writing_run(run: Run) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        resume = resume_command(run)
+        asked = run if from_step is None else Run(run.checkpoint(from_step))
+        resume = resume_command(run) and shell.command("dqn-train", "--resume", asked.path)
         raise UserError(
             f"{error.filename or run.path} cannot be written ({error.strerror}); make room or make "
             f"it writable, then {f'{resume} goes on' if resume else 'start the run again'}"
@@ -177,7 +181,12 @@ def setup_of(config: Config) -> Setup:
     device: str = config.device
     if device == "cuda":
         device = f"cuda ({torch.cuda.get_device_name()})"
-    return Setup(device=device, num_threads=config.num_threads, precision=config.precision)
+    return Setup(
+        device=device,
+        num_threads=config.num_threads,
+        evaluation_threads=evaluation_threads(config.device),
+        precision=config.precision,
+    )
 
 
 def _restore(

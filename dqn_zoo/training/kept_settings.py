@@ -9,6 +9,7 @@ from typing import Any
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.yaml_reader import as_yaml
 
 WITHOUT_EFFECT = {"save_freq", "cuda_graph", "compiled_torso"}
 """On the bits of a run, or, on a GPU, named there anyway."""
@@ -44,9 +45,9 @@ def changed_settings(before: Mapping[str, Any] | None, config: Config) -> list[s
     for key in differing:
         if key not in MAY_CHANGE - counted | NAMED_BY_THE_MANIFEST:
             raise UserError(
-                f"{key} is {now[key]} now and was {then[key]} when the checkpoint was made, which "
-                f"cannot go on with another: set {key}: {then[key]} in config.yml again, or start "
-                "a new run"
+                f"{key} is {as_yaml(now[key])} now and was {as_yaml(then[key])} when the "
+                f"checkpoint was made, which cannot go on with another: set {key}: "
+                f"{as_yaml(then[key])} in config.yml again, or start a new run"
             )
     named = [key for key in differing if key not in NAMED_BY_THE_MANIFEST]
     return [f"{key}: {then[key]} before, {now[key]} now" for key in named]

@@ -134,32 +134,39 @@ def host_parts(config: Config) -> dict[str, int]:
     return parts
 
 
-def check_memory(config: Config) -> None:
-    """Refuse a run that does not fit, with the largest that would.
+def check_memory(config: Config, *, may_change: bool = True) -> None:
+    """Refuse a run that does not fit, with the largest that would, where settings may change.
 
     Raises:
         UserError: if it does not fit, on the GPU or beside it.
     """
     if config.device == "cpu":
-        _check(config, memory_parts, machine.memory_available_bytes())
+        _check(config, memory_parts, machine.memory_available_bytes(), may_change=may_change)
         return
     free = machine.gpu_memory_available_bytes(config.device)
-    _check(config, memory_parts, free, " on the GPU")
+    _check(config, memory_parts, free, " on the GPU", may_change=may_change)
     if config.device == "cuda":
-        _check(config, host_parts, machine.memory_available_bytes(), " beside the GPU")
+        beside = machine.memory_available_bytes()
+        _check(config, host_parts, beside, " beside the GPU", may_change=may_change)
 
 
 def _check(
-    config: Config, parts_of: Callable[[Config], dict[str, int]], free: int, where: str = ""
+    config: Config,
+    parts_of: Callable[[Config], dict[str, int]],
+    free: int,
+    where: str = "",
+    *,
+    may_change: bool,
 ) -> None:
     parts = parts_of(config)
     key = max(parts.keys() - {"process"}, key=lambda key: parts[key])
     needed = sum(parts.values())
-    if key in ("network", "num_minibatches") and needed > free:
-        choose = {"network": "a smaller network", "num_minibatches": "more of them"}[key]
+    remedies = {"network": "choose a smaller network", "num_minibatches": "choose more of them"}
+    remedy = remedies.get(key) if may_change else "free some memory, or resume where there is more"
+    if remedy is not None and needed > free:
         raise UserError(
             f"{key} needs {parts[key] / 1e9:.1f} GB of {needed / 1e9:.1f} GB in all and "
-            f"{free / 1e9:.1f} GB is free{where}: choose {choose}"
+            f"{free / 1e9:.1f} GB is free{where}: {remedy}"
         )
     size = getattr(config, key)
     if isinstance(size, str):  # it fits, and no number decides

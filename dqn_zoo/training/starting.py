@@ -137,12 +137,12 @@ def resume(
                 _find_checkpoint(run) if from_step is None else older_checkpoint(run, from_step)
             )
         changed = _changed_settings(checkpoint, config)
-        check_memory(config)
+        check_memory(config, may_change=False)
         with contextlib.ExitStack() as ending:
             with _as_it_was(run.manifest_file):
                 _note_resume(run, config, options, checkpoint, until_steps, changed)
                 trainer = ending.enter_context(contextlib.closing(Trainer(config, stopwatch)))
-                ending.enter_context(writing_run(run))
+                ending.enter_context(writing_run(run, from_step))
                 if checkpoint is None:
                     if run.initial_model_file.exists():
                         given = find_given(run.initial_model_file, run.path)
@@ -220,7 +220,9 @@ def _as_it_was(file: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        replace_file(file, content)
+        with contextlib.suppress(OSError):  # on a full disk it is as it was
+            if file.read_bytes() != content:
+                replace_file(file, content)
         raise
 
 

@@ -34,6 +34,11 @@ class Best:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
+def evaluation_threads(device: str) -> int:
+    """Return how many threads play the games of an evaluation on this machine."""
+    return default_num_threads(device, usable_cores())
+
+
 class Trainer:
     """A run in memory: environments, algorithm, statistics and what was done so far.
 
@@ -118,7 +123,7 @@ class Trainer:
             settings=self.evaluation_settings,
             seeds=evaluation_seeds(config.seed, number, config.eval_episodes),
             num_envs=ENVS_PER_CORE * cores,
-            num_threads=default_num_threads(config.device, cores),
+            num_threads=evaluation_threads(config.device),
             on_game=on_game,
             on_progress=on_progress,
         )

@@ -85,6 +85,25 @@ def test_a_number_that_two_runs_have_is_resumed_as_the_message_says(tmp_path, ca
             assert train._run_to_resume(parsed)[0] == run
 
 
+def test_the_device_of_before_in_other_words_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = make_run(Path("logs"), device="cpu", num_threads=1)
+    for flags in ([], ["--device", "auto"], ["--device", "cpu"]):
+        parsed = train.build_parser().parse_args(["--resume", str(run.path), *flags])
+        assert train._run_to_resume(parsed)[1].num_threads == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    parsed = train.build_parser().parse_args(["--resume", str(run.path), "--device", "auto"])
+    assert train._run_to_resume(parsed)[1].num_threads == 0  # chosen for the other device
+
+
+@pytest.mark.parametrize("flags", [["--device", "cpu"], ["--set", "device=cpu"]])
+def test_a_device_chooses_the_recipe_however_it_is_given(flags, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert train._resolve(train.build_parser().parse_args(flags)).config.algo == "laptop"
+    assert train._resolve(train.build_parser().parse_args([])).config.algo == "gpu"
+
+
 def test_make_train_resumes_its_latest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = make_run(Path("logs"), "SpaceInvaders", "laptop")

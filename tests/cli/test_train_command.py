@@ -408,7 +408,7 @@ def test_a_manifest_without_versions_goes_on(tmp_path):
     run = make_run(tmp_path)
     manifest = json.loads(run.manifest_file.read_text()) | {"versions": None}
     run.manifest_file.write_text(json.dumps(manifest))
-    setup = Setup(device="cpu", num_threads=1, precision="float32")
+    setup = Setup(device="cpu", num_threads=1, evaluation_threads=2, precision="float32")
     changes = append_invocation(
         run, setup, command=(), resumed_from_step=0, until_steps=1, settings=[]
     )

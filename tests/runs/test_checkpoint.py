@@ -17,6 +17,7 @@ from dqn_zoo.runs.checkpoint import (
     verify,
     write_checkpoint,
 )
+from dqn_zoo.system.files import move
 
 FILES = {"state.json": b'{"steps": 5}', "weights.bin": bytes(range(256)) * 40, "empty.bin": b""}
 
@@ -134,6 +135,21 @@ def test_the_same_step_can_be_written_again(tmp_path):
     found, _ = newest_checkpoint(tmp_path)
     assert found.read("state.json") == b"new"
     assert found.read("weights.bin") == FILES["weights.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000100"]
+
+
+def test_the_same_step_is_there_when_it_cannot_be_written_again(tmp_path, monkeypatch):
+    written = write(tmp_path, 100)
+
+    def refusing(source: Path, target: Path) -> None:
+        assert source.name != "step_000000100.unfinished", "the disk refuses"
+        move(source, target)
+
+    monkeypatch.setattr(checkpoint, "move", refusing)
+    with pytest.raises(AssertionError, match="the disk refuses"):
+        write(tmp_path, 100, {"state.json": b"new"})
+    assert newest_checkpoint(tmp_path) == (written, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000100"]
 
 
 def test_a_checkpoint_of_a_newer_format_is_refused_not_skipped(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Going back to an older checkpoint: what is asked for, and what happens to the newer ones."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,24 @@ def test_a_step_without_a_checkpoint_or_with_a_damaged_one_is_refused(run):
 def test_the_newest_checkpoint_puts_nothing_aside(run):
     assert set_aside(run, older_checkpoint(run, 200)) is None
     assert not (run.path / "set_aside").exists()
+
+
+def test_a_full_disk_while_logs_are_put_aside_leaves_nothing_there(run, monkeypatch):
+    run.model_file.write_bytes(b"of 200")
+    run.progress_file.write_text("steps\n")
+    copied = []
+
+    def copy2(source: Path, target: Path) -> None:
+        copied.append(target)
+        if len(copied) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        target.write_bytes(b"half")
+
+    monkeypatch.setattr("shutil.copy2", copy2)
+    with pytest.raises(OSError, match="No space"):
+        set_aside(run, older_checkpoint(run, 100))
+    assert not copied[0].parent.exists()
+    assert run.checkpoint_steps() == [100, 200]
 
 
 def test_each_time_has_a_folder_of_its_own_and_the_older_one_is_the_newest_then(run):

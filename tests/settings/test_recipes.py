@@ -10,7 +10,13 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings import recipe_files
 from dqn_zoo.settings.checks import check, without_effect
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.recipes import dump_config, format_config, load_config, resolve
+from dqn_zoo.settings.recipes import (
+    StartedFrom,
+    dump_config,
+    format_config,
+    load_config,
+    resolve,
+)
 from dqn_zoo.settings.rl_zoo_keys import parse_dict_text
 from dqn_zoo.settings.yaml_reader import Entry, parse_value, read_entries
 
@@ -292,6 +298,26 @@ def test_what_stands_beside_the_length_in_a_file_is_asked_for_and_what_it_lies_o
     conf = written("atari:\n  n_timesteps: 10_000\n  learning_starts: 1000\n  log_interval: 50\n")
     config = resolve(conf_file=conf, overrides={"n_timesteps": 800}, may_shorten=True).config
     assert (config.learning_starts, config.log_interval) == (80, 40)
+
+
+def test_a_short_run_from_weights_keeps_the_proportions_of_their_run():
+    run = resolve(env="Pong", algo="laptop").config  # 10,000 of 840,000 steps are random play
+    source = StartedFrom("logs/laptop/Pong_1", env="Pong", algo="laptop", config=run)
+    resolved = resolve(started_from=source, overrides={"n_timesteps": 5_000}, may_shorten=True)
+    assert resolved.config.learning_starts == 60
+    assert "a short run of settings for 840,000 steps" in " ".join(resolved.notes)
+
+
+def test_the_settings_of_a_run_need_no_recipe_but_a_slip_in_a_name_is_one(tmp_path):
+    run = resolve(algo="laptop").config.model_copy(update={"algo": "greedy", "seed": 4})
+    conf = tmp_path / "config.yml"
+    conf.write_text(dump_config(run))
+    resolved = resolve(conf_file=conf)
+    assert resolved.config == run
+    assert f"settings: {conf}" in resolved.notes
+    lines = conf.read_text().splitlines()
+    conf.write_text("\n".join(line for line in lines if not line.startswith("gamma:")))
+    assert "unknown algorithm 'greedy'" in error_of(resolve, conf_file=conf)
 
 
 def test_a_run_too_short_for_its_exploration_is_warned_about():

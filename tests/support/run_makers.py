@@ -28,6 +28,6 @@ def make_run(folder: Path, game: str = "Breakout", algo: str = "dqn", **override
     config = resolve(env=game, algo=algo, overrides=overrides).config
     run = claim_run(folder, algo, game=game)
     run.config_file.write_text(dump_config(config))
-    setup = Setup(device="cpu", num_threads=1, precision="float32")
+    setup = Setup(device="cpu", num_threads=1, evaluation_threads=2, precision="float32")
     write_manifest(run, setup, command=["dqn-train"], seed=1, protocol={}, until_steps=1)
     return run

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ from dqn_zoo.system.machine import (
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 GB = 10**9
-SETUP = Setup(device="cpu", num_threads=2, precision="float32")
+SETUP = Setup(device="cpu", num_threads=2, evaluation_threads=2, precision="float32")
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -294,7 +295,7 @@ def test_a_resume_on_another_machine_says_what_differs(run: Run) -> None:
     manifest["cores"] = 999  # decides how many games an evaluation plays at once
     manifest["platform"] = "another kernel does not change the bits"
     run.manifest_file.write_text(json.dumps(manifest))
-    setup = Setup(device="cpu", num_threads=5, precision="float32")
+    setup = Setup(device="cpu", num_threads=5, evaluation_threads=2, precision="float32")
     changes = append_invocation(
         run, setup, command=["dqn-train"], until_steps=900, resumed_from_step=1
     )
@@ -306,6 +307,16 @@ def test_a_resume_on_another_machine_says_what_differs(run: Run) -> None:
     ]
     assert read_manifest(run)["invocations"][1]["changes"] == changes
     assert read_manifest(run)["num_threads"] == 2
+
+
+def test_the_threads_of_evaluations_count_but_for_runs_that_did_not_note_them(run: Run) -> None:
+    more = replace(SETUP, evaluation_threads=7)
+    resumed = {"command": ["dqn-train"], "until_steps": 900, "resumed_from_step": 1}
+    assert append_invocation(run, more, **resumed) == ["evaluation_threads: 2 before, 7 now"]
+    manifest = read_manifest(run)
+    del manifest["evaluation_threads"], manifest["invocations"][1]
+    run.manifest_file.write_text(json.dumps(manifest))
+    assert append_invocation(run, more, **resumed) == []
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"invocations": []}', "[1]"])
@@ -337,7 +348,7 @@ def test_a_full_disk_keeps_the_old_manifest(run: Run) -> None:
 
 def test_an_earlier_resume_on_another_setup_is_not_forgotten(run: Run) -> None:
     resumed = {"command": ["dqn-train"], "until_steps": 900, "resumed_from_step": 1}
-    other = Setup(device="cpu", num_threads=5, precision="float32")
+    other = Setup(device="cpu", num_threads=5, evaluation_threads=2, precision="float32")
     append_invocation(run, other, **resumed)
     found = append_invocation(run, SETUP, **resumed)
     assert found == ["an earlier resume had num_threads: 2 before, 5 now"]

@@ -1,6 +1,7 @@
 """A checkpoint whose files were changed and signed again ends in one line; nothing hangs."""
 
 import copy
+import errno
 import hashlib
 import json
 import re
@@ -16,12 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from dqn_zoo.cli.train import main
 from dqn_zoo.envs.guard import Phase
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import MANIFEST, DamagedError, newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
+from dqn_zoo.settings.yaml_reader import as_yaml
+from dqn_zoo.system import machine
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.kept_settings import (
     MAY_CHANGE,
@@ -258,7 +262,7 @@ OTHER = {
 def test_settings_that_a_checkpoint_cannot_go_on_with_are_refused(dqn, tmp_path, key, value):
     run, config = edited(dqn, tmp_path / "Breakout_1", **{key: value})
     before = run.manifest_file.read_bytes()
-    with pytest.raises(UserError, match=f"^{key} is {value} now and was "):
+    with pytest.raises(UserError, match=f"^{key} is {as_yaml(value)} now and was "):
         resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
     assert run.manifest_file.read_bytes() == before
 
@@ -270,6 +274,45 @@ def test_settings_that_may_change_are_said(dqn, tmp_path, capsys):
     printed = capsys.readouterr().out
     for key, value in OTHER.items():
         assert re.search(f"not bit-exact:.*\\b{key}: .* before, {value} now", printed), key
+
+
+def test_what_a_refusal_says_to_set_is_what_config_yml_takes(dqn, tmp_path):
+    run, config = edited(dqn, tmp_path / "Breakout_1", max_frames=90, dueling=True)
+    with pytest.raises(UserError) as raised:
+        resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
+    key, value = re.search(r"set (\w+): (\w+) in config.yml again", str(raised.value)).groups()
+    assert (key, value) == ("max_frames", "null")
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("max_frames: 90", f"{key}: {value}"))
+    assert load_config(run.config_file).max_frames is None
+
+
+def test_a_resume_that_does_not_fit_offers_no_setting_that_it_would_refuse(
+    dqn, tmp_path, monkeypatch
+):
+    run, config = edited(dqn, tmp_path / "Breakout_1")
+    before = run.manifest_file.read_bytes()
+    monkeypatch.setattr(machine, "memory_available_bytes", lambda: 1_000_000)
+    with pytest.raises(UserError, match=r"needs .* is free: free some memory, or resume where"):
+        resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
+    assert run.manifest_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_before_a_run_goes_on_is_one_line(
+    dqn, tmp_path, monkeypatch, capsys, code
+):
+    run, _ = edited(dqn, tmp_path / "Breakout_1")
+    before = run.manifest_file.read_bytes()
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(code, "no room")
+
+    monkeypatch.setattr("dqn_zoo.system.files.write_file", full)
+    assert main(["--resume", str(run.path), "-n", str(STEPS + 2), "--no-progress"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"error: {run.manifest_file} cannot be written: no room"
+    assert run.manifest_file.read_bytes() == before
 
 
 def test_the_middle_of_a_run_stays_where_it_was_if_updates_come_later():
