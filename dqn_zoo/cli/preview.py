@@ -130,8 +130,8 @@ def _duration(
     seconds, alone_s = estimated
     end = datetime.now() + timedelta(seconds=min(seconds, 1e10))  # datetime ends with the year 9999
     when = f"{end:%a %H:%M}" if seconds < 6 * 86_400 else f"{end:%Y-%m-%d}"
-    beside = "with" if fitted else "beside"
-    yield f"  will take    about {about(seconds)}, until {when}, {beside} evaluations"
+    evaluations = f", {'with' if fitted else 'beside'} evaluations" if config.eval_freq else ""
+    yield f"  will take    about {about(seconds)}, until {when}{evaluations}"
     yield from fitted.lines if fitted else ()
     if estimated.busy_note is not None:
         threads = "; --num-threads 1 loses least to them" if config.num_threads > 1 else ""
