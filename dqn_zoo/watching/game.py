@@ -256,7 +256,7 @@ class WatchedGame:
             choice if by_hand is None else by_hand, by_hand=by_hand is not None
         )
         if result is not None:
-            self.records = [*self.records, games.record][-MOST_GAMES:]
+            self.records = [*self.records, games.record][-MOST_GAMES - 1 :]  # one has only begun
         # An opening lies before the first step's own pictures, and behind those of the last.
         num_screens = len(self._screens) - games.num_opening
         screens = self._screens[:num_screens][-MOST_SCREENS:]
@@ -342,20 +342,21 @@ def film_game(
     """
     film = Film(path, max_seconds=LONGEST_FILM_S)
 
-    def on_screen(screen: Screen) -> None:
-        film.on_frame(0, screen)
-
+    screens: list[Screen] = []
     is_complete = False
-    opening = on_screen if first_step == 0 else None
+    opening = screens.append if first_step == 0 else None
     games = SeededGames(config, seed=seed, first=record.index, on_screen=opening)
     try:
         for done, action in enumerate(bytes(record.actions)):
             if done % 16 == 0 and not proceed(done, len(record.actions)):
                 return False
             if done == first_step:
-                games.on_screen = on_screen
+                games.on_screen = screens.append
             running = games.running
             games.play(action)
+            for screen in screens[: len(screens) - games.num_opening]:
+                film.on_frame(0, screen)
+            screens.clear()
             caption(film, running)
         is_complete = True
         return film.close()

@@ -70,6 +70,8 @@ class Outlet:
     def put_picture(self, shown: bytes) -> None:
         """Let a picture that is made be sent in the place of one that still waits."""
         with self._lock:
+            if isinstance(self._waiting, _Waiting):  # the line has its points all the same
+                self._notices.append({"trail": self._waiting.trail})
             self._waiting = shown
         self._wake()
 

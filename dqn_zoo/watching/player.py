@@ -271,7 +271,7 @@ class Player(threading.Thread):
     def _branch(self, _: Branch) -> None:
         game, place = self._going(), self._past.place()
         if place is None:
-            return
+            raise UserError("no earlier moment is looked at: move the slider first")
         if game.go_back(place, self._going_back):
             self._past.forget_later()
             self._outlet.put_notice({"branched": [place.game, place.step]})
@@ -291,7 +291,11 @@ class Player(threading.Thread):
                 )
                 return
             self._filming.end()
-        record = game.record(message.game)
+        try:
+            record = game.record(message.game)
+        except UserError as error:  # which the game that is played is no part of
+            self._outlet.put_notice({"film": None, "error": str(error)})
+            return
         last_steps = len(record.actions)
         if message.seconds is not None:
             last_steps = message.seconds * FRAMES_PER_SECOND // FRAMES_PER_STEP

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import ipaddress
-import os
 import socket
 
 import uvicorn
@@ -55,9 +54,13 @@ def bind(host: str, port: int | None) -> socket.socket:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             return socket.create_server((host, each), family=family, backlog=128)
         except OSError as error:
-            number, reason = error.errno, os.strerror(error.errno or 0)
+            number, reason = error.errno, error.strerror
     if number == errno.EADDRINUSE:
         raise UserError(f"port {port} of {host} is taken: name another with --port")
+    if number in (errno.EACCES, errno.EPERM):
+        raise UserError(
+            f"port {port} may not be served ({reason}): name one above 1023 with --port"
+        )
     raise UserError(
         f"{host} cannot be served ({reason}): --host names an address of this machine; leave it out"
     )

@@ -192,6 +192,30 @@ def test_a_film_shows_a_game_again_from_any_step(agent, game, tmp_path):
     assert abs(filmed[-1][STRIP_HEIGHT:].astype(int) - enlarged).mean() < 3
 
 
+def test_a_film_of_a_game_that_has_ended_ends_with_it(agent, game, tmp_path):
+    moments = [game.step(None)]
+    while moments[-1].result is None:
+        moments.append(game.step(None))
+    record = game.record(0)
+    path, first_step = tmp_path / "end.mp4", len(record.actions) - 4
+    assert film_game(path, record, agent.config, seed=3, first_step=first_step, proceed=go_on)
+    last = [screen for moment in moments[-4:] for screen in moment.screens]
+    assert len(pictures(path)) == len(last)
+
+
+def test_the_last_ten_games_can_be_filmed_beside_the_one_that_is_played(agent, tmp_path):
+    short = agent.config.model_copy(update={"max_frames": 8})
+    game = WatchedGame(agent, short, seed=3)
+    while game.step(None).game < 10:  # so ten have ended
+        pass
+    assert game.record(0).result is not None
+    while game.step(None).game < 11:
+        pass
+    with pytest.raises(UserError, match="game 1 is not kept any more"):
+        game.record(0)
+    game.close()
+
+
 def test_a_film_that_is_given_up_leaves_nothing(agent, game, tmp_path):
     played(game, 40)
     [record] = game.records

@@ -42,3 +42,16 @@ def test_the_best_action_is_that_of_the_values_before_they_are_rounded(moment):
     head, _ = read_picture(picture(moment._replace(outlook=outlook), moment.screens))
     assert head["q"][0] == head["q"][1]
     assert head["best"] == 1
+
+
+def test_what_the_line_shows_is_sent_although_a_picture_of_the_past_takes_its_place(moment):
+    async def taken() -> list[str | bytes]:
+        outlet = Outlet(asyncio.get_running_loop())
+        for step in (1, 2, 3):
+            outlet.put_moment(moment._replace(step=step), 16.0, {})
+        outlet.put_picture(b"the past")
+        return [await outlet.take() for _ in range(2)]
+
+    told, shown = asyncio.run(taken())
+    assert [step for _, step, _, _ in json.loads(told)["trail"]] == [1, 2, 3]
+    assert shown == b"the past"

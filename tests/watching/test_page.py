@@ -101,8 +101,10 @@ def test_it_is_played_by_keyboard_alone(tab):
     tab.keyboard.down("ArrowLeft")
     mine = tab.locator("#actions li", has_text="you")
     until(tab, "document.querySelector('.chosen').textContent.startsWith('LEFTyou')")
+    tab.keyboard.down("ArrowUp")  # which alone moves right here
     tab.keyboard.down(" ")
     until(tab, "document.querySelector('.chosen').textContent.startsWith('LEFTFIRE')")
+    tab.keyboard.up("ArrowUp")
     tab.keyboard.down("Control")  # whatever else is held, what is let go of is not held
     tab.keyboard.up("ArrowLeft")
     tab.keyboard.up("Control")
@@ -149,6 +151,26 @@ def test_the_past_is_looked_at_and_another_future_is_played(tab):
     until(tab, f"Number(document.getElementById('steps').textContent) < {step + 9}")
     until(tab, "document.querySelector('.chosen').textContent.startsWith('NOOPyou')")
     assert tab.is_disabled("#branch")
+    assert tab.said == []
+
+
+def test_keys_pressed_while_a_game_goes_back_leave_page_and_game_of_one_mind(tab):
+    wait_for_steps(tab, 40)
+    tab.focus("#rewind")
+    for _ in range(10):
+        tab.keyboard.press("ArrowLeft")
+    until(tab, "document.getElementById('state').textContent === '0.7 s ago'")
+    tab.evaluate("""() => {
+        document.getElementById("branch").click();
+        for (const key of ["n", "p", "p"])
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+        const slider = document.getElementById("rewind");
+        slider.value = -3;
+        slider.dispatchEvent(new Event("input"));
+    }""")
+    until(tab, "document.getElementById('play').textContent === 'Pause'")
+    seen = steps_of(tab)
+    wait_until(lambda: steps_of(tab) > seen)
     assert tab.said == []
 
 

@@ -1,6 +1,7 @@
 """The server of dqn-watch: who gets in, what is refused, and what a slow page gets."""
 
 import contextlib
+import errno
 import json
 import select
 import socket
@@ -14,6 +15,7 @@ from support.watched import TOKEN, Page, get, served, untrained_run, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dqn_zoo.cli.watch import main
+from dqn_zoo.errors import UserError
 from dqn_zoo.play.film import check_film
 from dqn_zoo.runs.manifest import end_invocation
 from dqn_zoo.runs.run import Run, lock
@@ -376,7 +378,9 @@ def test_a_film_is_made_fetched_by_its_page_alone_and_gone_with_it(place, tmp_pa
         for _ in range(10):
             page.picture()
         page.tell("film", game=5)
-        assert "game 6 is not kept" in page.notice("error")["error"]
+        refused = page.notice("film")
+        assert (refused["film"], "game 6 is not kept" in refused["error"]) == (None, True)
+        assert page.picture()["step"] < page.picture()["step"]  # and the game goes on
         page.tell("film", game=0, seconds=1)
         page.tell("film", game=0)
         assert "a film is being made" in page.notice("error")["error"]
@@ -393,6 +397,22 @@ def test_a_film_is_made_fetched_by_its_page_alone_and_gone_with_it(place, tmp_pa
     wait_until(lambda: place.watch.num_pages == 0)
     assert get(place.port, f"{path}?token={TOKEN}").status == 404
     wait_until(lambda: not list(Path(place.watch._films.name).iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EACCES, r"port 80 may not be served \(no rights\): name one above 1023 with --port"),
+        (errno.EADDRNOTAVAIL, r"somewhere cannot be served \(no rights\): --host names an address"),
+    ],
+)
+def test_an_address_that_cannot_be_served_says_which_flag_helps(code, said, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, "no rights")
+
+    monkeypatch.setattr(socket, "create_server", refused)
+    with pytest.raises(UserError, match=said):
+        serving.bind("somewhere", 80)
 
 
 ROW = "{steps},{time},{score},0.5,1.25,0.1,100.0,512\n"
@@ -462,6 +482,15 @@ def test_the_newest_weights_of_a_run_play_and_newer_ones_as_they_come(tmp_path):
         run.model_file.unlink()
         page.tell("step")
         assert page.last_picture()["step"] > 1  # and what was loaded plays on
+
+
+def test_the_newest_weights_of_a_run_that_has_ended_since_can_be_opened_again(tmp_path):
+    run, key = untrained_run(tmp_path), "dqn/Breakout_1, newest weights"
+    with served(tmp_path, of_run(run)) as place, Page(place.port) as page:
+        with lock(run):
+            page.open(key)
+        end_invocation(run, "finished", step=1, seconds={}, updates="eager")
+        assert page.open(key, seed=1)["steps"] == 10
 
 
 def test_a_run_that_cannot_be_loaded_is_said_and_another_plays(place):

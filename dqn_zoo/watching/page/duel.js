@@ -78,6 +78,7 @@ const connection = new Connection({
     for (const picture of pictures) sides[picture.side].screen.show(picture, joystick.isTaken);
   },
   closed: reason => {
+    opened = null;  // so that no key does anything
     say(reason);
     joystick.take(false);
     for (const side of sides) side.say("not connected");

@@ -37,6 +37,7 @@ export class Joystick {
 
   begin(actions) {
     this.actions = actions;
+    this.isUpright = !actions.some(each => each.includes("UP") || each.includes("DOWN"));
     this.release();
     for (const button of this.pad.children)
       button.hidden = !actions.some(each => each.includes(words[button.dataset.key]));
@@ -68,16 +69,14 @@ export class Joystick {
 
   // Some games that are played up and down call that right and left.
   word(key) {
-    const word = words[key];
-    const knows = each => this.actions.some(action => action.includes(each));
-    if (word === "UP" && !knows("UP")) return "RIGHT";
-    if (word === "DOWN" && !knows("DOWN")) return "LEFT";
-    return word;
+    return this.isUpright ? {ArrowUp: "RIGHT", ArrowDown: "LEFT"}[key] ?? words[key] : words[key];
   }
 
   // The action that is held: as much of it as the game has.
   action() {
-    const keys = this.held.filter(key => !this.held.slice(this.held.indexOf(key)).includes(opposite[key]));
+    const isSideways = this.held.includes("ArrowLeft") || this.held.includes("ArrowRight");
+    const keys = this.held.filter(key => !this.held.slice(this.held.indexOf(key)).includes(opposite[key])
+      && !(this.isUpright && isSideways && (key === "ArrowUp" || key === "ArrowDown")));
     const pressed = order.filter(([key]) => keys.includes(key)).map(([key]) => this.word(key));
     const moves = pressed.filter(word => word !== "FIRE"), fires = pressed.includes("FIRE");
     const latest = keys.filter(key => key !== " ").map(key => this.word(key)).at(-1);

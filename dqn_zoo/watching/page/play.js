@@ -24,7 +24,7 @@ let now = null, shown = [], looking = 0;  // the game that is shown, its moment,
 const waitForAGame = 4003;  // with which the server closes
 const mostGames = 10;  // as many as the server can go back to
 let isClosed = false, plays = true, opened = null, results = [];
-let numAsked = 0;  // games that the server has not answered for: until then no key means this one or that
+let numAsked = 0;  // games and branches that the server has not answered for: until then no key means this one or that
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => story.colour(values.colour()));
 by("speed").append(...speeds.map(([value, text]) => new Option(text, value, value === 1, value === 1)));
@@ -36,6 +36,7 @@ const connection = new Connection({
   picture: receive,
   closed: (reason, code) => {
     isClosed = true;
+    opened = null;  // so that no key does anything
     say(reason);
     if (code === waitForAGame) setTimeout(() => whenSeen(() => location.reload()), 15_000);
     setState("not connected");
@@ -78,7 +79,7 @@ function seed() {
 }
 
 function hear(notice) {
-  if ((notice.error && !("saliency" in notice || "film" in notice)) || notice.opened) numAsked = Math.max(0, numAsked - 1);
+  if ((notice.error && !("saliency" in notice || "film" in notice)) || notice.opened || notice.branched) numAsked = Math.max(0, numAsked - 1);
   if (notice.error && !("saliency" in notice)) {
     say(notice.error);
     if (!("film" in notice)) setPlays(false);
@@ -114,6 +115,12 @@ function hear(notice) {
     listResults();
     rewound(0);
     setPlays(true);
+    if (!numAsked) lookWhetherSeen();
+  }
+  if (notice.trail) {
+    screen.settle();
+    story.add(notice.trail);
+    rewound(looking);
   }
   if ("saliency" in notice) saliency.show(notice, looking ? shown : null);
   if ("going_back" in notice) setState(`going back, ${Math.round(notice.going_back * 100)} %`);
@@ -208,13 +215,14 @@ function rewound(back) {
   by("rewind").min = -Math.max(0, story.length - 1);
   by("rewind").value = -back;
   by("rewind").setAttribute("aria-valuetext", back ? `${(back / 15).toFixed(1)} seconds ago` : "now");
-  by("branch").disabled = !back;
+  by("branch").disabled = !back || numAsked > 0;
   story.look(back);
 }
 
 function rewind() {
-  const back = -Number(by("rewind").value);
   if (!opened) return;
+  if (numAsked) return rewound(looking);
+  const back = -Number(by("rewind").value);
   if (plays) setPlays(false);
   rewound(back);
   connection.tell({do: "look", back});
@@ -241,6 +249,13 @@ function oneStep() {
   connection.tell({do: "step"});
 }
 
+function branch() {
+  if (!opened || numAsked) return;
+  numAsked += 1;
+  rewound(looking);
+  connection.tell({do: "branch"});
+}
+
 // In the middle of a game, and back.
 function takeOver() {
   if (!opened) return;
@@ -254,7 +269,7 @@ function takeOver() {
 by("play").addEventListener("click", toggle);
 by("hand").addEventListener("click", takeOver);
 by("rewind").addEventListener("input", rewind);
-by("branch").addEventListener("click", () => connection.tell({do: "branch"}));
+by("branch").addEventListener("click", branch);
 by("film-end").addEventListener("click", () => film(now, 30));
 by("film-game").addEventListener("click", () => film(now));
 by("step").addEventListener("click", oneStep);
@@ -269,7 +284,7 @@ by("epsilon").addEventListener("change", () => {
 });
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select")) return;
-  if (event.key.toLowerCase() === "p" && event.repeat) return;
+  if ("psj".includes(event.key.toLowerCase()) && event.repeat) return;
   if (event.key === "p" || event.key === "P") toggle();
   else if (event.key === "n" || event.key === "N") oneStep();
   else if (event.key === "s" || event.key === "S") saliency.toggle();
