@@ -104,7 +104,9 @@ def check_log_folder(log_folder: Path) -> None:
     """
     if not _runs(log_folder):
         advice = where_instead(log_folder, None, is_empty=True)
-        raise NoRunError(f"{log_folder} holds no run" + (f"; {advice}" if advice else ""))
+        start = shell.command("dqn-train", "--env", "SpaceInvaders")
+        begin = f"start one with `{start}`, or name another -f FOLDER"
+        raise NoRunError(f"{log_folder} holds no run; {advice or begin}")
 
 
 def _runs(log_folder: Path) -> list[Run]:

@@ -23,7 +23,8 @@ def _list_as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-LARGEST, LARGEST_SEED = 10**12, 2**32 - 1  # of steps or transitions: nobody has time for more
+LARGEST = 10**12  # of what counts steps, updates, transitions or pixels: nobody has time for more
+LARGEST_SEED = 2**32 - 1
 
 PositiveInt = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_whole_number)]

@@ -284,18 +284,15 @@ class Player(threading.Thread):
 
     def _film(self, message: Film) -> None:
         game = self._going()
-        if self._filming is not None:
-            if not self._filming.is_done:
-                self._outlet.put_notice(
-                    {"film": None, "error": "a film is being made: wait for it"}
-                )
-                return
-            self._filming.end()
         try:
+            if self._filming is not None and not self._filming.is_done:
+                raise UserError("a film is being made: wait for it")
             record = game.record(message.game)
         except UserError as error:  # which the game that is played is no part of
             self._outlet.put_notice({"film": None, "error": str(error)})
             return
+        if self._filming is not None:
+            self._filming.end()
         last_steps = len(record.actions)
         if message.seconds is not None:
             last_steps = message.seconds * FRAMES_PER_SECOND // FRAMES_PER_STEP

@@ -76,7 +76,7 @@ def test_a_damaged_run_costs_itself_and_an_agent_of_others_is_none_of_ones_own(t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--reference", "rl-zoo"], "logs holds no run"),
+        (["--reference", "rl-zoo"], "logs holds no run; start one with `dqn-train --env "),
         (
             ["-f", "played", "--reference", "rl-zoo"],
             "no run in played was played yet",

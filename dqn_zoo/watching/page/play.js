@@ -82,7 +82,10 @@ function hear(notice) {
   if ((notice.error && !("saliency" in notice || "film" in notice)) || notice.opened || notice.branched) numAsked = Math.max(0, numAsked - 1);
   if (notice.error && !("saliency" in notice)) {
     say(notice.error);
-    if (!("film" in notice)) setPlays(false);
+    if (!("film" in notice)) {
+      setPlays(false);
+      rewound(looking);
+    }
   }
   if (notice.opened) {
     opened = notice;
