@@ -98,9 +98,10 @@ class Gallery:
         for choice in self.choices():
             if choice.key == key:
                 return choice.open()
-        for run in self.runs().values():  # that has ended since: its last weights are the newest
-            if of_newest(run).key == key:
-                return of_newest(run).open()
+        for run in self.runs().values():  # ended since: its last weights are the newest
+            choice = of_newest(run)
+            if choice.key == key:
+                return choice.open()
         raise UserError(f"{key!r} is not on the list of agents: choose one that is")
 
 
