@@ -1,6 +1,6 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
 # make test      the same, then the test suite
-# make extras    tests of all games, in a browser, of notebooks, with Stable-Baselines3 and other extras
+# make extras    tests in a browser, of notebooks, with Stable-Baselines3 and other extras
 # make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format
 # make dist      sdist and wheel, the wheel tried out in an environment of its own
@@ -14,7 +14,7 @@ ARGS ?=
 PEERS ?=
 BIN := $(VENV)/bin
 ISSUE_FORMS := $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-EXTRAS := all_games|sb3|browser|notebook|rliable|tune|trackers|onnx|minari|space
+EXTRAS := sb3|browser|notebook|rliable|tune|trackers|onnx|minari|space
 ifdef CPU
 TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif

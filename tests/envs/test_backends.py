@@ -388,7 +388,7 @@ def test_protocol_sb3_refuses_games_without_noop() -> None:
 # Every game
 
 
-@pytest.mark.all_games
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_every_game_can_be_built_and_played() -> None:
     for game in GAMES:

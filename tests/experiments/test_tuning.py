@@ -439,7 +439,7 @@ def flags_of(folder: Path, space: Path) -> list[str]:
     return [
         *("--env", "Pong", "--algo", "dqn", "--budget-steps", "300", "--n-trials", "2"),
         *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "1"),
-        *("-f", str(folder), *settings),
+        *("-f", str(folder), *settings, "--set", "eval_freq=100"),
     ]
 
 

@@ -35,7 +35,7 @@ def test_the_table_is_the_emulators_own():
     check_table(FEW)
 
 
-@pytest.mark.all_games
+@pytest.mark.slow
 def test_the_table_is_the_emulators_own_in_every_game():
     check_table(list(GAMES))
 
