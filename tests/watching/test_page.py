@@ -239,6 +239,42 @@ def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
         assert said == []
 
 
+def test_new_rows_leave_a_zoom_and_hidden_lines_as_they_are(training):
+    place, run = training
+    with opened_page(place.url.replace("/?", "/train?")) as tab:
+        tab.wait_for_selector("#curves canvas")
+        plot, line = tab.locator("#curves .u-over").first, tab.locator(".u-legend .u-series").nth(1)
+        line.locator("th").click()
+        assert "u-off" in line.get_attribute("class")
+        last = last_step(tab, plot)
+        box = plot.bounding_box()
+        tab.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 50)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 50, steps=3)
+        tab.mouse.up()
+        zoomed = last_step(tab, plot)
+        assert zoomed < 0.8 * last
+        grow(run, 50)
+        shown = tab.locator("#runs tbody tr").first.inner_text()
+        until(tab, f"document.querySelector('#runs tbody tr').innerText !== {shown!r}")
+        tab.wait_for_timeout(500)  # the curves are read after the rows
+        assert last_step(tab, plot) == zoomed
+        plot.dblclick()
+        newest = last_step(tab, plot)
+        assert newest > last
+        grow(run, 50)
+        wait_until(lambda: last_step(tab, plot) > newest)
+        assert "u-off" in line.get_attribute("class")
+        assert tab.said == []
+
+
+def last_step(tab, plot) -> int:
+    """Return the step of a plot's right edge, which its legend says of the place of the mouse."""
+    box = plot.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] - 1, box["y"] + 50)
+    return int(tab.locator("#curves .u-legend .u-value").first.inner_text().replace(",", ""))
+
+
 def test_a_phone_shows_all_of_it_and_its_buttons_play(place):
     phone = {"has_touch": True, "is_mobile": True}
     with opened_page(f"{place.url}&agent=pretrained/SpaceInvaders", **phone) as tab:

@@ -17,7 +17,8 @@ const panels = [
 
 const curves = new Map();  // by run: what the server answered last
 let drawn = new Set(), isChosen = false;  // by somebody; until then it is the newest run that trains, or the newest
-let isOffered = false, rows = [], plots = [], groups = null;
+let isOffered = false, rows = [], groups = null;
+let plots = [], looks = "";  // the lines of the plots, as text
 
 linkPages();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -170,21 +171,28 @@ function draw() {
   const style = getComputedStyle(document.documentElement), colour = name => style.getPropertyValue(`--${name}`).trim();
   const axis = {stroke: colour("soft"), grid: {stroke: colour("line"), width: 1}, ticks: {stroke: colour("line"), width: 1}};
   const runs = [...drawn].filter(run => curves.has(run)), isGrouped = Boolean(by("by").value && groups);
+  const tables = panel => runs.map(run => {
+    const table = curves.get(run)[panel.ofEvaluations ? "evaluations" : "progress"];
+    return [table.steps, table[panel.column]];
+  });
+  const contents = panels.map(panel => isGrouped
+    ? ofGroups(groups.groups, groups.panels[panel.column], colour) : ofRuns(runs, tables(panel), Boolean(panel.ofEvaluations), colour));
+  const before = looks;
+  looks = JSON.stringify([axis, contents.map(({series}) => series)]);
+  if (looks === before) {
+    plots.forEach((plot, place) => renew(plot, contents[place].data));
+    return;
+  }
   plots.forEach(plot => plot.destroy());
   const figures = panels.map(panel => {
     const figure = document.createElement("figure"), title = document.createElement("figcaption"), place = document.createElement("div");
     title.textContent = panel.title;
     figure.append(title, place);
-    return {figure, place, panel};
+    return {figure, place};
   });
   by("curves").replaceChildren(...figures.map(each => each.figure));
-  plots = figures.map(({place, panel}) => {
-    const tables = () => runs.map(run => {
-      const table = curves.get(run)[panel.ofEvaluations ? "evaluations" : "progress"];
-      return [table.steps, table[panel.column]];
-    });
-    const {series, bands, data} = isGrouped
-      ? ofGroups(groups.groups, groups.panels[panel.column], colour) : ofRuns(runs, tables(), Boolean(panel.ofEvaluations), colour);
+  plots = figures.map(({place}, number) => {
+    const {series, bands, data} = contents[number];
     return new uPlot({
       ...size(place),
       scales: {x: {time: false}},
@@ -197,4 +205,12 @@ function draw() {
       cursor: {sync: {key: "steps"}, drag: {x: true, y: false}},
     }, data, place);
   });
+}
+
+// New rows do not move what somebody has zoomed into.
+function renew(plot, data) {
+  const {min, max} = plot.scales.x, steps = plot.data[0];
+  const isZoomed = min > steps[0] || max < steps.at(-1);
+  plot.setData(data, !isZoomed);
+  if (isZoomed) plot.setScale("x", {min, max});
 }
