@@ -3,7 +3,7 @@
 #   mkdir -p logs
 #   docker run --rm -it -v "$PWD/logs:/runs/logs" dqn-zoo
 # and in the shell: dqn-train --env Pong --algo laptop
-# The user in the container has number 1000; if yours is another: --user "$(id -u)".
+# The user in the container has UID 1000; if yours is another: --user "$(id -u)".
 FROM python:3.13-slim-trixie AS build
 WORKDIR /source
 COPY . .

@@ -1,5 +1,5 @@
 # make train     own virtual environment, install, then train Space Invaders with a live display
-# make test      the same, then the test suite
+# make test      the same environment, then the test suite
 # make extras    tests in a browser, of notebooks, with Stable-Baselines3 and other extras
 # make cluster   a sweep on two Ray nodes on this machine, one of which is lost
 # make check     what contributors run: tests, lint, types, format

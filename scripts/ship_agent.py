@@ -59,7 +59,8 @@ def main() -> int:
         for file in (run.config_file, run.manifest_file):
             shutil.copyfile(file, halved.path / file.name)
         halved.model_file.write_bytes(content)
-        weights = read_weights(halved.model_file, f"{chosen.name}, float16")
+        name = chosen.name.removeprefix(f"{note.get('weights')} ")  # read_weights says the kind
+        weights = read_weights(halved.model_file, f"{name}, float16")
         session = make_session(arguments, halved, config, num_games=asked.episodes, weights=weights)
         agent = build_agent(weights.file, config, device=session.device)
         print(headline(session), flush=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.checks import check, warnings
-from dqn_zoo.settings.expectations import EXPECTATIONS, Expectation
+from dqn_zoo.settings.expectations import EXPECTATIONS, STANDS_WITH, Expectation
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipe_files import packaged_folder
-from dqn_zoo.settings.recipes import Resolved
+from dqn_zoo.settings.recipes import Resolved, resolve
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.rates import about
 from dqn_zoo.training.time_budget import LaterGames, duration, fit, summary, time_for
@@ -74,7 +74,7 @@ def fit_to_time(
     check(chosen)
     takes = duration(chosen, speed, later)
     lines = [f"  time         {summary(chosen, speed, takes, seconds)}"]
-    if expected is not None:
+    if expected is not None and _is_as_measured(resolved):
         reaches_s = None
         if chosen.n_timesteps < expected.steps:
             longer = config.model_copy(update={"n_timesteps": expected.steps})
@@ -101,6 +101,13 @@ def _expectation(resolved: Resolved) -> Expectation | None:
     if not packaged or not usual:
         return None
     return EXPECTATIONS.get((config.algo, config.env))
+
+
+def _is_as_measured(resolved: Resolved) -> bool:
+    """Return whether the recipe learns as it is in the package."""
+    config = resolved.config
+    packaged = resolve(env=config.env, algo=config.algo).config.model_dump(exclude=STANDS_WITH)
+    return config.model_dump(exclude=STANDS_WITH) == packaged
 
 
 def _expected_lines(

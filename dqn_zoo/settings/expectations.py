@@ -46,3 +46,9 @@ EXPECTATIONS = {
     ),
 }
 """By recipe and game."""
+
+STANDS_WITH = {
+    "seed", "device", "num_threads", "precision", "targets_ahead", "cuda_graph", "compiled_torso",
+    "eval_freq", "eval_episodes", "eval_epsilon", "log_interval", "save_freq",
+}  # fmt: skip
+"""Settings that may be others than the recipe's: what was seen of it holds nevertheless."""

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dqn_zoo.cli import train_for
 from dqn_zoo.cli.train import main
-from dqn_zoo.cli.train_for import _changed, _expected_lines
+from dqn_zoo.cli.train_for import _changed, _expected_lines, _is_as_measured
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.expectations import EXPECTATIONS
 from dqn_zoo.settings.recipes import format_config, load_config, resolve
@@ -159,6 +159,16 @@ def test_what_to_expect_is_what_was_measured_and_the_docs_have_its_numbers():
         "  expect       Pong takes off after some 100,000 steps of laptop, which reached 19.3 and "
         "19.5 in 100 games after 840,000"
     ]
+
+
+def test_what_was_measured_is_expected_of_the_recipe_as_it_is_packaged_alone():
+    def is_expected(**overrides):
+        return _is_as_measured(resolve(env="Pong", algo="laptop", overrides=overrides))
+
+    assert is_expected()
+    assert is_expected(seed=3, eval_freq=0, num_threads=1)
+    assert not is_expected(layer_norm=False)
+    assert not is_expected(averaged_weights=0.9995)
 
 
 @pytest.mark.parametrize("algo", ["dqn", "pqn-laptop"])
