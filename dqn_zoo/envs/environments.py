@@ -96,11 +96,8 @@ class Environments:
         self._history = History(num_envs, reseed)
         self._guard = Guard(num_envs, self.num_actions)
         # In the protocol sb3 the backend presses FIRE itself, between the steps of the agent.
-        self._fires = (
-            settings.protocol.fire
-            and settings.protocol.name != "sb3"
-            and "FIRE" in self.action_meanings
-        )
+        self._is_sb3 = settings.protocol.name == "sb3"
+        self._fires = settings.protocol.fire and not self._is_sb3 and "FIRE" in self.action_meanings
         self._fire = self.action_meanings.index("FIRE") if self._fires else 0
         self._must_fire: Mask = np.zeros(num_envs, dtype=np.bool_)
         self.lives: Counts = np.zeros(num_envs, dtype=np.int64)
@@ -218,6 +215,8 @@ class Environments:
         """Work out lives and FIRE, and start the next game where one ended."""
         ended = step.terminated | step.truncated
         life_lost = (step.lives < self.lives) & ~ended
+        if self._is_sb3:  # for SB3 the last one is lost when the game ends, some frames later
+            life_lost &= step.lives > 0
         self._observation, self.lives = step.observation, step.lives
         self._must_fire = life_lost & self._fires
         if ended.any():

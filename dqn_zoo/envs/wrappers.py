@@ -145,7 +145,8 @@ class RandomNoops(GameWrapper):
 class SkipAndResize(GameWrapper):
     """Repeats an action, keeps the brighter pixels of the last two screens, 84x84 and grey.
 
-    A game that ends in the middle of a step gives the picture of the step before once more.
+    A game that ends inside a step gives the picture of the step before once more; with the step's
+    third frame over it, where that was still played.
 
     Args:
         env: gives screens, uint8 [210, 160] or [210, 160, 3], one emulator frame per step.

@@ -23,7 +23,7 @@ from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
 from dqn_zoo.system.extras import need
-from dqn_zoo.system.files import check_writable, digest, replace_file
+from dqn_zoo.system.files import check_writable, digest, replace_file, writing
 
 TOLERANCE = 1e-4
 """How far a value may be off, as a share of the largest value that was met, or of 1."""
@@ -65,7 +65,8 @@ def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
 
     if file.exists():
         raise UserError(f"{file} exists: remove it, or name another with -o FILE")
-    check_writable(file)
+    with writing(file, "name another with -o FILE"):
+        check_writable(file)
     agent = build_agent(
         weights.file, config.model_copy(update={"precision": "float32"}), device="cpu"
     )
@@ -93,7 +94,8 @@ def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
             f"{comparison.allowed:.2g}: {file} is not written; export with other versions of torch "
             "and onnxruntime"
         )
-    replace_file(file, content)
+    with writing(file, "name another with -o FILE"):
+        replace_file(file, content)
     return comparison
 
 

@@ -197,6 +197,12 @@ def _read_settings(settings: Mapping[str, Any]) -> _Settings:
     match settings.get("policy_kwargs"):
         case {"optimizer_kwargs": {"eps": eps}}:
             _take(read, "optimizer_eps", eps)
+    match settings.get("policy_kwargs"):
+        case {"optimizer_class": other} if not re.search(r"\bAdam'>$", str(other)):
+            read.notes.append(
+                f"optimizer_class {str(other)[:60]} is not read: a training that starts from it "
+                "has adam, with the same rate"
+            )
     if isinstance(settings.get("train_freq"), int):
         _take(read, "train_freq", settings["train_freq"])
     else:

@@ -1,6 +1,6 @@
 """Settings that do not go together: what cannot run, and what is probably not meant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
@@ -49,19 +49,7 @@ class Finding(NamedTuple):
 def contradictions(config: Config) -> Iterator[Finding]:
     """Yield the combinations that cannot run."""
     idle = without_effect(config)
-    if "learning_starts" not in idle and config.learning_starts >= config.n_timesteps:
-        yield Finding(
-            ("learning_starts", "n_timesteps"),
-            f"learning_starts must be below n_timesteps, got {config.learning_starts:,} of "
-            f"{config.n_timesteps:,} steps: the run would end before it learns; lower "
-            "learning_starts or raise n_timesteps",
-        )
-    if "batch_size" not in idle and config.batch_size > config.buffer_size:
-        yield Finding(
-            ("batch_size", "buffer_size"),
-            f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
-            f"{config.buffer_size:,} transitions; raise buffer_size",
-        )
+    yield from _memory_contradictions(config, idle)
     if not 0.0 < initial_learning_rate(config) < float("inf"):
         yield Finding(
             ("learning_rate",),
@@ -87,19 +75,52 @@ def contradictions(config: Config) -> Iterator[Finding]:
             ("algorithm", "noisy_sigma"),
             f"algorithm {config.algorithm} explores by epsilon alone: leave noisy_sigma out",
         )
-    if config.mean_expansion and (config.dueling or config.loss == "c51"):
-        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
-        yield Finding(
-            ("mean_expansion", key),
-            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
-            "leave one of the two out",
-        )
+    yield from _network_contradictions(config, idle)
     transitions = config.rollout_steps * config.n_envs
     if "num_minibatches" not in idle and transitions % config.num_minibatches:
         yield Finding(
             ("rollout_steps", "n_envs", "num_minibatches"),
             f"num_minibatches must divide the {transitions:,} steps of a rollout (rollout_steps x "
             f"n_envs), got {config.num_minibatches}",
+        )
+
+
+def _memory_contradictions(config: Config, idle: Mapping[str, str]) -> Iterator[Finding]:
+    if "learning_starts" not in idle and config.learning_starts >= config.n_timesteps:
+        yield Finding(
+            ("learning_starts", "n_timesteps"),
+            f"learning_starts must be below n_timesteps, got {config.learning_starts:,} of "
+            f"{config.n_timesteps:,} steps: the run would end before it learns; lower "
+            "learning_starts or raise n_timesteps",
+        )
+    if "batch_size" not in idle and config.batch_size > config.buffer_size:
+        yield Finding(
+            ("batch_size", "buffer_size"),
+            f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
+            f"{config.buffer_size:,} transitions; raise buffer_size",
+        )
+    if "buffer_size" not in idle and config.n_envs * config.n_steps > config.buffer_size:
+        yield Finding(
+            ("buffer_size", "n_envs"),
+            f"buffer_size must be at least n_envs x n_steps, got {config.buffer_size:,} for "
+            f"{config.n_envs} x {config.n_steps} transitions that a step may bring; raise "
+            "buffer_size",
+        )
+
+
+def _network_contradictions(config: Config, idle: Mapping[str, str]) -> Iterator[Finding]:
+    if config.he_init and config.spectral_norm and "spectral_norm" not in idle:
+        yield Finding(
+            ("he_init", "spectral_norm"),
+            "he_init cannot be drawn for weights that spectral_norm divides by their norm: leave "
+            "one of them out",
+        )
+    if config.mean_expansion and (config.dueling or config.loss == "c51"):
+        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
+        yield Finding(
+            ("mean_expansion", key),
+            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
+            "leave one of the two out",
         )
 
 

@@ -264,7 +264,7 @@ def _env_kwargs(value: object) -> Meaning:
     if unknown:
         raise UserError(
             f"{', '.join(map(str, unknown))} cannot be set: a step is 4 frames and the actions are "
-            "the game's own; action_repeat_probability sets sticky actions"
+            f"the game's own; what can be set: {', '.join(_ENV_KWARGS_SETTINGS)}"
         )
     return Meaning(settings, None if settings else "as the protocol does")
 

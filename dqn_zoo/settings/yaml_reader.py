@@ -165,8 +165,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Node:
         """Count every node, and for an alias all that it stands for."""
-        place = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        is_alias = self.check_event(AliasEvent)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        place, is_alias = event.start_mark, isinstance(event, AliasEvent)
         before = self._values, self._characters
         self._depth += 1
         if self._depth > DEEPEST:
@@ -175,6 +175,8 @@ class _Loader(yaml.SafeLoader):
         assert node is not None, "there is an event, so there is a node"
         if node.tag == _ORDERED:
             node = _ordered_as_mapping(node)
+            if event.anchor is not None:
+                self.anchors[event.anchor] = node  # what its aliases stand for
         self._depth -= 1
         if not is_alias:
             self._values += 1

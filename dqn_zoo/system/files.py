@@ -149,11 +149,17 @@ def flush_file(path: Path) -> None:
 
 
 def flush_directory(path: Path) -> None:
-    """Make a rename or a new name durable; Windows can neither open nor flush a directory."""
+    """Make a rename or a new name durable, where the system can.
+
+    Windows can neither open nor flush a directory, and some file systems do not flush one.
+    """
     if IS_WINDOWS:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

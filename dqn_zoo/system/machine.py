@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,17 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    # From malloc.h: what is freed at the end of the heap, what is taken ahead, what is a map of
-    # its own. A replay memory stays a map, so that it takes only the pages that were written.
-    options = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 256 * 2**20}
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(option, value) == 1 for option, value in options.items())
+    return _keep_freed_memory(ctypes.CDLL(None).mallopt)
+
+
+def _keep_freed_memory(mallopt: Callable[[int, int], int]) -> bool:
+    # From malloc.h. A replay memory stays a map, so that it takes only the pages that were written.
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    # Older versions of glibc take no more than 32 MB. Where one takes neither, nothing is set: any
+    # option ends glibc's own adaptation.
+    if not any(mallopt(mmap_threshold, size) == 1 for size in (256 * 2**20, 32 * 2**20)):
+        return False
+    return mallopt(trim_threshold, 2**31 - 1) == 1 and mallopt(top_pad, 64 * 2**20) == 1
 
 
 def process_memory_bytes() -> int:

@@ -293,7 +293,13 @@ class NaiveSb3:
 
 @pytest.mark.parametrize(
     ("game", "num_steps", "games_at_least"),
-    [("Breakout", 140, 1), ("SpaceInvaders", 530, 1), ("MsPacman", 350, 1), ("Skiing", 60, 0)],
+    [
+        ("Breakout", 140, 1),
+        ("SpaceInvaders", 530, 1),
+        ("MsPacman", 350, 1),
+        ("Qbert", 450, 1),
+        ("Skiing", 60, 0),
+    ],
 )  # Skiing scores in every frame, no-ops included
 def test_protocol_sb3_sees_and_scores_what_sb3_does(
     game: str, num_steps: int, games_at_least: int

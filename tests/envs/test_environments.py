@@ -542,8 +542,13 @@ def test_the_examples_in_the_documentation_run() -> None:
         exec(compile(example, "environments.md", "exec"), {})
 
 
-class OverAtTheCap:
+class Scripted:
+    """A game of three lives: lives, and whether it is over and cut off, after each step."""
+
     action_meanings = ("NOOP",)
+
+    def __init__(self, *steps: tuple[int, bool, bool]) -> None:
+        self.steps = iter(steps)
 
     def reset(self, rows, seeds):
         return np.zeros((1, 4, 84, 84), np.uint8), np.array([3])
@@ -552,15 +557,29 @@ class OverAtTheCap:
         pass
 
     def recv(self):
-        frames, yes = np.zeros((1, 4, 84, 84), np.uint8), np.array([True])
-        return BackendStep(frames, frames, np.zeros(1, np.float32), yes, yes, ~yes, np.array([0]))
+        frames, no = np.zeros((1, 4, 84, 84), np.uint8), np.array([False])
+        lives, over, cut_off = (np.array([value]) for value in next(self.steps))
+        return BackendStep(frames, frames, np.zeros(1, np.float32), over, cut_off, no, lives)
+
+
+def play_scripted(protocol: str, *steps: tuple[int, bool, bool]) -> list[EnvStep]:
+    settings = EnvSettings(protocol=PROTOCOLS[protocol])
+    plan = ReseedPlan(lambda row, count: 1, every_steps=5)
+    environments = Environments(
+        Scripted(*steps), parse_game("Pong"), num_envs=1, settings=settings, reseed=plan
+    )
+    environments.reset()
+    return [environments.step(np.array([0])) for _ in steps]
 
 
 def test_a_game_that_is_over_at_the_cap_is_not_cut_off():
-    plan = ReseedPlan(lambda row, count: 1, every_steps=5)
-    environments = Environments(
-        OverAtTheCap(), parse_game("Pong"), num_envs=1, settings=EnvSettings(), reseed=plan
-    )
-    environments.reset()
-    step = environments.step(np.array([0]))
+    [step] = play_scripted("zoo", (0, True, True))
     assert (step.terminated[0], step.truncated[0]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "lost"), [("zoo", [True, True, False]), ("sb3", [True, False, False])]
+)
+def test_the_last_life_is_lost_at_once_but_for_sb3_when_the_game_ends(protocol, lost):
+    steps = play_scripted(protocol, (2, False, False), (0, False, False), (0, True, False))
+    assert [bool(step.life_lost[0]) for step in steps] == lost

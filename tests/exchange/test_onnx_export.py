@@ -141,3 +141,12 @@ def test_without_a_package_it_says_what_to_install(package, tmp_path, monkeypatc
     assert main([str(run.path), "-o", str(tmp_path / "agent.onnx")]) == 2
     assert f"error: an ONNX file needs {package}: pip install" in capsys.readouterr().err
     assert not (tmp_path / "agent.onnx").exists()
+
+
+def test_a_folder_that_is_missing_is_said_by_the_name_that_was_given(tmp_path, monkeypatch, capsys):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, sys)
+    run, file = run_of(tmp_path, network="small"), tmp_path / "models" / "agent.onnx"
+    assert main([str(run.path), "-o", str(file)]) == 2
+    expected = f"error: {file} cannot be written (No such file or directory): name another"
+    assert capsys.readouterr().err.startswith(expected)

@@ -446,6 +446,14 @@ def test_what_data_says_of_the_training_is_taken_over(good: Members, tmp_path: P
     )
 
 
+def test_another_optimizer_is_told(good: Members, tmp_path: Path) -> None:
+    kwargs = {"optimizer_class": "<class 'torch.optim.radam.RAdam'>"}
+    config, said = import_changed(good, tmp_path, policy_kwargs={":serialized:": "gAWV", **kwargs})
+    assert config.optimizer == "adam"
+    assert any("RAdam'> is not read: a training that starts from it has adam" in line
+               for line in said)  # fmt: skip
+
+
 def test_a_falling_learning_rate_of_rl_zoo_is_read(good: Members, tmp_path: Path) -> None:
     schedule = {":serialized:": "gAWV", "initial_value": 2.5e-5}
     config, _ = import_changed(good, tmp_path, learning_rate=schedule)

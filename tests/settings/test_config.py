@@ -91,6 +91,14 @@ def test_the_initial_learning_rate_is_that_of_the_schedule():
     [
         ({"learning_starts": 2_000_000}, "learning_starts must be below n_timesteps"),
         ({"batch_size": 65, "buffer_size": 64}, "batch_size must be at most buffer_size"),
+        (
+            {"n_envs": 11, "n_steps": 3, "buffer_size": 32},
+            "buffer_size must be at least n_envs x n_steps, got 32 for 11 x 3 transitions",
+        ),
+        (
+            {"network": "impala", "spectral_norm": True, "he_init": True},
+            "he_init cannot be drawn for weights that spectral_norm divides by their norm",
+        ),
         ({"learning_rate": "lin_0"}, "learning_rate must start above 0 and finite"),
         ({"learning_rate": "lin_1e999"}, "learning_rate must start above 0 and finite"),
         ({"protocol": "sb3", "backend": "vector"}, "protocol sb3 plays with the gymnasium backend"),

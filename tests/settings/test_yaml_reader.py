@@ -123,6 +123,15 @@ def test_what_rl_zoo_saves_is_read_as_what_it_holds_and_nothing_is_called(tmp_pa
     assert entries["train_freq"].value == [4, "step"]
 
 
+def test_what_rl_zoo_saves_twice_is_an_alias_and_is_read(tmp_path):
+    shared = OrderedDict(mode=1)
+    file = tmp_path / "config.yml"
+    file.write_text(yaml.dump(OrderedDict(env_kwargs=shared, eval_env_kwargs=shared)))
+    assert "*id001" in file.read_text()
+    entries = read_entries(file, name="config.yml")
+    assert [entry.value["mode"].value for entry in entries.values()] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -1,11 +1,14 @@
 """Files that are replaced: whole, with nothing beside them, through links and into pipes."""
 
+import errno
 import os
+import stat
 import time
 
+import pytest
 from support.children import run_python
 
-from dqn_zoo.system.files import check_writable, replace_file
+from dqn_zoo.system.files import check_writable, flush_directory, replace_file
 
 
 def test_a_file_that_is_replaced_may_be_a_link_or_a_pipe(tmp_path):
@@ -66,3 +69,26 @@ def test_a_replaced_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
     replace_file(path, b"new content")
     assert path.read_bytes() == b"new content"
     assert os.listdir(tmp_path) == ["model.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_flushes_no_folder_is_no_failure(number, tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def refuse_folders(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    replace_file(tmp_path / "model.bin", b"new")
+    assert (tmp_path / "model.bin").read_bytes() == b"new"
+
+
+def test_a_folder_that_a_full_disk_cannot_flush_is_a_failure(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        flush_directory(tmp_path)

@@ -26,6 +26,7 @@ from dqn_zoo.runs.manifest import (
 from dqn_zoo.runs.run import Run, claim_run
 from dqn_zoo.system import machine
 from dqn_zoo.system.machine import (
+    _keep_freed_memory,
     check_memory,
     default_num_threads,
     describe_machine,
@@ -388,3 +389,22 @@ print(returned, faults())
 def test_memory_that_was_freed_is_not_mapped_anew():
     returned, kept = map(int, run_python(FAULTS_OF_A_LARGE_TENSOR).split())
     assert 0 < 2 * kept < returned
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (2**31, [(-3, 2**28), (-1, 2**31 - 1), (-2, 2**26)]),
+        (2**25, [(-3, 2**28), (-3, 2**25), (-1, 2**31 - 1), (-2, 2**26)]),  # glibc 2.34
+        (0, [(-3, 2**28), (-3, 2**25)]),  # nothing is set: glibc's own adaptation stays
+    ],
+)
+def test_an_older_c_library_takes_a_smaller_threshold(most, expected):
+    asked = []
+
+    def mallopt(option, value):
+        asked.append((option, value))
+        return int(option != -3 or value <= most)
+
+    assert _keep_freed_memory(mallopt) is (most > 0)
+    assert asked == expected
