@@ -8,7 +8,7 @@ import sys
 from collections.abc import Generator, Iterator
 
 import pytest
-from support import emulators, offers
+from support import browser, emulators, offers
 
 os.environ["OMP_NUM_THREADS"] = "1"
 # As in an activated environment: messages then call the commands by their names.
@@ -55,10 +55,11 @@ def emulators_are_handed_on() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def emulators_end_with_their_file() -> Iterator[None]:
-    """Free what no test of the next file takes: each has a megabyte."""
+def what_a_file_shares_ends_with_it() -> Iterator[None]:
+    """Free what no test of the next file takes: emulators, a megabyte each, and the browser."""
     yield
     emulators.KEPT.close()
+    browser.close_browser()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Imports point one way: from room to room in one order, and never around a circle."""
 
 import ast
+import functools
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -32,6 +33,7 @@ ROOMS = (
 STRANGERS = {"exchange": {"sharing"}, "experiments": {"sharing", "exchange"}}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return the files of the package by name, such as `replay.memory`."""
     return {
@@ -41,6 +43,7 @@ def modules() -> dict[str, Path]:
     }
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, `TYPE_CHECKING` ones left out."""
     tree = ast.parse(path.read_text())

@@ -18,6 +18,7 @@ from dqn_zoo.play.session import choose_weights
 from dqn_zoo.runs.checkpoint import write_checkpoint
 from dqn_zoo.runs.manifest import may_be_training
 from dqn_zoo.runs.run import Run, lock
+from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import resolve
 
 PACKAGE = ROOT / "dqn_zoo"
@@ -116,9 +117,9 @@ def test_make_train_resumes_its_latest_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("choice", ["default", "best", "last", "last_checkpoint"])
 def test_weights_that_are_offered_instead_are_there(tmp_path, choice):
-    content = weights_of(1, 100)
+    content = weights_of(1, 100, Config(network="small"))
     for number, has in enumerate(product((False, True), repeat=3)):
-        run = make_run(tmp_path / str(number))
+        run = make_run(tmp_path / str(number), network="small")
         for file in (run.best_model_file, run.model_file):
             if has[file == run.model_file]:
                 file.write_bytes(content)

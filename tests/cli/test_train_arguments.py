@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -393,21 +392,22 @@ def shell(command):
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", ["enjoy --list", "train --env Pong --print-config"])
+@pytest.mark.parametrize("command", ["enjoy --list", "train --env Pong --algo dqn --print-config"])
 def test_a_closed_stdout_is_no_error(command):
     ended = shell(f"{command} >&-")
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_mistake_keeps_its_exit_code_with_every_stream_closed():
-    ended = shell("train --env NoSuchGame >&- 2>&-")
+    ended = shell("train --env NoSuchGame --algo dqn >&- 2>&-")
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
 
 
 def test_a_reader_who_leaves_does_not_make_a_success_of_it():
     unread, pipe = os.pipe()
     os.close(unread)
-    command = [sys.executable, "-m", "dqn_zoo.cli.train", "--env", "Pong", "--print-config"]
+    flags = ["--env", "Pong", "--algo", "dqn", "--print-config"]
+    command = [sys.executable, "-m", "dqn_zoo.cli.train", *flags]
     with open(pipe, "wb") as stdout:
         ended = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)
     assert (ended.returncode, ended.stderr) == (141, b"")
@@ -546,10 +546,8 @@ def test_the_parser_is_there_without_the_heavy_imports():
         "print([m for m in ('torch', 'numpy', 'gymnasium', 'ale_py', 'cv2', 'yaml') "
         "if m in sys.modules])"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert time.perf_counter() - started < 5  # seconds; 0.3 alone, much more on a loaded machine
 
 
 def test_recipes_and_games_are_read_without_the_heavy_imports():

@@ -273,7 +273,7 @@ def test_the_profile_adds_up_to_the_wall_clock_of_the_command_also_of_a_resumed_
         assert "sampling" in seconds  # a few milliseconds
         assert min(seconds[name] for name in ("acting", "update", "evaluation")) > 0
         assert sum(seconds.values()) == pytest.approx(total, abs=0.1)
-        assert total == pytest.approx(wall_clock, rel=0.05, abs=0.1)
+        assert total == pytest.approx(wall_clock, rel=0.05, abs=0.5)
     run = json.loads(Path("logs/dqn/Pong_1/manifest.json").read_text())
     recorded = run["invocations"][-1]["seconds"]
     assert recorded == pytest.approx(seconds, abs=0.05)
@@ -297,7 +297,10 @@ def test_a_long_run_without_a_gpu_is_pointed_to_the_recipe_for_it(n_timesteps, h
         (20.0, "not be done in 20 s: --resume does the rest\n"),
     ],
 )
-def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_what_does_not(limit_s, hint):
+def test_a_time_limit_that_cuts_the_schedules_off_is_told_with_what_does_not(
+    limit_s, hint, monkeypatch
+):
+    monkeypatch.setattr("dqn_zoo.training.preparation.estimate", lambda _: Estimate(1e5, 1e5))
     changes = {"n_timesteps": 20_000_000, "learning_starts": 60, "device": "cpu"}
     resolved = resolve(env="Pong", overrides=changes)
     shown = "\n".join([*preview(resolved, complete(resolved.config), limit_s), ""])

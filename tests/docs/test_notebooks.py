@@ -102,7 +102,7 @@ def test_unit_3_goes_on_from_its_backup_when_the_machine_is_another(tmp_path, mo
     notebook.cells = [*notebook.cells[: train + 1], elsewhere, again]
     monkeypatch.setenv("UNIT3_BACKUP", "ann/unit3-run")
     monkeypatch.setenv("UNIT3_STEPS", "100000")
-    monkeypatch.setenv("UNIT3_FLAGS", f"{TINY} --time-limit 8s")
+    monkeypatch.setenv("UNIT3_FLAGS", f"{TINY} --time-limit 4s")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")

@@ -104,9 +104,9 @@ def test_rliable_computes_the_same():
     assert theirs.keys() == AGGREGATES.keys()
     for name, statistic in AGGREGATES.items():
         values, intervals = library.get_interval_estimates(
-            {"ours": scores["ours"]}, lambda x, f=theirs[name]: np.array([f(x)]), reps=5_000
+            {"ours": scores["ours"]}, lambda x, f=theirs[name]: np.array([f(x)]), reps=3_000
         )
-        found = estimate(statistic, strata["ours"], resamples=5_000)
+        found = estimate(statistic, strata["ours"], resamples=3_000)
         assert found.value == pytest.approx(values["ours"][0], abs=1e-12)
         width = found.high - found.low
         assert found.low == pytest.approx(intervals["ours"][0, 0], abs=0.1 * width)
@@ -114,9 +114,9 @@ def test_rliable_computes_the_same():
 
     thresholds = np.linspace(0, 3, 7)
     profiles, bands = library.create_performance_profile(
-        {"ours": scores["ours"]}, thresholds, reps=5_000
+        {"ours": scores["ours"]}, thresholds, reps=3_000
     )
-    share, low, high = performance_profile(strata["ours"], thresholds, resamples=5_000)
+    share, low, high = performance_profile(strata["ours"], thresholds, resamples=3_000)
     assert share == pytest.approx(profiles["ours"], abs=1e-12)
     assert low == pytest.approx(bands["ours"][0], abs=0.03)
     assert high == pytest.approx(bands["ours"][1], abs=0.03)

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -264,7 +265,8 @@ def test_a_job_waits_for_the_process_that_still_saves_its_run(tmp_path, monkeypa
     waits = []
     with lock(run):
         monkeypatch.setattr("dqn_zoo.experiments.job.PATIENCE_S", 1.0)
-        monkeypatch.setattr("dqn_zoo.experiments.job.time.sleep", waits.append)
+        clock = SimpleNamespace(monotonic=lambda: len(waits) / 2, sleep=waits.append)
+        monkeypatch.setattr("dqn_zoo.experiments.job.time", clock)
         with pytest.raises(Exception, match="is being written by process"):
             run_job(sweep, job)
     assert waits

@@ -38,6 +38,13 @@ TINY = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Look at jobs without a rest: those of most tests are done when they are launched."""
+    for module in ("tuning", "sweep"):
+        monkeypatch.setattr(f"dqn_zoo.experiments.{module}.POLL_S", 0.0)
+
+
 # --- Spaces
 
 
@@ -437,9 +444,9 @@ def test_the_steps_of_a_trial_are_set_in_one_place(tmp_path, capsys):
 def flags_of(folder: Path, space: Path) -> list[str]:
     settings = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     return [
-        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "300", "--n-trials", "2"),
+        *("--env", "Pong", "--algo", "dqn", "--budget-steps", "600", "--n-trials", "2"),
         *("--search", str(space), "--pruner", "none", "--top", "1", "--seeds", "1"),
-        *("-f", str(folder), *settings, "--set", "eval_freq=100"),
+        *("-f", str(folder), *settings, "--set", "eval_freq=200"),
     ]
 
 

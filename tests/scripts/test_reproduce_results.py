@@ -1,6 +1,7 @@
 """scripts/reproduce_results.py: trains, measures, draws, and goes on where it was."""
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -68,13 +69,20 @@ def test_a_suite_is_trained_measured_and_drawn_once(job, tmp_path, monkeypatch, 
 def test_the_peer_is_trained_imported_and_measured_by_the_rules_of_the_others(
     tmp_path, monkeypatch
 ):
-    peer = Job("Pong", SB3, 1, 0.05)
+    """Its program runs in a process of its own; the commands of this package need none."""
+
+    def start(command: list[str]) -> Command | subprocess.Popen:
+        return Command(command) if "-m" in command else subprocess.Popen(command)
+
+    peer = Job("Breakout", SB3, 1, 0.05)
     monkeypatch.setitem(SUITES, "laptop", [peer])
+    monkeypatch.setattr(reproduce_results, "subprocess", SimpleNamespace(Popen=start))
     assert command(monkeypatch, tmp_path, "--peers-python", sys.executable) == 0
     folder = tmp_path / "laptop"
     result = json.loads((folder / peer.name / "last.json").read_text())
     assert (result["protocol"]["name"], result["epsilon"]) == ("zoo", 0.01)
-    assert (folder / "results.md").read_text().splitlines()[2].startswith(f"| Pong | `{SB3}` | 1 |")
+    row = (folder / "results.md").read_text().splitlines()[2]
+    assert row.startswith(f"| Breakout | `{SB3}` | 1 |")
     assert left_s(peer, folder) == 0.0
 
 

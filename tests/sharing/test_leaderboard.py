@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.browser import opened_page
 from support.hub_commands import Computer, Ended
 from support.hub_standin import running_hub
 from support.run_makers import make_run, weights_of
@@ -317,25 +318,8 @@ def test_no_card_can_end_the_data_of_the_page(tmp_path):
 @pytest.fixture
 def opened(tmp_path):
     """The page in a real browser, and all that it logs and asks for."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-    flags += " disable-component-update disable-sync"
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=chromium, args=[f"--{flag}" for flag in flags.split()]
-        )
-        tab = browser.new_page(viewport={"width": 1100, "height": 900})
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        tab.goto(page(tmp_path).as_uri())
+    with opened_page(page(tmp_path).as_uri()) as tab:
         yield tab
-        browser.close()
 
 
 def names(tab) -> list[str]:

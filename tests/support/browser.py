@@ -15,26 +15,46 @@ _FLAGS = (
 )
 
 
+_STARTED: list[Any] = []  # one browser
+_OPEN = contextlib.ExitStack()
+
+
+def _browser() -> Any:
+    """Return the browser of a file of tests, which each of its pages shares."""
+    if _STARTED and not _STARTED[0].is_connected():
+        close_browser()
+    if not _STARTED:
+        playwright = pytest.importorskip("playwright.sync_api")
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        if chromium is None:
+            pytest.skip("no Chromium here")
+        driver = _OPEN.enter_context(playwright.sync_playwright())
+        flags = [f"--{flag}" for flag in _FLAGS.split()]
+        _STARTED.append(driver.chromium.launch(executable_path=chromium, args=flags))
+        _OPEN.callback(_STARTED[0].close)
+    return _STARTED[0]
+
+
+def close_browser() -> None:
+    """End the browser, if there is one; the next page starts another."""
+    _OPEN.close()
+    _STARTED.clear()
+
+
 @contextlib.contextmanager
 def opened_page(url: str, **options: Any) -> Iterator[Any]:
     """Yield the tab of a page; `said` has what it logged, `asked` the addresses it asked for."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=chromium, args=[f"--{flag}" for flag in _FLAGS.split()]
-        )
-        tab = browser.new_page(viewport={"width": 1100, "height": 900}, **options)
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
-        tab.on("request", lambda request: tab.asked.append(request.url))
+    tab = _browser().new_page(viewport={"width": 1100, "height": 900}, **options)
+    tab.said, tab.asked = [], []
+    tab.on("console", lambda message: tab.said.append(message.text))
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    tab.on("dialog", lambda dialog: (tab.said.append("dialog"), dialog.dismiss()))
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    try:
         tab.goto(url)
         yield tab
-        browser.close()
+    finally:
+        tab.close()
 
 
 def at_rest(tab: Any, number: Callable[[Any], int]) -> int:

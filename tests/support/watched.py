@@ -22,7 +22,7 @@ from dqn_zoo.watching.serving import bind, make_server
 from dqn_zoo.watching.visitors import Visits
 
 TOKEN = "the-token"
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 def untrained_run(folder: Path, algo: str = "dqn", seed: int = 1, **overrides: Any) -> Run:
@@ -83,7 +83,7 @@ class Page:
 
     def __enter__(self) -> "Page":
         self.socket: ClientConnection = connect(
-            self._address, max_size=None, **self._options
+            self._address, max_size=None, open_timeout=DEADLINE_S, **self._options
         ).__enter__()
         return self
 
@@ -115,7 +115,7 @@ class Page:
         picture = self.picture()
         with contextlib.suppress(TimeoutError):
             while True:
-                picture = self.picture(timeout_s=0.3)
+                picture = self.picture(timeout_s=0.8)
         return picture
 
     def picture(self, *, is_drawn: bool = True, timeout_s: float = DEADLINE_S) -> dict[str, Any]:

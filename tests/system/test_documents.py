@@ -138,11 +138,11 @@ def test_good_documents_come_through_as_they_are():
     ],
 )
 def test_what_is_not_read_is_said(content, said):
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(DocumentError, match=said) as caught:
         parse_json(content, "x.json")
     assert one_line(caught.value)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_a_pair_of_surrogates_is_a_character():

@@ -448,6 +448,7 @@ os.environ.pop("OMP_NUM_THREADS")
 torch.set_num_threads(2)  # as PyTorch begins on two cores
 starting.training_loop = measuring._measured = look
 threads.chosen = max  # of the numbers that were tried
+threads.SPAN_S = 0.0  # each of them once
 train.main(sys.argv[1:])
 """
 
@@ -498,11 +499,21 @@ def test_memory_is_kept_free_for_what_lies_beside_the_replay(monkeypatch):
 
 
 def test_waiting_for_the_second_thread_is_no_sign_of_other_programs(monkeypatch):
+    computed, waited = 0.0, 0.0
+
     def estimate_seconds(config, timer):
         """Wait where there is a second thread, and compute where there is none."""
         waits = config.targets_ahead == "auto"
-        return 1_000 * timer(lambda: time.sleep(0.01) if waits else sum(range(10**5)))
 
+        def work():
+            nonlocal computed, waited
+            computed += 0.001 if waits else 0.003
+            waited += 0.009 * waits
+
+        return 1_000 * timer(work)
+
+    clocks = {"perf_counter": lambda: computed + waited, "thread_time": lambda: computed}
+    monkeypatch.setattr(preparation, "time", SimpleNamespace(**clocks))
     monkeypatch.setattr(ReplayQ, "estimate_seconds", estimate_seconds)
     ahead = complete(config_of(num_threads=1))
     assert ahead.targets_ahead == "auto"

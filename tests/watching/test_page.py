@@ -1,5 +1,6 @@
 """The page of dqn-watch in a real browser."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -197,6 +198,16 @@ def training(tmp_path):
         yield place, run
 
 
+@contextlib.contextmanager
+def opened_train_page(place):
+    """Yield the page of runs, which asks for new rows ten times as often as usual."""
+    with opened_page("about:blank") as tab:
+        tab.add_init_script("""const later = window.setTimeout;
+            window.setTimeout = (act, ms, ...more) => later(act, ms / 10, ...more);""")
+        tab.goto(place.url.replace("/?", "/train?"))
+        yield tab
+
+
 def grow(run, num_rows: int) -> None:
     with run.progress_file.open("a") as file:
         if not file.tell():
@@ -208,7 +219,7 @@ def grow(run, num_rows: int) -> None:
 
 def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
     place, run = training
-    with opened_page(place.url.replace("/?", "/train?")) as tab:
+    with opened_train_page(place) as tab:
         tab.wait_for_selector("#runs tbody tr")
         assert tab.locator("#runs tbody tr").count() == 2
         tab.wait_for_selector("#curves canvas")
@@ -241,7 +252,7 @@ def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
 
 def test_new_rows_leave_a_zoom_and_hidden_lines_as_they_are(training):
     place, run = training
-    with opened_page(place.url.replace("/?", "/train?")) as tab:
+    with opened_train_page(place) as tab:
         tab.wait_for_selector("#curves canvas")
         plot, line = tab.locator("#curves .u-over").first, tab.locator(".u-legend .u-series").nth(1)
         line.locator("th").click()
