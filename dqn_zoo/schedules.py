@@ -1,5 +1,6 @@
 """How actions are chosen: schedules and epsilon-greedy."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -102,6 +103,11 @@ def mean_duration(zeta: float) -> float:
     return float(durations(zeta) @ np.arange(1, LONGEST + 1))
 
 
+def num_lasting(num_envs: int, share: float) -> int:
+    """Return in how many environments random actions are kept up: a share, rounded up."""
+    return math.ceil(round(share * num_envs, 9))  # 0.07 of 100 are 7, and not 8
+
+
 class Explorer:
     """Chooses epsilon-greedily, and keeps a random action up for a random number of steps.
 
@@ -112,10 +118,12 @@ class Explorer:
     Args:
         num_envs: each keeps up an action of its own.
         zeta: of `durations`; 0: every random action is for one step, `epsilon_greedy` to the bit.
+        share: of the environments, from the first on, that keep random actions up.
     """
 
-    def __init__(self, num_envs: int, zeta: float) -> None:
+    def __init__(self, num_envs: int, zeta: float, share: float = 1.0) -> None:
         self._zeta = zeta
+        self._num_lasting = num_lasting(num_envs, share)
         self._up_to = np.cumsum(durations(zeta))[:-1]
         self._action = np.zeros(num_envs, np.int64)
         self._left = np.zeros(num_envs, np.int64)  # steps for which the action is still kept up
@@ -138,7 +146,8 @@ class Explorer:
         num_envs, num_actions = q_values.shape
         begins = (generator.random(num_envs) < epsilon) & (self._left == 0)
         random_actions = generator.integers(num_actions, size=num_envs)
-        steps = 1 + np.searchsorted(self._up_to, generator.random(num_envs), side="right")
+        lengths = 1 + np.searchsorted(self._up_to, generator.random(num_envs), side="right")
+        steps = np.where(np.arange(num_envs) < self._num_lasting, lengths, 1)
         self._action = np.where(begins, random_actions, self._action)
         self._left = np.where(begins, steps, self._left)
         chosen = np.where(self._left > 0, self._action, q_values.argmax(axis=1))

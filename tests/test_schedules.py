@@ -12,6 +12,7 @@ from dqn_zoo.schedules import (
     durations,
     epsilon_greedy,
     mean_duration,
+    num_lasting,
     spread_epsilons,
 )
 from dqn_zoo.settings.recipes import resolve
@@ -157,6 +158,26 @@ def test_no_random_action_begins_while_one_is_kept_up():
         chosen = explorer.choose(values(500, 6), ALWAYS, np.random.default_rng(6))
         assert (chosen == 1).all()
         assert explorer.state() == [[1, left]] * 500
+
+
+def test_random_actions_last_in_a_share_of_the_environments_and_the_draws_are_the_same():
+    all_of_them, some = Explorer(4_000, 2.0), Explorer(4_000, 2.0, 0.25)
+    generator, twin = np.random.default_rng(7), np.random.default_rng(7)
+    chosen = [each.choose(values(4_000, 6), ALWAYS, draws).tolist()
+              for each, draws in ((all_of_them, generator), (some, twin))]  # fmt: skip
+    assert chosen[0] == chosen[1]
+    assert generator.random() == twin.random()
+    assert some.state()[:1_000] == all_of_them.state()[:1_000]
+    assert max(left for _, left in some.state()[:1_000]) > 5
+    assert all(left == 0 for _, left in some.state()[1_000:])
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "share", "expected"),
+    [(8, 0.25, 2), (8, 0.26, 3), (1, 0.25, 1), (100, 0.07, 7), (8, 1.0, 8), (8, 0.0, 0)],
+)
+def test_a_share_of_environments_is_rounded_up(num_envs, share, expected):
+    assert num_lasting(num_envs, share) == expected
 
 
 def test_the_draws_do_not_depend_on_what_is_kept_up():

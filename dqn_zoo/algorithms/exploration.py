@@ -22,7 +22,9 @@ class Exploration:
     def __init__(self, config: Config, *, random_steps: int = 0) -> None:
         assert config.seed is not None
         self._epsilon = epsilon_schedule(config, random_steps=random_steps)
-        self._explorer = Explorer(config.n_envs, config.exploration_zeta)
+        self._explorer = Explorer(
+            config.n_envs, config.exploration_zeta, config.exploration_zeta_share
+        )
         self._generator = stream_generator(config.seed, "exploration")
 
     def choose(self, q_values: NDArray[np.float32], step: int) -> NDArray[np.int64]:

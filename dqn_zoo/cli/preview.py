@@ -69,12 +69,15 @@ def _training(config: "Config") -> Iterator[str]:
     """Yield how much is played and learned, and with what."""
     from dqn_zoo.algorithms.choice import algorithm_of
     from dqn_zoo.algorithms.exploration import epsilon_schedule
-    from dqn_zoo.schedules import mean_duration
+    from dqn_zoo.schedules import mean_duration, num_lasting
     from dqn_zoo.settings.protocols import FRAMES_PER_STEP
 
     epsilon = epsilon_schedule(config)
     zeta = config.exploration_zeta
     kept_up = f"; a random action for {mean_duration(zeta):,.1f} steps on average" if zeta else ""
+    lasting = num_lasting(config.n_envs, config.exploration_zeta_share)
+    if kept_up and lasting < config.n_envs:
+        kept_up += f" in {lasting} of {config.n_envs} environments"
     last = f"{epsilon.finals[-1]:.2g}, each environment its own," if len(epsilon.finals) > 1 else ""
     yield (
         f"  steps        {config.n_timesteps:,} ({config.n_timesteps * FRAMES_PER_STEP:,} frames), "

@@ -165,8 +165,7 @@ def _doubts(config: Config) -> Iterator[str]:
             f"exploration_spread {config.exploration_spread:g} has no effect with 1 environment, "
             f"which ends at epsilon {config.exploration_final_eps:g}: raise n_envs"
         )
-    if config.exploration_zeta > 0.0:
-        yield from _doubts_about_durations(config.exploration_zeta)
+    yield from _doubts_about_durations(config)
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)
     rollout = config.rollout_steps * config.n_envs
@@ -180,7 +179,16 @@ def _doubts(config: Config) -> Iterator[str]:
     yield from _unused(config)
 
 
-def _doubts_about_durations(zeta: float) -> Iterator[str]:
+def _doubts_about_durations(config: Config) -> Iterator[str]:
+    zeta, share = config.exploration_zeta, config.exploration_zeta_share
+    if (zeta == 0.0) != (share == 0.0) and share < 1.0:
+        yield (
+            f"random actions last one step: exploration_zeta is {zeta:g} and "
+            f"exploration_zeta_share {share:g}; 2 and 0.25 let them last in a quarter of the "
+            "environments"
+        )
+    if zeta == 0.0:
+        return
     from dqn_zoo.schedules import mean_duration  # numpy, which the shell's completion does without
 
     if (steps := mean_duration(zeta)) > 100.0:

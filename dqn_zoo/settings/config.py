@@ -242,9 +242,7 @@ class Config(BaseModel):
         default=0.1, description="share of n_timesteps over which epsilon falls"
     )
     exploration_initial_eps: Fraction = Field(default=1.0, description="epsilon at step 0")
-    exploration_final_eps: Fraction = Field(
-        default=0.05, description="epsilon at the end of the fall"
-    )
+    exploration_final_eps: Fraction = Field(default=0.05, description="epsilon after the fall")
     exploration_spread: NonNegativeFloat = Field(
         default=0.0,
         description="alpha: environment i of N (from 0) ends at exploration_final_eps ** (1 + "
@@ -253,6 +251,9 @@ class Config(BaseModel):
     exploration_zeta: NonNegativeFloat = Field(
         default=0.0,
         description="a random action lasts n steps, chances like n ** -exploration_zeta; 0: one",
+    )
+    exploration_zeta_share: Fraction = Field(
+        default=1.0, description="share of the environments in which exploration_zeta plays a part"
     )
 
     # Evaluation, logs and checkpoints

@@ -323,6 +323,7 @@ SB3 = Framework(
         loss="huber", optimizer="adam", learning_rate=1e-4, optimizer_eps=1e-8, max_grad_norm=10.0,
         averaged_weights=0.0, exploration_fraction=0.1, exploration_initial_eps=1.0,
         exploration_final_eps=0.05, exploration_spread=0.0, exploration_zeta=0.0,
+        exploration_zeta_share=1.0,
     )
     | {"train_freq": Entry(4, "default", _calls_as_steps)},
 )  # fmt: skip

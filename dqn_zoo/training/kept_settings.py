@@ -19,7 +19,8 @@ NAMED_BY_THE_MANIFEST = {"device", "num_threads", "precision"}
 MAY_CHANGE = {
     "algo", "batch_size", "bootstrap", "eval_episodes", "eval_epsilon", "exploration_final_eps",
     "exploration_fraction", "exploration_initial_eps", "exploration_spread", "exploration_zeta",
-    "huber_kappa", "learning_rate", "max_grad_norm", "munchausen_alpha", "munchausen_clip",
+    "exploration_zeta_share", "huber_kappa", "learning_rate", "max_grad_norm", "munchausen_alpha",
+    "munchausen_clip",
     "munchausen_temperature", "n_timesteps", "num_acting_quantiles", "num_target_quantiles",
     "optimizer_eps", "priority_weight_final", "priority_weight_initial", "targets_ahead",
     "td_lambda",

@@ -216,13 +216,13 @@ def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
 
 def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
     extra = ["--n-envs", "2", "--set", "exploration_spread=1", "--set", "averaged_weights=0.95"]
-    extra += ["--set", "exploration_zeta=2"]
+    extra += ["--set", "exploration_zeta=2", "exploration_zeta_share=0.5"]
     code, output, _ = call("--env", "pong", "--algo", "dqn", "--seed", "3", *extra, *SMALL)
     assert code == 0
     for expected in (
         "dqn on Pong, protocol zoo",
         "epsilon 1 to 0.01 ... 0.0001, each environment its own, over 120 steps; a random action "
-        "for 6.0 steps on average",
+        "for 6.0 steps on average in 1 of 2 environments",
         "average      of the weights over some 20 updates",
         "120 (480 frames)",
         "15 updates of 4, from step 60",

@@ -166,6 +166,15 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
             "exploration_spread 7 has no effect with 1 environment, which ends at epsilon 0.05",
         ),
         (
+            {"exploration_zeta_share": 0.25},
+            "random actions last one step: exploration_zeta is 0 and exploration_zeta_share 0.25; "
+            "2 and 0.25 let them last in a quarter of the environments",
+        ),
+        (
+            {"exploration_zeta": 2.0, "exploration_zeta_share": 0.0},
+            "random actions last one step: exploration_zeta is 2 and exploration_zeta_share 0",
+        ),
+        (
             {"exploration_zeta": 1.2},
             "exploration_zeta 1.2 keeps a random action up for 413 steps on average: 2 is usual, "
             "for 6",

@@ -855,7 +855,7 @@ def test_every_recipe_sets_every_key_that_has_an_effect_in_it_and_no_other(algo)
     expected -= set(without_effect(resolve(algo=algo).config))
     left_off = {  # in most recipes
         "algorithm", "channel_norm", "he_init", "averaged_weights", "exploration_spread",
-        "exploration_zeta", "train_freq_later", "mean_expansion",
+        "exploration_zeta", "exploration_zeta_share", "train_freq_later", "mean_expansion",
     }  # fmt: skip
     assert set(settings_of(algo)) | (left_off & expected) == expected
 

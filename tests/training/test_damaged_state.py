@@ -240,7 +240,8 @@ def edited(run: Run, folder: Path, **changes: object) -> tuple[Run, Config]:
 OTHER = {
     "algo": "mine", "batch_size": 3, "bootstrap": "soft", "eval_episodes": 2, "eval_epsilon": 0.5,
     "exploration_final_eps": 0.25, "exploration_fraction": 0.5, "exploration_initial_eps": 0.75,
-    "exploration_spread": 7.0, "exploration_zeta": 2.0, "huber_kappa": 0.5, "learning_rate": 0.25,
+    "exploration_spread": 7.0, "exploration_zeta": 2.0, "exploration_zeta_share": 0.5,
+    "huber_kappa": 0.5, "learning_rate": 0.25,
     "max_grad_norm": 1.0, "munchausen_alpha": 0.5, "munchausen_clip": -2.0,
     "munchausen_temperature": 0.5, "n_timesteps": 10_000, "num_acting_quantiles": 3,
     "num_target_quantiles": 3, "optimizer_eps": 0.25, "priority_weight_final": 0.75,

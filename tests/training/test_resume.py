@@ -76,6 +76,7 @@ DOUBLE_3 = Case(
         "averaged_weights": 0.95,
         "exploration_spread": 2.0,
         "exploration_zeta": 1.5,
+        "exploration_zeta_share": 0.5,
         "train_freq": 6,
         "train_freq_later": 3,
     },
