@@ -216,7 +216,7 @@ class Environments:
         ended = step.terminated | step.truncated
         life_lost = (step.lives < self.lives) & ~ended
         if self._is_sb3:  # for SB3 the last one is lost when the game ends, some frames later
-            life_lost &= step.lives > 0
+            life_lost &= (step.lives > 0) | step.restarted
         self._observation, self.lives = step.observation, step.lives
         self._must_fire = life_lost & self._fires
         if ended.any():

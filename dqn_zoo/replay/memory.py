@@ -114,10 +114,11 @@ class Replay:
     def add(self, rows: Transition) -> None:
         """Append transitions; call it after every `FrameStore.append`, also with no rows at all."""
         count = len(rows.action)
-        place = self._places(self._newest, self._newest + count)
+        skipped = max(count - self.shape.capacity, 0)  # of more than fits, the last ones stay
+        place = self._places(self._newest + skipped, self._newest + count)
         target = upload(place, self._device)
         for name, values in rows._asdict().items():
-            self._rows[name][target] = upload(values, self._device)
+            self._rows[name][target] = upload(values[skipped:], self._device)
         self._written_at[place] = self.frames.frames_written
         self._newest += count
         if count:

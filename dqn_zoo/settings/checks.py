@@ -75,7 +75,13 @@ def contradictions(config: Config) -> Iterator[Finding]:
             ("algorithm", "noisy_sigma"),
             f"algorithm {config.algorithm} explores by epsilon alone: leave noisy_sigma out",
         )
-    yield from _network_contradictions(config, idle)
+    if config.mean_expansion and (config.dueling or config.loss == "c51"):
+        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
+        yield Finding(
+            ("mean_expansion", key),
+            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
+            "leave one of the two out",
+        )
     transitions = config.rollout_steps * config.n_envs
     if "num_minibatches" not in idle and transitions % config.num_minibatches:
         yield Finding(
@@ -98,29 +104,6 @@ def _memory_contradictions(config: Config, idle: Mapping[str, str]) -> Iterator[
             ("batch_size", "buffer_size"),
             f"batch_size must be at most buffer_size, got {config.batch_size:,} of "
             f"{config.buffer_size:,} transitions; raise buffer_size",
-        )
-    if "buffer_size" not in idle and config.n_envs * config.n_steps > config.buffer_size:
-        yield Finding(
-            ("buffer_size", "n_envs"),
-            f"buffer_size must be at least n_envs x n_steps, got {config.buffer_size:,} for "
-            f"{config.n_envs} x {config.n_steps} transitions that a step may bring; raise "
-            "buffer_size",
-        )
-
-
-def _network_contradictions(config: Config, idle: Mapping[str, str]) -> Iterator[Finding]:
-    if config.he_init and config.spectral_norm and "spectral_norm" not in idle:
-        yield Finding(
-            ("he_init", "spectral_norm"),
-            "he_init cannot be drawn for weights that spectral_norm divides by their norm: leave "
-            "one of them out",
-        )
-    if config.mean_expansion and (config.dueling or config.loss == "c51"):
-        key, other = ("dueling", "dueling true") if config.dueling else ("loss", "loss c51")
-        yield Finding(
-            ("mean_expansion", key),
-            f"mean_expansion is for a plain head that learns values or quantiles, got {other}: "
-            "leave one of the two out",
         )
 
 
@@ -166,6 +149,11 @@ def _doubts(config: Config) -> Iterator[str]:
             f"which ends at epsilon {config.exploration_final_eps:g}: raise n_envs"
         )
     yield from _doubts_about_durations(config)
+    if config.he_init and config.spectral_norm and "spectral_norm" not in idle:
+        yield (
+            "he_init does not reach the convolutions of spectral_norm, which keep PyTorch's first "
+            "weights: leave one of the two out"
+        )
     if "learning_starts" not in idle:
         yield from _doubts_about_replay(config)
     rollout = config.rollout_steps * config.n_envs
@@ -187,10 +175,16 @@ def _doubts_about_durations(config: Config) -> Iterator[str]:
             f"exploration_zeta_share {share:g}; 2 and 0.25 let them last in a quarter of the "
             "environments"
         )
-    if zeta == 0.0:
+    if zeta == 0.0 or share == 0.0:
         return
-    from dqn_zoo.schedules import mean_duration  # numpy, which the shell's completion does without
+    # With numpy, which the shell's completion does without.
+    from dqn_zoo.schedules import mean_duration, num_lasting
 
+    if share < 1.0 and num_lasting(config.n_envs, share) == config.n_envs:
+        yield (
+            f"exploration_zeta_share {share:g} of n_envs {config.n_envs} is all of them, rounded "
+            "up: raise n_envs"
+        )
     if (steps := mean_duration(zeta)) > 100.0:
         yield (
             f"exploration_zeta {zeta:g} keeps a random action up for {steps:,.0f} steps on "

@@ -144,6 +144,21 @@ def test_no_valid_row_ever_shows_an_overwritten_frame(
     assert len(twin) == replay.state()["newest"]
 
 
+def test_of_more_rows_than_fit_the_last_ones_stay():
+    stream = Stream(9, np.random.default_rng(4), end_chance=1.0)  # each step ends nine games
+    replay, accumulator = build(9, 1, 4)
+    accumulator.reset(stream.reset())
+    rows = accumulator.add(stream.step())
+    assert len(rows.action) == 9
+    added = []
+    replay._sampler.add = lambda places: added.append(places.tolist())
+    replay.add(rows)
+    assert added == [[1, 2, 3, 0]]  # each place once: rows 5 to 8
+    for row, place in zip(range(5, 9), added[0], strict=True):
+        for name, values in rows._asdict().items():
+            assert (replay._rows[name][place].numpy() == values[row]).all(), (name, row)
+
+
 def test_a_buffer_in_normal_play_keeps_nearly_its_capacity():
     stream = Stream(2, np.random.default_rng(3), end_chance=0.002, life_chance=0.01)
     replay, accumulator = build(2, 3, 400)

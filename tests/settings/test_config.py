@@ -91,14 +91,6 @@ def test_the_initial_learning_rate_is_that_of_the_schedule():
     [
         ({"learning_starts": 2_000_000}, "learning_starts must be below n_timesteps"),
         ({"batch_size": 65, "buffer_size": 64}, "batch_size must be at most buffer_size"),
-        (
-            {"n_envs": 11, "n_steps": 3, "buffer_size": 32},
-            "buffer_size must be at least n_envs x n_steps, got 32 for 11 x 3 transitions",
-        ),
-        (
-            {"network": "impala", "spectral_norm": True, "he_init": True},
-            "he_init cannot be drawn for weights that spectral_norm divides by their norm",
-        ),
         ({"learning_rate": "lin_0"}, "learning_rate must start above 0 and finite"),
         ({"learning_rate": "lin_1e999"}, "learning_rate must start above 0 and finite"),
         ({"protocol": "sb3", "backend": "vector"}, "protocol sb3 plays with the gymnasium backend"),
@@ -173,6 +165,14 @@ def test_exploration_that_ends_before_learning_starts_is_a_warning():
         (
             {"exploration_zeta": 2.0, "exploration_zeta_share": 0.0},
             "random actions last one step: exploration_zeta is 2 and exploration_zeta_share 0",
+        ),
+        (
+            {"exploration_zeta": 2.0, "exploration_zeta_share": 0.6},
+            "exploration_zeta_share 0.6 of n_envs 1 is all of them, rounded up: raise n_envs",
+        ),
+        (
+            {"network": "impala", "spectral_norm": True, "he_init": True},
+            "he_init does not reach the convolutions of spectral_norm",
         ),
         (
             {"exploration_zeta": 1.2},

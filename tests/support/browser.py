@@ -30,7 +30,11 @@ def _browser() -> Any:
             pytest.skip("no Chromium here")
         driver = _OPEN.enter_context(playwright.sync_playwright())
         flags = [f"--{flag}" for flag in _FLAGS.split()]
-        _STARTED.append(driver.chromium.launch(executable_path=chromium, args=flags))
+        try:
+            _STARTED.append(driver.chromium.launch(executable_path=chromium, args=flags))
+        except BaseException:
+            close_browser()  # the next page says what is wrong, too
+            raise
         _OPEN.callback(_STARTED[0].close)
     return _STARTED[0]
 

@@ -22,7 +22,7 @@ from dqn_zoo.watching.serving import bind, make_server
 from dqn_zoo.watching.visitors import Visits
 
 TOKEN = "the-token"
-DEADLINE_S = 90.0
+DEADLINE_S = 60.0
 
 
 def untrained_run(folder: Path, algo: str = "dqn", seed: int = 1, **overrides: Any) -> Run:

@@ -180,7 +180,7 @@ function draw() {
   const before = looks;
   looks = JSON.stringify([axis, contents.map(({series}) => series)]);
   if (looks === before) {
-    plots.forEach((plot, place) => renew(plot, contents[place].data));
+    renew(contents.map(({data}) => data));
     return;
   }
   plots.forEach(plot => plot.destroy());
@@ -207,10 +207,12 @@ function draw() {
   });
 }
 
-// New rows do not move what somebody has zoomed into.
-function renew(plot, data) {
-  const {min, max} = plot.scales.x, steps = plot.data[0];
-  const isZoomed = min > steps[0] || max < steps.at(-1);
-  plot.setData(data, !isZoomed);
-  if (isZoomed) plot.setScale("x", {min, max});
+// New rows do not move what somebody has zoomed into, which is the same steps in all plots.
+function renew(tables) {
+  const zoomed = plots.find(({data: [steps], scales: {x}}) => x.min > steps[0] || x.max < steps.at(-1));
+  const range = zoomed && {min: zoomed.scales.x.min, max: zoomed.scales.x.max};
+  plots.forEach((plot, place) => {
+    plot.setData(tables[place], !range);
+    if (range) plot.setScale("x", range);
+  });
 }
