@@ -235,6 +235,9 @@ def test_a_run_that_grows_is_watched_and_its_newest_weights_play(training):
         tab.get_by_label("draw dqn/Breakout_2").check()
         until(tab, "document.querySelectorAll('#curves .u-legend .u-series').length === 18")
         screenshots(tab, "train")
+        tab.set_viewport_size({"width": 960, "height": 900})
+        fits = "(box => box.scrollWidth <= box.clientWidth)(document.querySelector('.scroll'))"
+        assert tab.evaluate(fits), "headings go over two lines before a column is cut off"
         before = tab.locator("#runs tbody tr").first.inner_text()
         grow(run, 50)
         until(tab, f"document.querySelector('#runs tbody tr').innerText !== {before!r}")
