@@ -237,7 +237,7 @@ def test_too_many_messages_end_a_page(place, monkeypatch):
     monkeypatch.setattr(server, "MOST_MESSAGES_S", 40)
     with Page(place.port) as page:
         with pytest.raises(ConnectionClosed) as closed:
-            flood(page)
+            flood(page, 500, "drawn")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
 
@@ -248,18 +248,17 @@ def test_messages_that_a_busy_game_does_not_come_to_end_a_page(place, monkeypatc
     monkeypatch.setattr(Gallery, "open", lambda *_: busy.wait(30))
     with Page(place.port) as page:
         page.tell("open", agent=place.key)
-        for _ in range(30):
-            page.tell("pause")
         with pytest.raises(ConnectionClosed) as closed:
-            page.notice("never")
+            flood(page, 30, "pause")
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == server.CLOSED_TOO_MANY
         busy.set()
 
 
-def flood(page: Page) -> None:
-    for _ in range(500):
-        page.tell("drawn")
+def flood(page: Page, times: int, do: str) -> None:
+    """Send what the server ends the connection for, be it before the last or behind it."""
+    for _ in range(times):
+        page.tell(do)
     page.notice("never")
 
 
