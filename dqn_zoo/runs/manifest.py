@@ -60,12 +60,18 @@ class Training(Machine):
     steps: NotRequired[Count | None]
     seconds: NotRequired[Annotated[float, Field(ge=0)] | None]
     later: NotRequired[list[Word] | None]  # `changes` of its invocations
+    came_from: NotRequired[Word | None]  # whose agent it is, of a run that was trained elsewhere
 
 
 @with_config(AS_WRITTEN)
 class Origin(TypedDict):
-    """Where a run came from that was trained elsewhere."""
+    """Where a run came from that was trained elsewhere: a repository, a file, or the package."""
 
+    repo: NotRequired[Word | None]
+    commit: NotRequired[Word | None]
+    pretrained: NotRequired[Word | None]
+    library: NotRequired[Word | None]
+    version: NotRequired[Word | None]
     score: NotRequired[Word | None]
     training: NotRequired[Training | None]
     results: NotRequired[dict[str, Any] | None]

@@ -205,9 +205,11 @@ def _training_table(config: Config, training: Mapping[str, Any]) -> str:
     machine = [training.get("device"), training.get("cpu"), cores and f"{cores} cores"]
     versions = [f"{name} {version}" for name, version in (training.get("versions") or {}).items()]
     parent = _literal(training.get("begins_with"))
+    origin = _literal(training.get("came_from"))
     later = _literal("; ".join(training.get("later") or ()))
     rows = [
         ("recipe", f"`{config.algo}`"),
+        *([] if origin is None else [("came from", origin)]),
         *([] if parent is None else [("begins with", parent)]),
         ("steps", _known(steps and f"{steps:,} ({FRAMES_PER_STEP * steps:,} frames)")),
         ("wall-clock", _known(seconds and f"{seconds / 60:,.1f} minutes")),

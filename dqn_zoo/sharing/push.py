@@ -17,7 +17,7 @@ from dqn_zoo.play.results import results
 from dqn_zoo.play.session import Session
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.learning_curve import draw_learning_curve
-from dqn_zoo.runs.manifest import read_manifest
+from dqn_zoo.runs.manifest import Origin, read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores
@@ -28,6 +28,7 @@ from dqn_zoo.sharing.agent_files import (
     CONFIG,
     CURVE,
     FILM,
+    LIBRARY,
     RESULTS,
     SETTINGS,
     WEIGHTS,
@@ -269,12 +270,13 @@ def complete(
 def training_record(run: Run, steps: int | None) -> dict[str, Any]:
     """Return how a run was trained, as config.json says it: no path, no command line.
 
-    A run that came from elsewhere keeps the record it came with.
+    A run that came from elsewhere keeps the record it came with, and says whose agent it is.
     """
     manifest = read_manifest(run)
     origin = manifest.get("origin")
     if origin is not None:
-        return dict(origin.get("training") or {"steps": steps})
+        record = origin.get("training") or {"steps": steps}
+        return {**record, "came_from": _came_from(origin)}
     record = {key: manifest.get(key) for key in _TRAINING_KEYS}
     changes = [change[:200] for each in manifest["invocations"] for change in each["changes"]]
     later = {"later": list(dict.fromkeys(changes))} if changes else {}
@@ -323,6 +325,20 @@ def _copy_logs(run: Run, path: Path) -> None:
         time = events.name.split(".")[3]
         name = f"{STAGED_EVENTS}{time if time.isdecimal() else 0}.{number}.dqn-zoo"
         shutil.copyfile(events, path / TENSORBOARD / name)
+
+
+def _came_from(origin: Origin) -> str:
+    """Return where an agent came from, in words without a path: the nearest place first."""
+    places = []
+    if repo := origin.get("repo"):
+        places.append(f"{repo} at {(origin.get('commit') or 'an unknown commit')[:7]}")
+    if origin.get("pretrained"):
+        places.append(f"the agents that come with {LIBRARY}")
+    if library := origin.get("library"):
+        places.append(f"{library} {origin.get('version') or 'of an unknown version'}")
+    if before := (origin.get("training") or {}).get("came_from"):
+        places.append(before)
+    return ", before that ".join(places or ["an unknown place"])[:200]
 
 
 def _seconds(run: Run, steps: int | None) -> float | None:

@@ -45,6 +45,7 @@ from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.push import training_record
 
 ENV_ID = "SpaceInvadersNoFrameskip-v4"
 NUM_ACTIONS = 6
@@ -592,6 +593,11 @@ def test_an_imported_agent_is_a_run_like_any_other(
     assert manifest["origin"] | origin == manifest["origin"]
     assert manifest["origin"]["file"] == f"{ENV_ID}.zip"
     assert len(manifest["origin"]["sha256"]) == 64
+    version = manifest["origin"]["version"]
+    assert training_record(run, 777) == {
+        "steps": 777,
+        "came_from": f"ann/dqn at 0000000, before that stable-baselines3 {version}",
+    }
     assert manifest["protocol"] == PROTOCOLS["sb3"].as_json()
     note = weights_note(run.model_file)
     assert len(note.pop("sha256")) == 64

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dqn_zoo.runs.manifest import Training
+from dqn_zoo.runs.manifest import Training, write_origin_manifest
+from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.sharing.card import write_card
+from dqn_zoo.sharing.push import training_record
 from dqn_zoo.system.documents import DocumentError, checked
 
 RESULTS = {
@@ -48,6 +50,24 @@ def test_cpu_versions_and_seed_of_others_stay_in_a_code_span(cpu, version, seed)
 def test_a_link_or_markup_in_a_cpu_is_only_text():
     text = card({"cpu": "<img src=x onerror=y>` [click](http://x) \x1b[2J", "cores": 2})
     assert "| hardware | `<img src=x onerror=y> [click](http://x) [2J, 2 cores` |" in text
+
+
+def test_an_agent_of_others_says_whose_it_is(tmp_path):
+    def told(**origin: object) -> str:
+        run = Run(tmp_path)
+        write_origin_manifest(run, command=[], seed=1, protocol={}, steps=5, origin=origin)
+        record = training_record(run, 5)
+        return checked(record, Training, "it")["came_from"]
+
+    repo = {"repo": "bob/x", "commit": "c0ffee" * 6, "score": None}
+    assert told(library="sb3", version=None) == "sb3 of an unknown version"
+    assert told(pretrained="Pong") == "the agents that come with dqn-zoo"
+    chain = told(**repo, training={"came_from": "sb3 2.9.2"})
+    assert chain == "bob/x at c0ffeec, before that sb3 2.9.2"
+    assert len(told(**repo, training={"came_from": "x" * 200})) == 200
+    assert told(**repo, training={"cpu": "x"}) == "bob/x at c0ffeec"
+    assert "| came from | `bob/x at c0ffeec` |" in card({"came_from": told(**repo)})
+    assert "came from" not in card({"cpu": "x"})
 
 
 def test_a_run_that_went_on_elsewhere_says_so_and_a_film_when_its_games_are_others():

@@ -25,6 +25,7 @@ from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
+from dqn_zoo.sharing.push import training_record
 
 REPO = "ann/dqn-Breakout"
 MARKER = "code_was_run"
@@ -71,6 +72,9 @@ def test_a_pull_makes_a_run_like_any_other(computer, hub, published):
     assert load_config(run.config_file).network == "small"
     origin = read_manifest(run)["origin"]
     assert (origin["repo"], origin["commit"]) == (REPO, commit)
+    record = training_record(run, 3_000)
+    assert record.pop("came_from") == f"{REPO} at {commit[:7]}"
+    assert record == json.loads(published["config.json"])["training"]
     # safetensors and JSON, and nothing else, was even downloaded
     assert computer.cached_files() == {"config.json", "model.safetensors", "results.json"}
     ended = computer.run("enjoy", "--episodes", "2", *QUICK)
