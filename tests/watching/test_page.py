@@ -358,5 +358,5 @@ def test_a_server_that_ends_is_said_and_no_button_is_left_without_use(tmp_path):
         tab.evaluate("1")  # which serves the browser's events
         place.server.should_exit = True
         tab.wait_for_selector("#message:not([hidden])")
-        assert "the page is no longer served here" in tab.locator("#message").inner_text()
+        assert "the connection is lost" in tab.locator("#message").inner_text()
         assert tab.locator("button:enabled, select:enabled, input:enabled").count() == 0

@@ -7,7 +7,7 @@ const words = {
   4008: "this page sent too much, and was closed: load it again",
 };
 
-export const notServed = "the page is no longer served here: dqn-watch opens it again, at a new address";
+export const lost = "the connection is lost: load this page again; if dqn-watch has ended, it opens a new one at another address";
 
 const token = new URLSearchParams(location.search).get("token") ?? "";
 
@@ -37,7 +37,7 @@ export class Connection {
     this.socket.addEventListener("message", event =>
       typeof event.data === "string" ? notice(JSON.parse(event.data)) : picture(...readPictures(event.data)));
     this.socket.addEventListener("close", event =>
-      closed(words[event.code] ?? notServed, event.code));
+      closed(words[event.code] ?? lost, event.code));
   }
 
   tell(message) {

@@ -1,6 +1,6 @@
 // The runs of the log folder as they grow.
 
-import {ask, link, linkPages, notServed} from "./connection.js";
+import {ask, link, linkPages, lost} from "./connection.js";
 import {mostDrawn, ofGroups, ofRuns} from "./lines.js";
 import {by, say, whenSeen, whole} from "./page.js";
 
@@ -34,7 +34,7 @@ async function poll() {
     if (await readAll() || hasChanged) draw();
     say("");
   } catch (error) {
-    say(error instanceof TypeError ? notServed : error.message);
+    say(error instanceof TypeError ? lost : error.message);
   }
   setTimeout(() => whenSeen(poll), pollEveryMs);
 }
