@@ -21,6 +21,8 @@ EXIT_BROKEN_PIPE = 141
 
 
 _LONGEST_MESSAGE = 4_000
+_KIN = {"--env": "--games"}
+"""Flags that most commands have, and what one has instead that is not spelled like it."""
 
 
 class Main(Protocol):
@@ -163,14 +165,15 @@ class Parser(argparse.ArgumentParser):
         if "--set" in visible and _is_setting(key):
             value = value or next((each for each in others if not each.startswith("-")), "VALUE")
             return f"unknown flag {flag}; did you mean --set {shell.quoted(f'{key}={value}')}?"
-        near = get_close_matches(flag, visible, n=1)
+        near = [_KIN[flag]] if _KIN.get(flag) in visible else get_close_matches(flag, visible, n=1)
         return f"unknown flag {flag}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
 def _is_setting(key: str) -> bool:
+    """Return whether --set takes a key: not where a run's name is meant, or one of its seeds."""
     from dqn_zoo.settings.config import Config
 
-    return key in Config.model_fields
+    return key in Config.model_fields and key not in ("env", "algo", "seed")
 
 
 def flag_of(dest: str) -> str:

@@ -4,9 +4,9 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dqn_zoo.cli.arguments import (
     Parser,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "episodes")
 
 _EPILOG = """\
-  dqn-bench --algos dqn,rainbow --games pong,breakout --seeds 3 -n 1e6 -f sweeps/first
+  dqn-bench --algos dqn,double-dqn --games pong,breakout --seeds 3 -n 2e6 -f sweeps/first
   dqn-bench -f sweeps/first                 # continue with what is left, or show the table
   dqn-bench --reference rl-zoo              # your own runs in logs, beside RL-Zoo's scores
   dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games pong --dry-run -f two
@@ -87,6 +87,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         for job in sweep.plan.jobs():
             print(f"{sweep.command} --job {job.name}")
+        if sweep.unwritten is not None:
+            print("nothing is written: with --plan-only in place of --dry-run these commands work")
         return 0
     _write(sweep)
     if arguments.plan_only:
@@ -166,19 +168,25 @@ def _variant(text: str) -> "Variant":
     algo, *settings = re.split(r",(?![^\[]*\])", rest)
     if not name.strip() or not algo.strip():
         raise UserError(f"expected NAME=ALGO[,KEY=VALUE...], got {text!r}")
-    return Variant(name.strip(), algo.strip(), dict(map(parse_setting, settings)))
+    own = dict(map(parse_setting, settings))
+    if len(own) < len(settings):
+        raise UserError(f"variant {name.strip()} names a key twice; keep one")
+    return Variant(name.strip(), algo.strip(), own)
 
 
 def _refuse_clashes(arguments: argparse.Namespace) -> None:
-    """Refuse flags that --job and --table would ignore, and a sweep among the runs."""
+    """Refuse flags that others would ignore, and a sweep among the runs."""
     if "folder" not in arguments.given and not arguments.given <= {"reference", "table"}:
         raise UserError("a sweep has a folder of its own: name it, such as -f sweeps/first")
-    alone = {"--job": arguments.job is not None, "--table": arguments.table}
-    for flag, was_given in alone.items():
-        others = {"folder", "tethered", "reference", flag.removeprefix("--")}
-        clash = sorted(arguments.given - others) if was_given else []
-        if clash:
-            raise UserError(f"{flag} cannot go with {flag_of(clash[0])}: leave one out")
+    clashes = {
+        "job": arguments.given - {"job", "folder", "tethered"},
+        "table": arguments.given - {"table", "folder", "reference"},
+        "reference": arguments.given & {"dry_run", "plan_only"},  # which show no scores
+        "dry_run": arguments.given & {"plan_only"},
+    }
+    for flag, clash in clashes.items():
+        if flag in arguments.given and clash:
+            raise UserError(f"{flag_of(flag)} cannot go with {flag_of(min(clash))}: leave one out")
 
 
 def _sweep(arguments: argparse.Namespace) -> "Sweep":
@@ -214,7 +222,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan | None":
     variants = [Variant(algo, algo, {}) for algo in arguments.algos or ()]
     variants += arguments.variant
     if not variants:
-        raise UserError("a plan needs --algos or --variant, such as --algos dqn,rainbow")
+        raise UserError("a plan needs --algos or --variant, such as --algos dqn,double-dqn")
     if not arguments.games:
         raise UserError("a plan needs --games, such as --games pong,breakout or --games atari-5")
     settings = settings_of(arguments)
@@ -242,54 +250,88 @@ def _run_one(sweep: "Sweep", arguments: argparse.Namespace) -> int:
 
 def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, int]":
     """Say what will be run and how long it takes; return what starts jobs, and how many at once."""
-    from dqn_zoo.experiments.job_needs import jobs_at_once, needs_by_variant
+    from dqn_zoo.experiments.job_needs import jobs_at_once, needs_of_jobs, side_by_side
     from dqn_zoo.experiments.sweep import JobProcess
 
-    needs = needs_by_variant(sweep)
+    needs = needs_of_jobs(sweep)
+    left = [needs[job.variant, job.game] for job in sweep.plan.jobs() if not sweep.is_done(job)]
     if arguments.ray is None:
-        has_work = not arguments.plan_only and not all(map(sweep.is_done, sweep.plan.jobs()))
-        at_once = jobs_at_once(sweep, needs, arguments.jobs) if has_work else 1
-        _print_preview(sweep, needs, f"{at_once} at once on this machine", at_once)
+        has_work = left and not arguments.plan_only
+        at_once = jobs_at_once(left, arguments.jobs, num_left=len(left)) if has_work else 1
+        at_a_time = side_by_side(left, at_once) if left else 1
+        _print_preview(sweep, needs, f"{at_once} at once on this machine", at_a_time)
         return JobProcess, at_once
     from dqn_zoo.experiments.cluster import Cluster
 
     cluster = Cluster(arguments.ray)
     _print_preview(sweep, needs, f"on the Ray cluster {arguments.ray}", arguments.jobs)
     at_once = arguments.jobs or len(sweep.plan.jobs())
-    return (lambda sweep, job: cluster.launch(sweep, job, needs)), at_once
+    return (lambda sweep, job: cluster.launch(sweep, job, needs[job.variant, job.game])), at_once
 
 
 def _print_preview(
-    sweep: "Sweep", needs: "Mapping[str, Needs]", where: str, at_once: int | None
+    sweep: "Sweep", needs: "Mapping[tuple[str, str], Needs]", where: str, at_a_time: int | None
 ) -> None:
-    """Print the plan and its cost; `at_once` is None where somebody else decides."""
+    """Print the plan and its cost; `at_a_time` is None where somebody else decides."""
     from dqn_zoo.training.rates import about
 
     plan = sweep.plan
     left = [job for job in plan.jobs() if not sweep.is_done(job)]
-    seconds = sum(needs[job.variant].seconds for job in left)
-    core_hours = sum(needs[job.variant].seconds * needs[job.variant].cores for job in left) / 3_600
+    of_left = [needs[job.variant, job.game] for job in left]
+    core_hours = sum(need.seconds * need.cores for need in of_left) / 3_600
     lines = [
         f"{len(plan.jobs())} jobs in {sweep.folder}, {len(plan.jobs()) - len(left)} of them done",
+        *(f"  {remark}" for remark in sweep.remarks),
         f"  games        {', '.join(plan.games)}",
         f"  seeds        {', '.join(map(str, plan.seeds))}",
         f"  at the end   {plan.episodes} full games with each of the last, best and online weights "
         "that a run has",
     ]
     for variant in plan.variants:
-        own = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
-        need = needs[variant.name]
-        lines.append(
-            f"  {variant.name:<12} {variant.algo}{f' with {own}' if own else ''}: "
-            f"{need.memory_bytes / 1e9:.1f} GB, {need.cores} thread{'s' if need.cores > 1 else ''}"
-            f"{', 1 GPU' if need.gpus else ''}, about {about(need.seconds)} a run"
-        )
-        if need.busy_note is not None:
-            lines.append(f"  {'':<12} {need.busy_note}")
+        lines += _variant_lines(sweep, variant, needs)
     lines.append(f"  where        {where}")
-    takes = "" if at_once is None else f", about {about(seconds / at_once)} from now"
+    seconds = sum(need.seconds for need in of_left)
+    takes = "" if at_a_time is None else f", about {about(seconds / at_a_time)} from now"
     lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
     print("\n".join(lines), flush=True)
+
+
+def _variant_lines(
+    sweep: "Sweep", variant: "Variant", needs: "Mapping[tuple[str, str], Needs]"
+) -> list[str]:
+    """Say what a variant is, and what its jobs take: from the least of its games to the most."""
+    from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
+    from dqn_zoo.training.rates import about
+
+    first_jobs = [
+        job
+        for job in sweep.plan.jobs()
+        if job.variant == variant.name and job.seed == sweep.plan.seeds[0]
+    ]
+    configs = [sweep.config(job) for job in first_jobs]
+    of_games = [needs[job.variant, job.game] for job in first_jobs]
+    cores = max(need.cores for need in of_games)
+    own = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
+    takes = [
+        " or ".join(sorted({rules_in_words(protocol_from_config(each)) for each in configs})),
+        f"{_span((each.n_timesteps for each in configs), '{:,}'.format)} steps",
+        f"{_span((need.memory_bytes for need in of_games), lambda b: f'{b / 1e9:.1f}')} GB",
+        f"{cores} thread{'s' if cores > 1 else ''}",
+        *(["1 GPU"] if any(need.gpus for need in of_games) else []),
+        f"about {_span((need.seconds for need in of_games), about)} a run",
+    ]
+    head = f"{variant.algo}{f' with {own}' if own else ''}"
+    notes = {need.busy_note: None for need in of_games if need.busy_note is not None}
+    return [
+        f"  {variant.name:<12} {head}: protocol {', '.join(takes)}",
+        *(f"  {'':<12} {note}" for note in notes),
+    ]
+
+
+def _span(values: Iterable[float], text: Callable[[Any], str]) -> str:
+    """Write the least and the greatest of some numbers, once where they read alike."""
+    ordered = sorted(values)
+    return " to ".join(dict.fromkeys((text(ordered[0]), text(ordered[-1]))))
 
 
 def _write(sweep: "Sweep") -> None:

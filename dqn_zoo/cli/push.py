@@ -21,6 +21,7 @@ from dqn_zoo.cli.play_session import (
     make_session,
     play_games,
     print_warning,
+    refuse_beside,
 )
 from dqn_zoo.cli.refused_flags import REFUSED_PUSH, add_refused_flags
 from dqn_zoo.cli.repository import listing, target
@@ -83,6 +84,8 @@ def main(arguments: argparse.Namespace) -> int:
         return push_space(arguments)
     if arguments.hub is not None:
         raise UserError("--hub goes with --space: what is on the Hub already needs no push")
+    if arguments.no_render:
+        refuse_beside(arguments, "--no-render", {"record_seconds"}, because="makes no film")
     from dqn_zoo.sharing.push import check_publishable, is_of_an_agent, open_staging
 
     run, config = find_asked_run(arguments)

@@ -159,6 +159,10 @@ def _settings(arguments: argparse.Namespace, searched: "Mapping[str, object]") -
     settings = settings_of(arguments)
     if "n_timesteps" in settings:
         raise UserError("--set n_timesteps: --budget-steps sets the steps of every trial")
+    if "seed" in settings:
+        raise UserError("--set seed: every trial has seed 1, and finals others (--seeds)")
+    if arguments.top == 0 and "seeds" in arguments.given:
+        raise UserError("--seeds are those of the finals, and --top 0 has none: leave one out")
     every = settings.get("eval_freq", 1)
     if isinstance(every, int | float) and not 1 <= every <= arguments.budget_steps:
         raise UserError(
@@ -175,7 +179,7 @@ def _launcher(
     arguments: argparse.Namespace, folder: Path, goal: "Goal", machine: "Mapping[str, Any]"
 ) -> "Launch":
     """Say what the study costs; refuse what cannot run; return what starts its jobs."""
-    from dqn_zoo.experiments.job_needs import jobs_at_once, needs_by_variant
+    from dqn_zoo.experiments.job_needs import jobs_at_once, needs_of_jobs, side_by_side
     from dqn_zoo.experiments.plan import Sweep
     from dqn_zoo.experiments.sweep import JobProcess
     from dqn_zoo.experiments.tuning import TRIAL
@@ -183,26 +187,28 @@ def _launcher(
 
     nowhere = folder / "trials" / "none"  # a sweep that is never written
     sweep = Sweep.new(nowhere, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
-    needs = needs_by_variant(sweep)
-    seconds = needs[TRIAL].seconds
-    all_s = seconds * arguments.n_trials / arguments.n_jobs
-    finals_s = seconds * (1 + arguments.top) * arguments.seeds / arguments.n_jobs
+    [need] = needs_of_jobs(sweep).values()
+    at_a_time = side_by_side([need], min(arguments.n_jobs, arguments.n_trials))
+    all_s = need.seconds * arguments.n_trials / at_a_time
+    finals_s = need.seconds * (1 + arguments.top) * arguments.seeds / at_a_time
+    for remark in sweep.remarks:
+        print(remark, flush=True)
     print(
         f"{arguments.n_trials} trials of {goal.budget_steps:,} steps, {arguments.n_jobs} at once: "
-        f"about {about(seconds)} each, {about(all_s)} together if none is "
+        f"about {about(need.seconds)} each, {about(all_s)} together if none is "
         f"stopped early, then {about(finals_s) if arguments.top else 'no time'} for the "
         "finals, beside evaluations",
         flush=True,
     )
-    if needs[TRIAL].busy_note is not None:
-        print(f"each: {needs[TRIAL].busy_note}", flush=True)
+    if need.busy_note is not None:
+        print(f"each: {need.busy_note}", flush=True)
     if arguments.ray is None:
-        jobs_at_once(sweep, needs, arguments.n_jobs)
+        jobs_at_once([need], arguments.n_jobs, num_left=arguments.n_trials)
         return JobProcess
     from dqn_zoo.experiments.cluster import Cluster
 
-    cluster, need = Cluster(arguments.ray), needs[TRIAL]
-    return lambda sweep, job: cluster.launch(sweep, job, {job.variant: need})
+    cluster = Cluster(arguments.ray)
+    return lambda sweep, job: cluster.launch(sweep, job, need)
 
 
 def _trial_line(study: "Study", trial: "FrozenTrial") -> str:
@@ -244,14 +250,19 @@ def _finals(
     from dqn_zoo.experiments.board import Board
     from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
     from dqn_zoo.experiments.sweep import work_off
-    from dqn_zoo.experiments.tuning_finals import finals, train_flags, write_best
+    from dqn_zoo.experiments.tuning_finals import BEST, finals, train_flags, write_best
+    from dqn_zoo.system.locks import LockedError
 
     sweep = finals(
         study, folder, goal, num_best=arguments.top, num_seeds=arguments.seeds, machine=machine
     )
     print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
-    with Board(Console()) as board:
-        statuses = work_off(sweep, launch, arguments.n_jobs, board.show)
+    try:
+        with Board(Console()) as board:
+            statuses = work_off(sweep, launch, arguments.n_jobs, board.show)
+    except LockedError:  # several machines share the study
+        print(f"another process runs the finals, and writes {folder / BEST}")
+        return 0
     work_is_kept()
     summary = summarize_sweep(sweep)
     print(as_markdown(summary), end="")

@@ -7,7 +7,6 @@ node is lost. What a job is does not change: the same process as on one machine.
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,8 @@ class Cluster:
             ) from error
         self._ray = ray
 
-    def launch(self, sweep: Sweep, job: Job, needs: Mapping[str, Needs]) -> Handle:
+    def launch(self, sweep: Sweep, job: Job, wanted: Needs) -> Handle:
         """Hand a job over; Ray keeps what it cannot place yet. Each node sees the same folder."""
-        wanted = needs[job.variant]
         task = self._ray.remote(_run).options(
             name=job.name,
             num_cpus=wanted.cores,

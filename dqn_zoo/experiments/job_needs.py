@@ -1,12 +1,13 @@
 """What a job takes: cores, memory and time; and how many fit on this machine at once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.plan import Job, Sweep
+from dqn_zoo.experiments.plan import Sweep
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system.machine import (
     choose_device,
     default_num_threads,
@@ -46,18 +47,25 @@ def machine_settings(num_jobs: int) -> dict[str, Any]:
     return {"num_threads": default_num_threads("cpu", usable_cores() // num_jobs)}
 
 
-def needs_by_variant(sweep: Sweep) -> dict[str, Needs]:
-    """Return what a job of each variant takes; a few updates are timed for it.
+def needs_of_jobs(sweep: Sweep) -> dict[tuple[str, str], Needs]:
+    """Return what a job takes, by variant and game; a few updates are timed for it.
 
-    The first game stands for all: they differ in their number of actions.
+    Jobs whose settings differ in nothing but the game are timed once: what is left is the number
+    of actions.
     """
-    game = sweep.plan.jobs()[0].game
-    first_jobs = [Job(variant.name, game, sweep.plan.seeds[0]) for variant in sweep.plan.variants]
-    return {job.variant: _needs_of(sweep.config(job)) for job in first_jobs}
+    known: dict[str, Needs] = {}
+    found = {}
+    for job in (job for job in sweep.plan.jobs() if job.seed == sweep.plan.seeds[0]):
+        config = sweep.config(job)
+        alike = dump_config(config.model_copy(update={"env": "", "algo": ""}))
+        if alike not in known:
+            known[alike] = _needs_of(config)
+        found[job.variant, job.game] = known[alike]
+    return found
 
 
-def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) -> int:
-    """Return how many jobs of a plan this machine takes at once.
+def jobs_at_once(needs: Collection[Needs], asked: int | None, *, num_left: int) -> int:
+    """Return how many jobs this machine takes at once, of those that are left to run.
 
     Where nobody has asked for a number: as many as fit, by the largest, and one where there is a
     GPU.
@@ -65,10 +73,9 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
     Raises:
         UserError: not even one fits, or not as many as asked for.
     """
-    largest = max(need.memory_bytes for need in needs.values())
-    num_jobs, free = len(sweep.plan.jobs()), memory_available_bytes()
+    largest, free = max(need.memory_bytes for need in needs), memory_available_bytes()
     fitting = free // largest
-    wanted = asked or 1
+    wanted = min(asked or 1, num_left)
     if fitting < wanted:
         raise UserError(
             f"{wanted} job{'s' if wanted > 1 else ''} of this plan at once need "
@@ -78,11 +85,16 @@ def jobs_at_once(sweep: Sweep, needs: Mapping[str, Needs], asked: int | None) ->
             + ", or wait until more is free"
         )
     if asked is not None:
-        return asked
-    if any(need.gpus for need in needs.values()):
+        return wanted
+    if any(need.gpus for need in needs):
         return 1
-    cores = max(need.cores for need in needs.values())
-    return min(num_jobs, fitting, max(1, usable_cores() // cores))
+    return side_by_side(needs, min(num_left, fitting))
+
+
+def side_by_side(needs: Collection[Needs], at_once: int) -> int:
+    """Return how many jobs compute at a time, if so many are started: those with cores."""
+    cores = max(need.cores for need in needs)
+    return max(1, min(at_once, usable_cores() // cores))
 
 
 def _needs_of(config: Config) -> Needs:

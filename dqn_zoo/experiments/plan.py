@@ -14,7 +14,7 @@ with another working folder, trains what its neighbours trained.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,7 +23,7 @@ from dqn_zoo.play.weights import ONLINE
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import LARGEST_SEED, Config
 from dqn_zoo.settings.games import SCORES, parse_game
-from dqn_zoo.settings.recipes import dump_config, load_config, resolve
+from dqn_zoo.settings.recipes import Resolved, dump_config, load_config, resolve
 from dqn_zoo.settings.yaml_reader import Entry, read_entries
 from dqn_zoo.system import shell
 from dqn_zoo.system.files import is_portable, replace_file
@@ -102,7 +102,7 @@ class Plan:
             for variant in self.variants
         ]
 
-    def configs(self) -> Iterator[tuple[Variant, Config]]:
+    def resolved(self) -> Iterator[tuple[Variant, Resolved]]:
         """Yield the settings of every variant on every game, the seed left open.
 
         Raises:
@@ -112,9 +112,9 @@ class Plan:
             settings = {**self.settings, **variant.settings}
             flags = dict.fromkeys(settings, f"variant {variant.name}")
             for game in self.games:
-                resolved = resolve(env=game, algo=variant.algo, overrides=settings, flags=flags)
-                config = resolved.config.model_copy(update={"algo": variant.name})
-                yield variant, config
+                found = resolve(env=game, algo=variant.algo, overrides=settings, flags=flags)
+                config = found.config.model_copy(update={"algo": variant.name})
+                yield variant, replace(found, config=config)
 
 
 def make_plan(
@@ -202,18 +202,20 @@ class Sweep:
         folder: of the sweep.
         plan: what is compared.
         unwritten: settings by variant and game, as long as they are not in the folder yet.
+        remarks: what was noted and warned of when they were made, one line each.
     """
 
     folder: Path
     plan: Plan
     unwritten: Mapping[tuple[str, str], Config] | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, folder: Path, plan: Plan, machine: Mapping[str, Any]) -> "Sweep":
         """Return a sweep that is not written yet.
 
         `folder` is empty, missing, or left by a start that was killed before it had a plan;
-        `machine` is for what the plan leaves open.
+        `machine` is for what plan and recipes leave open, which is 0 there.
 
         Raises:
             UserError: the folder holds something, or a recipe or setting is not accepted.
@@ -222,11 +224,15 @@ class Sweep:
         if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= allowed):
             raise UserError(f"{folder} is not empty and holds no plan: name another with -f")
         unwritten = {}
-        for variant, config in plan.configs():
-            free = machine.keys() - plan.settings.keys() - variant.settings.keys()
-            update = {key: machine[key] for key in free}
+        remarks: dict[str, None] = {}  # most are the same for every game
+        for variant, found in plan.resolved():
+            config, given = found.config, plan.settings.keys() | variant.settings.keys()
+            is_open = {key for key in machine.keys() - given if not getattr(config, key)}
+            update = {key: machine[key] for key in is_open}
             unwritten[variant.name, config.env] = config.model_copy(update=update)
-        return cls(folder, plan, unwritten)
+            remarks |= dict.fromkeys(f"note         {note}" for note in found.notes)
+            remarks |= dict.fromkeys(f"warning      {warning}" for warning in found.warnings)
+        return cls(folder, plan, unwritten, tuple(remarks))
 
     @classmethod
     def open(cls, folder: Path) -> "Sweep":
@@ -236,10 +242,12 @@ class Sweep:
             UserError: there is none.
         """
         if not (folder / PLAN_FILE).is_file():
+            is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+            place = folder if is_free else Path("sweeps", "first")
             raise UserError(
                 f"{folder} holds no plan: start one with "
                 + shell.command(
-                    "dqn-bench", "--algos", "dqn", "--games", "SpaceInvaders", "-f", folder
+                    "dqn-bench", "--algos", "dqn", "--games", "SpaceInvaders", "-f", place
                 )
             )
         return cls(folder, read_plan(folder / PLAN_FILE))

@@ -97,14 +97,19 @@ def make_report(paths: Sequence[Path], title: str, *, warn: Warn) -> str:
         UserError: a folder holds no run, or none can be read.
     """
     described = find_runs(paths, warn=warn)
-    sweeps = [Sweep.open(path) for path in paths if (path / PLAN_FILE).is_file()]
+    tables = []
+    for path in (path for path in paths if (path / PLAN_FILE).is_file()):
+        try:
+            tables.append(as_json(summarize_sweep(Sweep.open(path))))
+        except UserError as error:
+            warn(f"the table of {path} is left out: {error}")
     page = resources.files("dqn_zoo.experiments").joinpath("report.html")
     data = {
         "title": title,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "curves": _curves(described),
         "results": [each.result for each in described],
-        "aggregates": [as_json(summarize_sweep(sweep)) for sweep in sweeps],
+        "aggregates": tables,
         "settings": _settings(described),
         "films": _films(described),
     }

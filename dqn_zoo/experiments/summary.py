@@ -19,7 +19,7 @@ from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.references import Reference
 from dqn_zoo.play.results_file import read_results
 from dqn_zoo.settings.games import human_normalized_score
-from dqn_zoo.settings.protocols import protocol_from_config
+from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
 from dqn_zoo.system.documents import DocumentError
 
 PROFILE_THRESHOLDS = np.linspace(0.0, 2.0, 41)
@@ -51,11 +51,15 @@ class Cell:
         runs: scores by seed, of the runs that are done.
         planned: runs of the plan.
         has_human: the game is played as the human tester played it, in no mode of its own.
+        rules: it is played by, in words.
+        steps: of every run.
     """
 
     runs: dict[int, RunScore]
     planned: int
     has_human: bool = True
+    rules: str = ""
+    steps: int = 0
 
     def scores(self, which: WhichWeights) -> Scores:
         """Return the raw score of every run that has such weights: float64 [num_runs]."""
@@ -94,8 +98,15 @@ def summarize_sweep(sweep: Sweep) -> Summary:
     ):
         planned = list(jobs)
         runs = {job.seed: read_score(sweep, job) for job in planned if sweep.is_done(job)}
-        is_usual = protocol_from_config(sweep.config(planned[0])).is_usual_game
-        cells[variant][game] = Cell(runs=runs, planned=len(planned), has_human=is_usual)
+        config = sweep.config(planned[0])
+        protocol = protocol_from_config(config)
+        cells[variant][game] = Cell(
+            runs=runs,
+            planned=len(planned),
+            has_human=protocol.is_usual_game,
+            rules=f"{rules_in_words(protocol)}, epsilon {protocol.eval_epsilon:g}",
+            steps=config.n_timesteps,
+        )
     normalised, incomplete = {}, {}
     for variant, games in cells.items():
         missing = sum(cell.planned - len(cell.runs) for cell in games.values())
@@ -157,6 +168,12 @@ def as_json(summary: Summary) -> dict[str, Any]:
             }
             for variant, games in summary.cells.items()
         },
+        "conditions": {
+            variant: {
+                game: {"rules": cell.rules, "steps": cell.steps} for game, cell in games.items()
+            }
+            for variant, games in summary.cells.items()
+        },
         "human_normalised": {
             variant: {name: value._asdict() for name, value in statistics.items()}
             for variant, statistics in summary.aggregates.items()
@@ -203,6 +220,8 @@ def _improvements(
 
 def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
     yield from _score_lines(summary, references)
+    for difference in _differences(summary.cells):
+        yield from ("", difference)
     if summary.aggregates:
         yield from ("", *_aggregate_lines(summary))
     if summary.improvement:
@@ -211,6 +230,28 @@ def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterat
         yield from ("", f"No aggregates of `{variant}`: {reason}.")
     for reference in references:
         yield from ("", reference.footnote)
+
+
+def _differences(cells: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
+    """Say by which rules who played, where not all did by the same, and who had more steps."""
+    by_rules: dict[str, list[str]] = {}
+    for variant, games in cells.items():
+        alike = len({cell.rules for cell in games.values()}) == 1
+        for game, cell in games.items():
+            who = f"`{variant}`" if alike else f"`{variant}` on {game}"
+            if who not in by_rules.setdefault(cell.rules, []):
+                by_rules[cell.rules].append(who)
+    if len(by_rules) > 1:
+        said = "; ".join(f"{', '.join(who)}: {rules}" for rules, who in by_rules.items())
+        yield f"Not all played by the same rules, and such scores do not compare: {said}."
+    by_steps: dict[str, list[str]] = {}
+    for game in dict.fromkeys(game for games in cells.values() for game in games):
+        steps = {variant: games[game].steps for variant, games in cells.items() if game in games}
+        if len(set(steps.values())) > 1:
+            said = ", ".join(f"`{variant}` {number:,}" for variant, number in steps.items())
+            by_steps.setdefault(said, []).append(game)
+    for said, names in by_steps.items():
+        yield f"Not all learned for as many steps on {', '.join(names)}: {said}."
 
 
 def _score_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
@@ -261,6 +302,10 @@ def _aggregate_lines(summary: Summary) -> Iterator[str]:
     yield markdown_row(*["---"] * (1 + len(AGGREGATES)))
     for variant, statistics in summary.aggregates.items():
         yield markdown_row(f"`{variant}`", *map(_interval, statistics.values()))
+    counted = [summary.cells[variant] for variant in summary.aggregates]
+    without = {game for games in counted for game in games.keys() - _normalised(games).keys()}
+    if without:
+        yield from ("", f"Without what has no human score: {', '.join(sorted(without))}.")
 
 
 def _improvement_lines(summary: Summary) -> Iterator[str]:

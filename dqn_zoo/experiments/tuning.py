@@ -24,6 +24,8 @@ from dqn_zoo.experiments.search import SearchSpace
 from dqn_zoo.experiments.sweep import Launch, may_try_again, why_it_ended
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.logfiles import EventLog
+from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.extras import need
 from dqn_zoo.system.locks import LockedError, hold
 from dqn_zoo.system.signals import Ended, Stop, stop_requests
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 JOURNAL = "study.journal"
 POLL_S = 0.5
 TRIAL = "trial"  # the one variant of a trial's sweep
-SPACE, GOAL = "search space", "goal"  # attributes of a study
+SPACE, GOAL, RECIPE = "search space", "goal", "recipe"  # attributes of a study
 GOES_ON_WITH, CUT_OFF, FAILURE = "goes on with", "cut off", "failure"  # attributes of a trial
 
 SamplerName = Literal["tpe", "random"]
@@ -80,6 +82,13 @@ class Goal:
         """Return what must be equal for trials to be compared, as text."""
         return f"{self.algo} on {self.game}, {self.budget_steps} steps, {dict(self.settings)}"
 
+    def recipe(self) -> str:
+        """Return what recipe and settings come to, as far as they depart from the defaults."""
+        [(_, found)] = self.plan({TRIAL: {}}, seeds=(1,), episodes=1).resolved()
+        defaults = Config()
+        own = {key: value for key, value in found.config if value != getattr(defaults, key)}
+        return "".join(f"{key}: {as_yaml(value)}\n" for key, value in own.items())
+
 
 def open_study(
     folder: Path,
@@ -104,6 +113,7 @@ def open_study(
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a failed trial it prints a traceback
+    _check_space(space, goal)
     name = str(folder.resolve().name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +137,15 @@ def open_study(
                 f"{folder} holds a study of another {key}: name another folder with -f, or give "
                 f"the flags that it began with ({known})"
             )
+    recipe = goal.recipe()
+    known = study.user_attrs.get(RECIPE, recipe)
+    if known != recipe:
+        changed = sorted(set(known.splitlines()) ^ set(recipe.splitlines()))
+        raise UserError(
+            f"the recipe {goal.algo} is another than when {folder} began ({', '.join(changed)}): "
+            "name another folder with -f, or put it back"
+        )
+    study.set_user_attr(RECIPE, recipe)
     num_trials = len(study.get_trials(deepcopy=False))
     shift = num_trials if storage is None else secrets.randbits(31)
     study.sampler = {
@@ -135,6 +154,27 @@ def open_study(
     }[sampler](seed=(seed + shift) % 2**32)
     study.pruner = _pruner(pruner, goal)
     return study
+
+
+def _check_space(space: SearchSpace, goal: Goal) -> None:
+    """Draw a few trials and look at their settings, before any is trained.
+
+    Raises:
+        UserError: not one of them can run.
+    """
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    reason = None
+    for _ in range(10):
+        plan = goal.plan({TRIAL: space.draw(study.ask())}, seeds=(1,), episodes=1)
+        try:
+            list(plan.resolved())
+        except UserError as error:
+            reason = error
+        else:
+            return
+    raise UserError(f"none of 10 trials drawn from {space.name} can run: {reason}; see --search")
 
 
 def optimize(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
-from dqn_zoo.experiments.tuning import Goal
+from dqn_zoo.experiments.tuning import FAILURE, Goal
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.locks import may_be_held
 
 if TYPE_CHECKING:
     import optuna
@@ -46,7 +47,12 @@ def finals(
     place = folder / "finals"
     trials = best_trials(study)[:num_best]
     if not trials:
-        raise UserError(f"{folder} has no complete trial: raise --n-trials, or use --pruner none")
+        reasons = [each.user_attrs.get(FAILURE) for each in study.get_trials(deepcopy=False)]
+        last = next((reason for reason in reversed(reasons) if reason is not None), None)
+        raise UserError(
+            f"{folder} has no complete trial: raise --n-trials"
+            + (", and use --pruner none" if last is None else f"; the last that failed: {last}")
+        )
     variants = {"recipe": {}, **{f"trial-{each.number}": dict(each.params) for each in trials}}
     seeds = tuple(range(2, 2 + num_seeds))  # trials have seed 1
     plan = goal.plan(variants, seeds=seeds, episodes=DEFAULT_EPISODES)
@@ -54,10 +60,12 @@ def finals(
         Sweep.new(place, plan, machine).write()
     sweep = Sweep.open(place)
     if sweep.plan != plan:
-        raise UserError(
-            f"{place} holds finals of other trials or seeds; remove it, and the same command runs "
-            "the current ones"
+        otherwise = (
+            "which another process may be running: wait for its end, and give the same command"
+            if may_be_held(place)
+            else "remove it, and the same command runs the current ones"
         )
+        raise UserError(f"{place} holds finals of other trials or seeds; {otherwise}")
     return sweep
 
 

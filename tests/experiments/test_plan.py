@@ -168,3 +168,24 @@ def test_a_job_is_found_by_name_and_by_number(tmp_path):
     for name in ("0", "5", "dqn/Breakout_3"):
         with pytest.raises(UserError, match=f"no job '{name}': they are numbered 1 to 4 and named"):
             sweep.find_job(name)
+
+
+def test_what_is_warned_of_before_a_run_is_said_of_a_sweep_once(tmp_path):
+    plan = plan_of(settings={"n_timesteps": 1_000_000})
+    remarks = Sweep.new(tmp_path / "sweep", plan, {}).remarks
+    [warning] = [remark for remark in remarks if remark.startswith("warning")]
+    assert "epsilon" in warning
+    plan = plan_of(games=["ALE/Pong-v5"])
+    implied = "protocol machado, implied by ALE/Pong-v5, in place of zoo"
+    assert any(implied in remark for remark in Sweep.new(tmp_path / "sweep", plan, {}).remarks)
+
+
+def test_threads_that_a_recipe_names_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hyperparams").mkdir()
+    (tmp_path / "hyperparams" / "mine.yml").write_text("atari: {num_threads: 4}\n")
+    variants = [DQN, Variant("mine", "mine", {}), Variant("own", "mine", {"num_threads": 2})]
+    plan = plan_of(games=["Pong"], variants=variants)
+    sweep = Sweep.new(tmp_path / "sweep", plan, {"num_threads": 1})
+    threads = {job.variant: sweep.config(job).num_threads for job in plan.jobs()}
+    assert threads == {"dqn": 1, "mine": 4, "own": 2}

@@ -217,6 +217,18 @@ def test_damaged_results_and_folders_without_runs_are_one_line(sweep, tmp_path, 
     assert [row["seed"] for row in data_of(file)["results"]] == [2]
 
 
+def test_a_sweep_with_a_damaged_file_has_a_page_without_its_table(sweep, tmp_path, capsys):
+    copy, file = tmp_path / "copy", tmp_path / "report.html"
+    shutil.copytree(sweep, copy)
+    broken = copy / "runs" / "dqn" / "Breakout_1" / "results-last.json"
+    broken.write_text("{")
+    assert main([str(copy), "-o", str(file)]) == 0
+    warnings = capsys.readouterr().err
+    assert f"warning: the table of {copy} is left out: {broken} is damaged" in warnings
+    assert data_of(file)["aggregates"] == []
+    assert len(data_of(file)["results"]) == 3
+
+
 @pytest.fixture
 def opened(page):
     with opened_page(page.as_uri()) as tab:

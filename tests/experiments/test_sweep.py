@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -20,7 +21,9 @@ from support.jobs import InThisProcess
 
 from dqn_zoo.cli.bench import main
 from dqn_zoo.cli.bench import main as bench
+from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.job import run_job
+from dqn_zoo.experiments.job_needs import Needs, jobs_at_once, needs_of_jobs, side_by_side
 from dqn_zoo.experiments.plan import Job, Sweep, Variant, make_plan
 from dqn_zoo.experiments.summary import as_markdown, summarize_sweep
 from dqn_zoo.experiments.sweep import MOST_RETRIES, hold_sweep, work_off
@@ -409,7 +412,12 @@ def test_a_dry_run_shows_plan_cost_and_commands_and_leaves_nothing(tmp_path, cap
     assert main([*FLAGS, "-f", str(folder), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert f"8 jobs in {folder}, 0 of them done" in printed
-    assert "double       dqn with bootstrap=double: 0.5 GB, 1 thread" in printed
+    assert (
+        "double       dqn with bootstrap=double: "
+        "protocol zoo with max_frames 200, 800 steps, 0.5 GB, 1 thread, about" in printed
+    )
+    assert printed.count("note         settings: ") == 1  # for all games
+    assert "with --plan-only in place of --dry-run these commands work" in printed
     assert "core-hours" in printed
     assert f"dqn-bench -f {folder} --job double/Breakout_2" in printed
     assert not folder.exists()
@@ -425,6 +433,16 @@ def test_a_dry_run_shows_plan_cost_and_commands_and_leaves_nothing(tmp_path, cap
         (["--algos", "dqm", "--games", "pong"], "unknown algorithm 'dqm': did you mean dqn?"),
         (["--algos", "dqn", "--games", "pong", "--seeds", "0"], "--seeds"),
         (["--job", "1", "--dry-run"], "--job cannot go with --dry-run: leave one out"),
+        (["--job", "1", "--reference", "rl-zoo"], "--job cannot go with --reference"),
+        (["--dry-run", "--plan-only"], "--dry-run cannot go with --plan-only: leave one out"),
+        (["--plan-only", "--reference", "rl-zoo"], "--reference cannot go with --plan-only"),
+        (["--algo", "dqn"], "unknown flag --algo; did you mean --algos?"),
+        (["--env", "pong"], "unknown flag --env; did you mean --games?"),
+        (["--seed", "1"], "unknown flag --seed; did you mean --seeds?"),
+        (
+            ["--variant", "a=dqn,gamma=0.9,gamma=0.8", "--games", "pong"],
+            "variant a names a key twice; keep one",
+        ),
         (["--table", "--algos", "dqn"], "--table cannot go with --algos: leave one out"),
         (["--variant", "dqn", "--games", "pong"], "expected NAME=ALGO[,KEY=VALUE...], got 'dqn'"),
         (["--algos", "dqn", "--games", "pong", "--reference", "x"], "no published scores are"),
@@ -456,6 +474,55 @@ def test_a_plan_that_does_not_fit_the_memory_starts_nothing(tmp_path, capsys, mo
     for job in sweep.plan.jobs():
         finish(sweep, job, 1.0)
     assert main(["-f", str(folder), "--jobs", "2"]) == 0
+
+
+def test_a_folder_with_something_else_is_not_offered_for_a_sweep(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("logs").mkdir()
+    assert main([]) == 2
+    assert "start one with dqn-bench --algos dqn --games SpaceInvaders -f logs" in (
+        capsys.readouterr().err
+    )
+    Path("logs", "dqn").mkdir()
+    assert main([]) == 2
+    error = capsys.readouterr().err
+    [command] = re.findall(r"start one with dqn-bench (.*)$", error)
+    assert command.endswith("-f sweeps/first")
+    assert main([*command.split(), "--plan-only"]) == 0
+
+
+def test_what_jobs_take_is_that_of_their_own_game(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("hyperparams").mkdir()
+    recipe = "atari: {n_timesteps: 3_200}\nPong: {buffer_size: 300_000, n_timesteps: 1_600}\n"
+    Path("hyperparams", "mine.yml").write_text(recipe)
+    settings = {key: TINY[key] for key in TINY if key not in ("buffer_size", "n_timesteps")}
+    plan = make_plan(
+        games=["Breakout", "Pong", "Seaquest"], num_seeds=2, settings=settings | {"eval_freq": 0},
+        variants=[Variant("mine", "mine", {"learning_starts": 200})],
+    )  # fmt: skip
+    needs = needs_of_jobs(Sweep.new(Path("sweep"), plan, {}))
+    breakout, pong, seaquest = (needs["mine", game] for game in ("Breakout", "Pong", "Seaquest"))
+    assert breakout is seaquest  # timed once
+    frames = 84 * 84 * (300_000 - 100_000)
+    assert 0.95 < (pong.memory_bytes - breakout.memory_bytes) / frames < 1.2
+    assert pong.seconds < breakout.seconds
+    monkeypatch.setattr(
+        "dqn_zoo.experiments.job_needs.memory_available_bytes",
+        lambda: pong.memory_bytes + breakout.memory_bytes,
+    )
+    assert jobs_at_once([breakout, breakout], 2, num_left=2) == 2
+    assert jobs_at_once([pong, breakout], 2, num_left=1) == 1
+    with pytest.raises(UserError, match="2 jobs of this plan at once need"):
+        jobs_at_once([pong, breakout], 2, num_left=2)
+
+
+def test_as_many_jobs_compute_at_a_time_as_there_are_cores_for(monkeypatch):
+    monkeypatch.setattr("dqn_zoo.experiments.job_needs.usable_cores", lambda: 4)
+    of_one, of_two = Needs(1, 0, 10, 1.0), Needs(2, 0, 10, 1.0)
+    assert [side_by_side([of_one], number) for number in (1, 3, 8)] == [1, 3, 4]
+    assert [side_by_side([of_one, of_two], number) for number in (1, 3, 8)] == [1, 2, 2]
+    assert side_by_side([Needs(8, 0, 10, 1.0)], 8) == 1
 
 
 def test_a_start_that_was_killed_before_its_plan_is_made_again(tmp_path, capsys):

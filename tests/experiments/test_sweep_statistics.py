@@ -9,7 +9,14 @@ from dqn_zoo.experiments.aggregates import (
     performance_profile,
     probability_of_improvement,
 )
-from dqn_zoo.experiments.summary import Cell, RunScore, _improvements, _normalised
+from dqn_zoo.experiments.summary import (
+    Cell,
+    RunScore,
+    Summary,
+    _improvements,
+    _normalised,
+    as_markdown,
+)
 
 
 def test_the_interquartile_mean_of_a_number_of_runs_that_four_does_not_divide():
@@ -41,3 +48,31 @@ def test_a_mode_of_its_own_has_no_human_score():
     assert list(_normalised({"Pong": cell})) == ["Pong"]
     other = Cell(runs=cell.runs, planned=1, has_human=False)
     assert _normalised({"Pong": other}) == {}
+
+
+def test_what_was_played_or_trained_otherwise_is_said_under_the_table():
+    def cell(rules: str, steps: int, *, has_human: bool = True) -> Cell:
+        runs = {1: RunScore(5.0, 6.0)}
+        return Cell(runs=runs, planned=1, has_human=has_human, rules=rules, steps=steps)
+
+    def told(cells: dict[str, dict[str, Cell]]) -> str:
+        aggregates = {name: {"mean": Estimate(1.0, 0.5, 1.5)} for name in cells}
+        return as_markdown(
+            Summary(cells=cells, aggregates=aggregates, profiles={}, improvement={}, incomplete={})
+        )
+
+    zoo, machado = "zoo, epsilon 0.01", "machado, epsilon 0.001"
+    alike = {"Pong": cell(zoo, 800), "Boxing": cell(zoo, 900)}
+    assert "Not all" not in told({"a": alike, "b": alike})
+    assert "Without" not in told({"a": alike, "b": alike})
+    other = {"Pong": cell(machado, 800), "Boxing": cell(machado, 1_900)}
+    text = told({"a": alike, "b": alike, "c": other})
+    assert (
+        "Not all played by the same rules, and such scores do not compare: "
+        f"`a`, `b`: {zoo}; `c`: {machado}." in text
+    )
+    assert "as many steps on Boxing: `a` 900, `b` 900, `c` 1,900." in text
+    mixed = {"Pong": cell(zoo, 800), "Boxing": cell(machado, 800, has_human=False)}
+    text = told({"a": mixed})
+    assert f"`a` on Pong: {zoo}; `a` on Boxing: {machado}." in text
+    assert "Without what has no human score: Boxing." in text

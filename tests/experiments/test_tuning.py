@@ -406,6 +406,37 @@ def test_a_study_of_something_else_is_refused(tmp_path, capsys):
         study_in(tmp_path / "study", space)
 
 
+@pytest.mark.tune
+def test_a_space_of_which_nothing_can_run_is_refused_before_the_first_trial(tmp_path):
+    folder = tmp_path / "study"
+    goal = Goal(game="Pong", algo="pqn-laptop", settings={}, budget_steps=100_000)
+    space = read_space(find_space("atari"))
+    with pytest.raises(UserError, match="none of 10 trials drawn from atari can run: variant"):
+        open_study(folder, goal, space, sampler="tpe", pruner="none", seed=3)
+    assert not folder.exists()
+
+
+@pytest.mark.tune
+def test_a_study_is_not_gone_on_with_by_another_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("hyperparams").mkdir()
+    recipe = Path("hyperparams", "mine.yml")
+    recipe.write_text("atari: {gamma: 0.9}\n")
+    space = space_of(tmp_path, "optimizer_eps: {log: [1e-8, 1e-3]}")
+    goal = Goal(game="Pong", algo="mine", settings={}, budget_steps=200_000)
+
+    def opened():
+        return open_study(Path("study"), goal, space, sampler="tpe", pruner="none", seed=3)
+
+    opened()
+    recipe.write_text("atari: {gamma: 0.9, network: nature}\n")  # which it was
+    opened()
+    recipe.write_text("atari: {gamma: 0.95}\n")
+    message = r"the recipe mine is another than when study began \(gamma: 0.9, gamma: 0.95\)"
+    with pytest.raises(UserError, match=message):
+        opened()
+
+
 # --- The winner
 
 
@@ -436,6 +467,10 @@ def test_the_steps_of_a_trial_are_set_in_one_place(tmp_path, capsys):
     assert main(["--env", "Pong", "--set", "n_timesteps=5", "-f", str(tmp_path)]) == 2
     message = "error: --set n_timesteps: --budget-steps sets the steps of every trial\n"
     assert capsys.readouterr().err == message
+    assert main(["--env", "Pong", "--set", "seed=5", "-f", str(tmp_path)]) == 2
+    assert "--set seed: every trial has seed 1" in capsys.readouterr().err
+    assert main(["--env", "Pong", "--top", "0", "--seeds", "5", "-f", str(tmp_path)]) == 2
+    assert "--seeds are those of the finals, and --top 0 has none" in capsys.readouterr().err
 
 
 # --- The command
@@ -493,6 +528,9 @@ def test_a_study_that_was_stopped_goes_on_where_its_trials_were(
         False,
     ]
     assert sorted(path.name for path in (folder / "trials").iterdir()) == ["0000", "0001"]
+    with hold(folder / "finals", what="the finals", otherwise="wait"):
+        assert main(flags) == 0  # of another machine that shares the study
+    assert "another process runs the finals" in capsys.readouterr().out
     best = folder / "best.yml"
     assert f"dqn-train --env Pong --algo dqn -c {best}" in printed
     config = resolve(env="Pong", algo="dqn", conf_file=best).config

@@ -306,6 +306,11 @@ def test_epsilon_is_the_command_lines_else_the_runs_own(
     assert written["is_deterministic"] is (epsilon == 0.0)
 
 
+def test_the_length_of_a_film_that_nobody_asked_for_is_refused(run: Run, capsys) -> None:
+    assert play("--episodes", "1", "--record-seconds", "5") == 2
+    assert "--record-seconds is for a film: add --record" in capsys.readouterr().err
+
+
 def test_after_n_steps_no_game_begins_and_none_is_cut(run: Run) -> None:
     assert play("-n", "80", "--epsilon", "1") == 0
     written = results_of(run)

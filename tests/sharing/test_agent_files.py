@@ -69,7 +69,7 @@ def test_a_plan_is_understood_or_one_line(content, tmp_path):
         assert len(str(plan)) < 1_000
     else:
         assert plan.jobs()
-        found = outcome(lambda: list(plan.configs()))
+        found = outcome(lambda: list(plan.resolved()))
         assert not isinstance(found, UserError) or len(str(found)) < 1_000
 
 
