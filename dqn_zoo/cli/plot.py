@@ -92,7 +92,7 @@ def _add_lines(parser: Parser) -> None:
 @parsed_by(build_parser)
 def main(arguments: argparse.Namespace) -> None:
     """Run dqn-plot and return its exit code: 0, or 2 for a user's mistake."""
-    from dqn_zoo.experiments.curves import find_curves
+    from dqn_zoo.experiments.curves import find_curves, mixed_groups
 
     formats = (".png", ".svg", ".pdf")
     if arguments.output.suffix.lower() not in formats:
@@ -100,6 +100,8 @@ def main(arguments: argparse.Namespace) -> None:
     curves = find_curves(
         arguments.paths, arguments.what, by=arguments.by, env=arguments.env, warn=print_warning
     )
+    for mixed in mixed_groups(curves):
+        print_warning(mixed)
     if arguments.x == "time":
         curves = _with_times(curves)
 

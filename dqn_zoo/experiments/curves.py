@@ -21,6 +21,7 @@ from dqn_zoo.runs.elsewhere import instead_of_missing
 from dqn_zoo.runs.learning_curve import columns
 from dqn_zoo.runs.run import Run, is_unfinished
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.expectations import STANDS_WITH
 from dqn_zoo.settings.games import parse_folder, parse_game, random_score
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
 from dqn_zoo.settings.recipes import load_config
@@ -176,6 +177,26 @@ def group_name(config: Config, by: str) -> str:
     """Return the name of the group of a run, whose seeds share the value of a setting."""
     value = str(getattr(config, by))
     return value if by == "algo" else f"{by} {value}"
+
+
+def mixed_groups(curves: Iterable[Curve]) -> Iterator[str]:
+    """Say of which games and groups the runs learned with different settings: they are no seeds."""
+    groups: dict[tuple[str, str], list[Config]] = {}
+    for curve in curves:
+        if Run(curve.source).config_file.exists():
+            config = load_config(Run(curve.source).config_file)
+            groups.setdefault((curve.game, curve.group), []).append(config)
+    for (game, group), configs in groups.items():
+        keys = [key for key in Config.model_fields if key not in STANDS_WITH | {"algo", "env"}]
+        differing = [
+            key for key in keys if any(getattr(c, key) != getattr(configs[0], key) for c in configs)
+        ]
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            yield (
+                f"the runs of {group} on {game} are drawn as seeds of one group and differ in "
+                f"{', '.join(differing[:3])}{more}: --by {differing[0]} draws them apart"
+            )
 
 
 def overlay(

@@ -10,7 +10,14 @@ import pytest
 
 from dqn_zoo.cli.plot import main
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.curves import Curve, find_curves, overlay, random_of, read_curve
+from dqn_zoo.experiments.curves import (
+    Curve,
+    find_curves,
+    mixed_groups,
+    overlay,
+    random_of,
+    read_curve,
+)
 from dqn_zoo.experiments.report import find_runs
 from dqn_zoo.settings.recipes import dump_config, load_config, resolve
 
@@ -382,6 +389,22 @@ def test_the_command_draws_png_and_svg_and_prints_where_runs_ended(tmp_path, cap
     labels += ["double (2 runs)", "dqn (2 runs)", "dqn (sb3) (1 run)"]
     for label in labels:
         assert f"<!-- {label} -->" in svg.read_text()
+
+
+def test_runs_of_other_settings_are_no_seeds_of_a_group_without_a_word(tmp_path):
+    runs = [make_run(tmp_path, number=number, seed=number) for number in (1, 2)]
+    runs.append(make_run(tmp_path, game="Boxing"))
+    curves = find_curves(runs, "training")
+    assert list(mixed_groups(curves)) == []
+    config = load_config(runs[1] / "config.yml")
+    other = {"learning_rate": 0.5, "gamma": 0.5, "n_steps": 7, "dueling": True, "num_threads": 9}
+    (runs[1] / "config.yml").write_text(dump_config(config.model_copy(update=other)))
+    [line] = mixed_groups(curves)
+    assert "the runs of dqn on Pong" in line
+    assert "and 1 more: --by " in line
+    [line] = mixed_groups(curves[:2])
+    key = line.split("--by ")[1].split()[0]
+    assert list(mixed_groups(find_curves(runs, "training", by=key)[:2])) == []
 
 
 def test_curves_without_time_are_not_drawn_over_it(tmp_path, capsys):
