@@ -275,8 +275,8 @@ def training_record(run: Run, steps: int | None) -> dict[str, Any]:
     manifest = read_manifest(run)
     origin = manifest.get("origin")
     if origin is not None:
-        record = origin.get("training") or {"steps": steps}
-        return {**record, "came_from": _came_from(origin)}
+        came = origin.get("training") or {"steps": steps}
+        return {**came, "came_from": _came_from(origin)}
     record = {key: manifest.get(key) for key in _TRAINING_KEYS}
     changes = [change[:200] for each in manifest["invocations"] for change in each["changes"]]
     later = {"later": list(dict.fromkeys(changes))} if changes else {}
