@@ -281,7 +281,8 @@ def _print_preview(
     core_hours = sum(need.seconds * need.cores for need in of_left) / 3_600
     lines = [
         f"{len(plan.jobs())} jobs in {sweep.folder}, {len(plan.jobs()) - len(left)} of them done",
-        *(f"  {remark}" for remark in sweep.remarks),
+        *(f"  note         {note}" for note in sweep.notes),
+        *(f"  warning      {warning}" for warning in (*sweep.warnings, *_differences(sweep))),
         f"  games        {', '.join(plan.games)}",
         f"  seeds        {', '.join(map(str, plan.seeds))}",
         f"  at the end   {plan.episodes} full games with each of the last, best and online weights "
@@ -294,6 +295,16 @@ def _print_preview(
     takes = "" if at_a_time is None else f", about {about(seconds / at_a_time)} from now"
     lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
     print("\n".join(lines), flush=True)
+
+
+def _differences(sweep: "Sweep") -> list[str]:
+    """Return what the table will say of rules and steps, before anything is computed for it."""
+    from dqn_zoo.experiments.summary import conditions_of, differences
+
+    conditions: dict[str, Any] = {variant.name: {} for variant in sweep.plan.variants}
+    for job in sweep.plan.jobs():
+        conditions[job.variant][job.game] = conditions_of(sweep.config(job))
+    return list(differences(conditions))
 
 
 def _variant_lines(
@@ -321,10 +332,10 @@ def _variant_lines(
         f"about {_span((need.seconds for need in of_games), about)} a run",
     ]
     head = f"{variant.algo}{f' with {own}' if own else ''}"
-    notes = {need.busy_note: None for need in of_games if need.busy_note is not None}
+    note = max(of_games, key=lambda need: need.seconds).busy_note
     return [
         f"  {variant.name:<12} {head}: protocol {', '.join(takes)}",
-        *(f"  {'':<12} {note}" for note in notes),
+        *([] if note is None else [f"  {'':<12} {note}"]),
     ]
 
 

@@ -191,8 +191,10 @@ def _launcher(
     at_a_time = side_by_side([need], min(arguments.n_jobs, arguments.n_trials))
     all_s = need.seconds * arguments.n_trials / at_a_time
     finals_s = need.seconds * (1 + arguments.top) * arguments.seeds / at_a_time
-    for remark in sweep.remarks:
-        print(remark, flush=True)
+    for note in sweep.notes:
+        print(f"note: {note}")
+    for warning in sweep.warnings:
+        print(f"warning: {warning}")
     print(
         f"{arguments.n_trials} trials of {goal.budget_steps:,} steps, {arguments.n_jobs} at once: "
         f"about {about(need.seconds)} each, {about(all_s)} together if none is "

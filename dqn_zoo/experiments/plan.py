@@ -202,13 +202,15 @@ class Sweep:
         folder: of the sweep.
         plan: what is compared.
         unwritten: settings by variant and game, as long as they are not in the folder yet.
-        remarks: what was noted and warned of when they were made, one line each.
+        notes: on these, one line each, as `Resolved` has them; of several games the same one once.
+        warnings: likewise.
     """
 
     folder: Path
     plan: Plan
     unwritten: Mapping[tuple[str, str], Config] | None = None
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, folder: Path, plan: Plan, machine: Mapping[str, Any]) -> "Sweep":
@@ -224,15 +226,16 @@ class Sweep:
         if folder.exists() and not (folder.is_dir() and set(folder.iterdir()) <= allowed):
             raise UserError(f"{folder} is not empty and holds no plan: name another with -f")
         unwritten = {}
-        remarks: dict[str, None] = {}  # most are the same for every game
+        notes: dict[str, None] = {}
+        warnings: dict[str, None] = {}
         for variant, found in plan.resolved():
             config, given = found.config, plan.settings.keys() | variant.settings.keys()
             is_open = {key for key in machine.keys() - given if not getattr(config, key)}
             update = {key: machine[key] for key in is_open}
             unwritten[variant.name, config.env] = config.model_copy(update=update)
-            remarks |= dict.fromkeys(f"note         {note}" for note in found.notes)
-            remarks |= dict.fromkeys(f"warning      {warning}" for warning in found.warnings)
-        return cls(folder, plan, unwritten, tuple(remarks))
+            notes |= dict.fromkeys(found.notes)
+            warnings |= dict.fromkeys(found.warnings)
+        return cls(folder, plan, unwritten, tuple(notes), tuple(warnings))
 
     @classmethod
     def open(cls, folder: Path) -> "Sweep":

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from dqn_zoo.experiments.aggregates import (
 from dqn_zoo.experiments.plan import Job, Sweep, WhichWeights
 from dqn_zoo.experiments.references import Reference
 from dqn_zoo.play.results_file import read_results
+from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.games import human_normalized_score
 from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
 from dqn_zoo.system.documents import DocumentError
@@ -43,6 +44,18 @@ class RunScore(NamedTuple):
         return {which: score for which, score in self._asdict().items() if score is not None}
 
 
+class Conditions(NamedTuple):
+    """What has to be equal for scores to compare.
+
+    Attributes:
+        rules: that the games are played by, in words.
+        steps: of training.
+    """
+
+    rules: str = ""
+    steps: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """The runs of a variant on a game.
@@ -51,15 +64,13 @@ class Cell:
         runs: scores by seed, of the runs that are done.
         planned: runs of the plan.
         has_human: the game is played as the human tester played it, in no mode of its own.
-        rules: it is played by, in words.
-        steps: of every run.
+        conditions: of its runs.
     """
 
     runs: dict[int, RunScore]
     planned: int
     has_human: bool = True
-    rules: str = ""
-    steps: int = 0
+    conditions: Conditions = field(default_factory=Conditions)
 
     def scores(self, which: WhichWeights) -> Scores:
         """Return the raw score of every run that has such weights: float64 [num_runs]."""
@@ -99,13 +110,11 @@ def summarize_sweep(sweep: Sweep) -> Summary:
         planned = list(jobs)
         runs = {job.seed: read_score(sweep, job) for job in planned if sweep.is_done(job)}
         config = sweep.config(planned[0])
-        protocol = protocol_from_config(config)
         cells[variant][game] = Cell(
             runs=runs,
             planned=len(planned),
-            has_human=protocol.is_usual_game,
-            rules=f"{rules_in_words(protocol)}, epsilon {protocol.eval_epsilon:g}",
-            steps=config.n_timesteps,
+            has_human=protocol_from_config(config).is_usual_game,
+            conditions=conditions_of(config),
         )
     normalised, incomplete = {}, {}
     for variant, games in cells.items():
@@ -153,6 +162,39 @@ def read_score(sweep: Sweep, job: Job) -> RunScore:
     return RunScore(**means)
 
 
+def conditions_of(config: Config) -> Conditions:
+    """Return the conditions of a run."""
+    protocol = protocol_from_config(config)
+    rules = f"{rules_in_words(protocol)}, epsilon {protocol.eval_epsilon:g}"
+    return Conditions(rules, config.n_timesteps)
+
+
+def differences(conditions: Mapping[str, Mapping[str, Conditions]]) -> Iterator[str]:
+    """Say who plays by which rules, where not all do by the same, and who learns for more steps.
+
+    Args:
+        conditions: by variant and game.
+    """
+    by_rules: dict[str, list[str]] = {}
+    for variant, games in conditions.items():
+        is_one = len({each.rules for each in games.values()}) == 1
+        for game, each in games.items():
+            who = f"`{variant}`" if is_one else f"`{variant}` on {game}"
+            if who not in by_rules.setdefault(each.rules, []):
+                by_rules[each.rules].append(who)
+    if len(by_rules) > 1:
+        said = "; ".join(f"{', '.join(who)}: {rules}" for rules, who in by_rules.items())
+        yield f"Not all play by the same rules, and such scores do not compare: {said}."
+    by_steps: dict[str, list[str]] = {}
+    for game in dict.fromkeys(game for games in conditions.values() for game in games):
+        steps = {name: games[game].steps for name, games in conditions.items() if game in games}
+        if len(set(steps.values())) > 1:
+            said = ", ".join(f"`{variant}` {number:,}" for variant, number in steps.items())
+            by_steps.setdefault(said, []).append(game)
+    for said, names in by_steps.items():
+        yield f"Not all learn for as many steps on {', '.join(names)}: {said}."
+
+
 def as_markdown(summary: Summary, references: Sequence[Reference] = ()) -> str:
     """Return the tables as Markdown, published numbers beside ours where there are any."""
     return "\n".join(_markdown_lines(summary, references)) + "\n"
@@ -169,9 +211,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
             for variant, games in summary.cells.items()
         },
         "conditions": {
-            variant: {
-                game: {"rules": cell.rules, "steps": cell.steps} for game, cell in games.items()
-            }
+            variant: {game: cell.conditions._asdict() for game, cell in games.items()}
             for variant, games in summary.cells.items()
         },
         "human_normalised": {
@@ -220,7 +260,11 @@ def _improvements(
 
 def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
     yield from _score_lines(summary, references)
-    for difference in _differences(summary.cells):
+    conditions = {
+        variant: {game: cell.conditions for game, cell in games.items()}
+        for variant, games in summary.cells.items()
+    }
+    for difference in differences(conditions):
         yield from ("", difference)
     if summary.aggregates:
         yield from ("", *_aggregate_lines(summary))
@@ -230,28 +274,6 @@ def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterat
         yield from ("", f"No aggregates of `{variant}`: {reason}.")
     for reference in references:
         yield from ("", reference.footnote)
-
-
-def _differences(cells: Mapping[str, Mapping[str, Cell]]) -> Iterator[str]:
-    """Say by which rules who played, where not all did by the same, and who had more steps."""
-    by_rules: dict[str, list[str]] = {}
-    for variant, games in cells.items():
-        alike = len({cell.rules for cell in games.values()}) == 1
-        for game, cell in games.items():
-            who = f"`{variant}`" if alike else f"`{variant}` on {game}"
-            if who not in by_rules.setdefault(cell.rules, []):
-                by_rules[cell.rules].append(who)
-    if len(by_rules) > 1:
-        said = "; ".join(f"{', '.join(who)}: {rules}" for rules, who in by_rules.items())
-        yield f"Not all played by the same rules, and such scores do not compare: {said}."
-    by_steps: dict[str, list[str]] = {}
-    for game in dict.fromkeys(game for games in cells.values() for game in games):
-        steps = {variant: games[game].steps for variant, games in cells.items() if game in games}
-        if len(set(steps.values())) > 1:
-            said = ", ".join(f"`{variant}` {number:,}" for variant, number in steps.items())
-            by_steps.setdefault(said, []).append(game)
-    for said, names in by_steps.items():
-        yield f"Not all learned for as many steps on {', '.join(names)}: {said}."
 
 
 def _score_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:

@@ -172,12 +172,12 @@ def test_a_job_is_found_by_name_and_by_number(tmp_path):
 
 def test_what_is_warned_of_before_a_run_is_said_of_a_sweep_once(tmp_path):
     plan = plan_of(settings={"n_timesteps": 1_000_000})
-    remarks = Sweep.new(tmp_path / "sweep", plan, {}).remarks
-    [warning] = [remark for remark in remarks if remark.startswith("warning")]
+    sweep = Sweep.new(tmp_path / "sweep", plan, {})
+    [warning] = sweep.warnings
     assert "epsilon" in warning
-    plan = plan_of(games=["ALE/Pong-v5"])
-    implied = "protocol machado, implied by ALE/Pong-v5, in place of zoo"
-    assert any(implied in remark for remark in Sweep.new(tmp_path / "sweep", plan, {}).remarks)
+    assert len(sweep.notes) == len(set(sweep.notes))
+    sweep = Sweep.new(tmp_path / "sweep", plan_of(games=["ALE/Pong-v5"]), {})
+    assert any("protocol machado, implied by ALE/Pong-v5" in note for note in sweep.notes)
 
 
 def test_threads_that_a_recipe_names_are_kept(tmp_path, monkeypatch):

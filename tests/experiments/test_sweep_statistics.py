@@ -11,6 +11,7 @@ from dqn_zoo.experiments.aggregates import (
 )
 from dqn_zoo.experiments.summary import (
     Cell,
+    Conditions,
     RunScore,
     Summary,
     _improvements,
@@ -53,7 +54,8 @@ def test_a_mode_of_its_own_has_no_human_score():
 def test_what_was_played_or_trained_otherwise_is_said_under_the_table():
     def cell(rules: str, steps: int, *, has_human: bool = True) -> Cell:
         runs = {1: RunScore(5.0, 6.0)}
-        return Cell(runs=runs, planned=1, has_human=has_human, rules=rules, steps=steps)
+        conditions = Conditions(rules, steps)
+        return Cell(runs=runs, planned=1, has_human=has_human, conditions=conditions)
 
     def told(cells: dict[str, dict[str, Cell]]) -> str:
         aggregates = {name: {"mean": Estimate(1.0, 0.5, 1.5)} for name in cells}
@@ -68,7 +70,7 @@ def test_what_was_played_or_trained_otherwise_is_said_under_the_table():
     other = {"Pong": cell(machado, 800), "Boxing": cell(machado, 1_900)}
     text = told({"a": alike, "b": alike, "c": other})
     assert (
-        "Not all played by the same rules, and such scores do not compare: "
+        "Not all play by the same rules, and such scores do not compare: "
         f"`a`, `b`: {zoo}; `c`: {machado}." in text
     )
     assert "as many steps on Boxing: `a` 900, `b` 900, `c` 1,900." in text
