@@ -302,7 +302,7 @@ def _differences(sweep: "Sweep") -> list[str]:
     from dqn_zoo.experiments.summary import conditions_of, differences
 
     conditions: dict[str, Any] = {variant.name: {} for variant in sweep.plan.variants}
-    for job in sweep.plan.jobs():
+    for job in sweep.plan.jobs(seeds=1):
         conditions[job.variant][job.game] = conditions_of(sweep.config(job))
     return list(differences(conditions))
 
@@ -314,11 +314,7 @@ def _variant_lines(
     from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
     from dqn_zoo.training.rates import about
 
-    first_jobs = [
-        job
-        for job in sweep.plan.jobs()
-        if job.variant == variant.name and job.seed == sweep.plan.seeds[0]
-    ]
+    first_jobs = [job for job in sweep.plan.jobs(seeds=1) if job.variant == variant.name]
     configs = [sweep.config(job) for job in first_jobs]
     of_games = [needs[job.variant, job.game] for job in first_jobs]
     cores = max(need.cores for need in of_games)

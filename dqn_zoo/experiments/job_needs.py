@@ -55,7 +55,7 @@ def needs_of_jobs(sweep: Sweep) -> dict[tuple[str, str], Needs]:
     """
     known: dict[str, Needs] = {}
     found = {}
-    for job in (job for job in sweep.plan.jobs() if job.seed == sweep.plan.seeds[0]):
+    for job in sweep.plan.jobs(seeds=1):
         config = sweep.config(job)
         alike = dump_config(config.model_copy(update={"env": "", "algo": ""}))
         if alike not in known:

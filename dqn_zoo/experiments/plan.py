@@ -93,11 +93,14 @@ class Plan:
     settings: Mapping[str, Any]
     episodes: int = DEFAULT_EPISODES
 
-    def jobs(self) -> list[Job]:
-        """Return a job per seed, game and variant; every first seed comes before a second one."""
+    def jobs(self, seeds: int | None = None) -> list[Job]:
+        """Return a job per seed, game and variant; every first seed comes before a second one.
+
+        `seeds` limits them to the first so many seeds: the settings of all others are the same.
+        """
         return [
             Job(variant.name, parse_game(game).game, seed)
-            for seed in self.seeds
+            for seed in self.seeds[:seeds]
             for game in self.games
             for variant in self.variants
         ]
