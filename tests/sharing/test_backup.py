@@ -746,6 +746,12 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
         ),
         "optimizer.safetensors: a holds torch.float8_e4m3fn",
     ),
+    "a name that a terminal would obey": (
+        lambda files: signed(
+            files, optimizer__safetensors=save({"\x1b[2J": torch.full((1,), math.nan)})
+        ),
+        "1 of the 1 numbers in \\x1b[2J are not finite",
+    ),
     "a checkpoint of a newer version": (
         lambda files: signed(files, version=3),
         ": it has checkpoint format 3 and this version reads up to 2; upgrade dqn_zoo",
