@@ -17,6 +17,8 @@ pickles in it are never opened, so that no code in the zip runs. The agent plays
 sb3. See docs/stable-baselines3.md.
 """
 
+_REPO = re.compile(r"(hf|https?)://.+|[\w.-]+/[\w.-]+(@.+)?")
+
 
 def build_parser() -> Parser:
     """Return the parser of dqn-import."""
@@ -25,7 +27,7 @@ def build_parser() -> Parser:
         "model",
         metavar="MODEL",
         help="a zip that DQN.save wrote, the folder of a training of RL-Zoo (its last model), or a "
-        "repository of the Hub that holds one: USER/REPO",
+        "repository of the Hub that holds one: USER/REPO, hf://USER/REPO or its address",
     )
     parser.add_argument(
         "--env",
@@ -46,13 +48,13 @@ def build_parser() -> Parser:
 def main(arguments: argparse.Namespace) -> None:
     """Run dqn-import and return its exit code: 0, or 2 for a user's mistake."""
     file = Path(arguments.model)
-    is_repo = not file.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", arguments.model)
+    is_repo = not file.exists() and _REPO.fullmatch(arguments.model)
     env, origin = arguments.env, None
     if is_repo and file.suffix != ".zip":
         from dqn_zoo.sharing.pull import fetch_sb3
 
         revision = "" if arguments.revision is None else f"@{arguments.revision}"
-        file, game, origin = fetch_sb3(arguments.model + revision)
+        file, game, origin = fetch_sb3(arguments.model.rstrip("/") + revision)
         env = env or game
     elif arguments.revision is not None:
         raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")

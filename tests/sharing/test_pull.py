@@ -364,13 +364,19 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
     computer, hub, sb3_files
 ):
     commit = hub.add("sb3/dqn", sb3_files)
-    for flags in (["pull", "sb3/dqn"], ["enjoy", "--hub", "sb3/dqn"], ["verify", "sb3/dqn"]):
-        ended = computer.run(*flags)
+    for *flags, repo in (
+        ["pull", "https://huggingface.co/sb3/dqn"],
+        ["enjoy", "--hub", "hf://sb3/dqn@main"],
+        ["verify", "sb3/dqn"],
+    ):
+        ended = computer.run(*flags, repo)
         assert ended.code == 2
-        assert (
-            "sb3/dqn holds an agent of Stable-Baselines3: dqn-import sb3/dqn takes" in ended.output
-        )
-    ended = computer.run("import_sb3", "sb3/dqn")
+        said = f"sb3/dqn holds an agent of Stable-Baselines3: dqn-import {repo} takes it"
+        assert said in ended.output
+    for repo in ("https://huggingface.co/sb3/dqn/", "hf://sb3/dqn"):
+        ended = computer.run("import_sb3", repo, "--revision", "none")
+        assert (ended.code, ended.last_line[:40]) == (2, "error: sb3/dqn has no such branch or com")
+    ended = computer.run("import_sb3", "https://huggingface.co/sb3/dqn")
     assert ended.code == 0, ended.output
     run = pulled(computer)
     assert (run.name, load_config(run.config_file).protocol) == ("Breakout_1", "sb3")
