@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command, parsed_by
@@ -50,12 +51,14 @@ def main(arguments: argparse.Namespace) -> None:
     file = Path(arguments.model)
     is_repo = not file.exists() and _REPO.fullmatch(arguments.model)
     env, origin = arguments.env, None
+    fetched: AbstractContextManager[None] = nullcontext()
     if is_repo and file.suffix != ".zip":
-        from dqn_zoo.sharing.pull import fetch_sb3
+        from dqn_zoo.sharing.pull import fetch_sb3, forgotten_if_refused
 
         revision = "" if arguments.revision is None else f"@{arguments.revision}"
         file, game, origin = fetch_sb3(arguments.model.rstrip("/") + revision)
         env = env or game
+        fetched = forgotten_if_refused(origin["commit"])
     elif arguments.revision is not None:
         raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")
 
@@ -63,7 +66,10 @@ def main(arguments: argparse.Namespace) -> None:
 
     if file.is_dir():
         file = zip_of_training(file)
-    run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
+    with fetched:
+        run = import_sb3(
+            file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv
+        )
     work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 

@@ -399,6 +399,7 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
         ({"README.md": b"x"}, r"should hold one zip of Stable-Baselines3, found none"),
         ({"a.zip": b"x", "b.zip": b"y"}, r"should hold one zip of Stable-Baselines3, found a.zip"),
         ({"dqn-PongNoFrameskip-v4.zip": zip_bomb()}, r"error: "),
+        ({"dqn-PongNoFrameskip-v4.zip": b"x", "results.json": b"[" * 99}, r"damaged"),
         (None, r"has no repository sb3/dqn"),
     ],
 )
@@ -409,3 +410,4 @@ def test_what_cannot_be_imported_is_one_line(files, said, computer, hub):
     assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
     assert re.search(said, ended.output)
     assert not list(computer.logs.glob("*/*"))
+    assert not computer.cached_files()
