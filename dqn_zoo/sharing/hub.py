@@ -23,6 +23,7 @@ from dqn_zoo.sharing.hub_failures import may_pass as may_pass
 from dqn_zoo.sharing.hub_failures import page as page
 from dqn_zoo.sharing.hub_failures import seconds_to_wait as seconds_to_wait
 from dqn_zoo.system.documents import checked
+from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -311,10 +312,15 @@ def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False
     return Path(path)
 
 
-def remember_branch(repo_id: str, name: str, revision: str | None) -> None:
-    """Let the cache know which commit a branch is at, so that it can be pulled offline later."""
-    with explained(repo_id):
-        _api().hf_hub_download(repo_id, name, revision=revision or MAIN)
+def remember_branch(downloaded: Path, revision: str | None) -> None:
+    """Let the cache know that a branch is at the commit of a file, to be pulled offline later."""
+    commit, repository = downloaded.parent.name, downloaded.parents[2]  # .../snapshots/COMMIT/name
+    ref = repository / "refs" / (revision or MAIN)
+    if revision == commit:
+        return
+    with suppress(OSError):  # the file is there all the same
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(ref, commit.encode())
 
 
 def forget(commit: str) -> None:

@@ -112,7 +112,7 @@ def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
     check_listing(remote.files, where=name.repo_id)
     say(f"{remote.repo_id} at commit {remote.commit}")
     fetched = _checked(remote.repo_id, remote.commit, remote, from_cache=False)
-    hub.remember_branch(name.repo_id, CONFIG, name.revision)
+    hub.remember_branch(fetched.agent.weights, name.revision)
     return fetched
 
 
