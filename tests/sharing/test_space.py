@@ -158,6 +158,9 @@ def test_a_space_with_something_else_in_it_is_left_alone(hub, run, tmp_path):
     ended = Computer(tmp_path, hub, token="hf_write").run("push", "--space")
     assert ended.code == 2
     assert f"{hub.url}/{SPACE} holds files of something else (app.py)" in ended.last_line
+    hub.add(SPACE, {"README.md": b"---\nsdk: docker\n---\n", "Dockerfile": b"FROM scratch"})
+    ended = Computer(tmp_path, hub, token="hf_write").run("push", "--space")
+    assert "something else (Dockerfile), whose card lacks the tag dqn-zoo" in ended.last_line
     assert not (tmp_path / "logs" / "spaces").exists()
 
 
