@@ -17,7 +17,14 @@ from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.sharing.hub_answers import Commit, Model, ModelAtCommit, WhoAmI, ask, ask_for_list
-from dqn_zoo.sharing.hub_failures import LOG_IN, TOKENS_PAGE, UnreadableError, explained
+from dqn_zoo.sharing.hub_failures import (
+    LOG_IN,
+    OVERTAKEN,
+    TOKENS_PAGE,
+    UnreadableError,
+    explained,
+    status_of,
+)
 from dqn_zoo.sharing.hub_failures import UnreachableError as UnreachableError
 from dqn_zoo.sharing.hub_failures import may_pass as may_pass
 from dqn_zoo.sharing.hub_failures import page as page
@@ -241,7 +248,8 @@ def upload(
     """Put files into a repository in one commit, or not at all.
 
     A repository that was made for it and whose commit then failed is removed again, unless it
-    holds the commit after all: an answer can be lost or damaged on its way back.
+    holds the commit after all, since an answer can be lost or damaged on its way back, or one of
+    somebody else.
 
     Args:
         repo_id: `owner/name`, or that of a Space.
@@ -264,10 +272,14 @@ def upload(
     ]
     api = _api()
     name, kind = _typed(repo_id)
+    made = None
     if before is None:
         with suppress(UnreadableError), explained(repo_id):  # the commit will tell if it is there
             sdk = "docker" if kind == "space" else None
             api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
+        with suppress(UserError):
+            made = look_up(repo_id)
+    parent = before or made
     try:
         with explained(repo_id):
             if revision not in (None, MAIN):
@@ -278,16 +290,16 @@ def upload(
                 repo_type=kind,
                 commit_message=message,
                 revision=revision,
-                parent_commit=None if before is None else before.commit,
+                parent_commit=None if parent is None else parent.commit,
             )
             oid = checked(commit.oid, Commit, "the Hub's answer to the commit")
     except BaseException as error:
         if before is not None:
             raise
         arrived = _arrived(repo_id, revision, files)
-        if arrived and isinstance(error, UserError):
+        if arrived and isinstance(error, UserError) and status_of(error) != OVERTAKEN:
             return Uploaded(page(repo_id), arrived, is_new=True)
-        _take_back(api, repo_id, error, arrived)
+        _take_back(api, repo_id, error, made, arrived)
         raise
     return Uploaded(page(repo_id), oid, is_new=before is None or oid != before.commit)
 
@@ -390,14 +402,20 @@ def _arrived(repo_id: str, revision: str | None, files: Mapping[str, Path]) -> s
     return now.commit if now is not None and files.keys() <= now.files.keys() else ""
 
 
-def _take_back(api: "HfApi", repo_id: str, error: BaseException, arrived: str | None) -> None:
-    """Remove the repository that was made for a commit that failed, or say that it stays."""
+def _take_back(
+    api: "HfApi", repo_id: str, error: BaseException, made: Remote | None, arrived: str | None
+) -> None:
+    """Remove the repository that was made for a commit that failed, or say that it stays.
+
+    It is removed as it was made, and not with what somebody else has put there since.
+    """
     stays = "was made and stays empty"
     if arrived is None:
         stays = "was made, and whether it holds the commit its page tells"
-    else:
+    elif made is not None:
         with suppress(UserError), explained(repo_id):
-            if not arrived:
+            now = look_up(repo_id)
+            if not arrived and now is not None and now.commit == made.commit:
                 name, kind = _typed(repo_id)
                 api.delete_repo(name, repo_type=kind)
             return

@@ -201,6 +201,31 @@ def test_a_repository_is_not_deleted_while_its_state_is_unknown(standin, tmp_pat
     assert "config.json" in standin.repositories[REPO].files()
 
 
+@pytest.mark.parametrize(
+    "theirs", [{"README.md": b"theirs"}, {"README.md": b"theirs", "config.json": b"theirs"}]
+)
+def test_a_commit_of_somebody_else_after_the_repository_was_made_stays(theirs, standin, tmp_path):
+    def with_theirs(answer: bytes) -> bytes:
+        standin.add(REPO, theirs)
+        return answer
+
+    standin.changes[:] = [("POST /api/models/.*/preupload/.*", with_theirs)]
+    with pytest.raises(UserError, match="got another commit in between"):
+        push(tmp_path)
+    assert standin.repositories[REPO].files() == theirs
+
+
+def test_a_new_repository_that_somebody_else_has_filled_is_not_removed(standin, tmp_path):
+    def with_theirs(_: bytes) -> bytes:
+        standin.add(REPO, {"README.md": b"theirs"})
+        return b"[]"
+
+    standin.changes[:] = [("POST /api/models/.*/preupload/.*", with_theirs)]
+    with pytest.raises(UserError, match="cannot be read"):
+        push(tmp_path)
+    assert standin.repositories[REPO].files() == {"README.md": b"theirs"}
+
+
 def test_the_answer_to_a_new_repository_may_be_odd(standin, tmp_path):
     answering(standin, "POST /api/repos/create", b"[]")
     assert push(tmp_path).is_new
