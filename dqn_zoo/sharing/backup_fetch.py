@@ -48,7 +48,6 @@ def fetch_run(
     Raises:
         UserError: the Hub does not have it, or nothing in it verifies; then no run is made.
     """
-    hub.give_up_after(hub.PATIENCE_S)
     name = hub.parse_repo(repo)
     remote = hub.look_up(*name)
     if remote is None:

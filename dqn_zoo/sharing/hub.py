@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.sharing.hub_answers import Commit, Model, ModelAtCommit, WhoAmI, ask, ask_for_list
+from dqn_zoo.sharing.hub_answers import (
+    PATIENCE_S,
+    Commit,
+    Model,
+    ModelAtCommit,
+    WhoAmI,
+    ask,
+    ask_for_list,
+)
 from dqn_zoo.sharing.hub_failures import (
     LOG_IN,
     OVERTAKEN,
@@ -40,8 +48,8 @@ MAIN = "main"
 
 SPACES = "spaces/"
 
-PATIENCE_S = 10.0
-"""For the first sign of life."""
+SILENCE_S = 120.0
+"""For a sign of life, of a Hub that takes in gigabytes; the client would wait for ever."""
 
 _T = TypeVar("_T")
 
@@ -270,6 +278,7 @@ def upload(
         *(CommitOperationAdd(path, file) for path, file in sorted(files.items())),
         *(CommitOperationDelete(path, is_folder=False) for path in sorted(stale)),
     ]
+    _give_up_after_silence()
     api = _api()
     name, kind = _typed(repo_id)
     made = None
@@ -357,19 +366,6 @@ def list_models(tag: str) -> Iterator[Model | None]:
         yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
 
 
-def give_up_after(silence_s: float) -> None:
-    """Let this process wait so long for a sign of life from the Hub, and not for ever."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
-
-    def impatient() -> Any:
-        client = default_client_factory()
-        client.timeout = silence_s
-        return client
-
-    set_client_factory(impatient)
-
-
 def check_reachable() -> None:
     """Find out within seconds whether the Hub can be asked; lists are tried for half a minute.
 
@@ -380,6 +376,19 @@ def check_reachable() -> None:
 
     with explained("the Hub"):
         get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+
+
+def _give_up_after_silence() -> None:
+    """Let the client of this process wait for `SILENCE_S`; for downloads it has a limit."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def impatient() -> Any:
+        client = default_client_factory()
+        client.timeout = SILENCE_S
+        return client
+
+    set_client_factory(impatient)
 
 
 def _api() -> "HfApi":

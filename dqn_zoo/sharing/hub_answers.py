@@ -22,6 +22,9 @@ from dqn_zoo.system.documents import MOST_BYTES, Count, DocumentError, Word, che
 
 MOST_PAGES = 1_000
 
+PATIENCE_S = 10.0
+"""For a sign of life, of a Hub that is asked something."""
+
 
 def _none_where_odd(value: object, validate: ValidatorFunctionWrapHandler) -> object:
     try:
@@ -171,7 +174,12 @@ def _get(url: str, parameters: Mapping[str, object], retries: int) -> tuple[Any,
     content = bytearray()
     headers = build_hf_headers(library_name="dqn-zoo")
     with http_stream_backoff(
-        "GET", url, params=parameters or None, headers=headers, max_retries=retries
+        "GET",
+        url,
+        params=parameters or None,
+        headers=headers,
+        max_retries=retries,
+        timeout=PATIENCE_S,
     ) as response:
         hf_raise_for_status(response)
         for part in response.iter_bytes():

@@ -2,12 +2,15 @@
 
 import json
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import ANY_JSON, damaged, outcome
+from support.hub_commands import DEADLINE_S
 from support.hub_standin import HubStandin, account, running_hub
 
 from dqn_zoo.cli.arguments import command
@@ -199,6 +202,24 @@ def test_a_repository_is_not_deleted_while_its_state_is_unknown(standin, tmp_pat
     with pytest.raises(UserError, match="whether it holds the commit its page tells"):
         push(tmp_path)
     assert "config.json" in standin.repositories[REPO].files()
+
+
+def test_a_hub_that_falls_silent_in_a_push_is_not_waited_for(standin, tmp_path, monkeypatch):
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    monkeypatch.setattr(hub, "SILENCE_S", 0.2)
+    monkeypatch.setattr("dqn_zoo.sharing.hub_answers.PATIENCE_S", 0.2)
+    is_over = threading.Event()
+    standin.changes[:] = [(COMMIT, lambda answer: answer if is_over.wait(DEADLINE_S) else b"")]
+    try:
+        started = time.monotonic()
+        with pytest.raises(UserError, match="cannot be reached"):
+            push(tmp_path)
+        assert time.monotonic() - started < DEADLINE_S
+    finally:
+        is_over.set()
+        set_client_factory(default_client_factory)
 
 
 @pytest.mark.parametrize(
