@@ -146,6 +146,8 @@ def _refusal(what: str, error: Any) -> str:
     if remedy is None and status >= 500:
         remedy = "has a fault: run the same command again in a while"
     said = error.server_message or error.response.reason_phrase
+    if status == 403 and error.response.request.method in ("GET", "HEAD"):
+        remedy = "does not let you read this: ask for access on its page, or log in as one who may"
     if status == 403 and "storage" in said.lower():
         remedy = _NO_ROOM
     return (

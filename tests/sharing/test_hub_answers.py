@@ -5,6 +5,7 @@ import resource
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -125,6 +126,21 @@ def test_one_odd_element_of_a_list_does_not_cost_the_others(content, standin, tm
         assert is_plain(said(board, capsys))
     else:
         assert board.num_unreadable <= board.num_cards
+
+
+def test_a_question_is_asked_again_after_a_fault_and_not_after_what_will_stay(standin, monkeypatch):
+    waited = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waited.append))
+    commit = standin.add(REPO, {"README.md": CARD})
+    standin.fail("GET /api/models", 502, times=2)
+    assert hub.look_up(REPO).commit == commit
+    assert sum(waited) == 3
+    standin.fail("GET /api/models", 429, times=1, Retry_After="3600")
+    with pytest.raises(UserError, match="too many requests"):
+        hub.look_up(REPO)
+    standin.fail("GET /api/models", 403, times=1)
+    with pytest.raises(UserError, match="does not let you read this: ask for access"):
+        hub.look_up(REPO)
 
 
 def test_an_account_without_what_is_not_needed_is_taken(standin):
