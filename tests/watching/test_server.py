@@ -300,6 +300,16 @@ def test_a_connection_that_asks_nothing_is_closed(place, monkeypatch):
         assert silent.recv(1) == b""
 
 
+def test_half_a_request_is_closed_and_a_whole_one_is_served_as_long_as_it_takes(place, monkeypatch):
+    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 0.3)
+    with Page(place.port) as page, socket.create_connection(("127.0.0.1", place.port), 20) as half:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        page.open(place.key)
+        assert half.recv(1) == b""
+        step = page.picture()["step"]
+        assert [page.picture() for _ in range(10)][-1]["step"] >= step + 10
+
+
 def test_a_process_that_may_open_few_files_serves_its_page(place, monkeypatch):
     monkeypatch.setattr(serving, "most_open_files", lambda: 128)
     assert get(place.port, f"/?token={TOKEN}").status == 200
