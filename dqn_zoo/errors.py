@@ -19,11 +19,19 @@ def short(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def plain(message: object) -> str:
+    """Return a message on one line, without what a terminal would obey, as files may have it."""
+    line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+
+
 def without_password(text: str) -> str:
     """Return a text with `***` for the passwords of the addresses in it."""
     text = re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)
     return re.sub(r"(?i)\b(password|passwd|pwd|token|secret)=[^&\s'\"]+", r"\1=***", text)
 
+
+_LONGEST_MESSAGE = 4_000
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2

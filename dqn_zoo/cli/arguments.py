@@ -12,15 +12,13 @@ from typing import Any, NoReturn, Protocol
 
 from dqn_zoo import __version__
 from dqn_zoo.cli.output import NO_ROOM, guard_streams, lost_output
-from dqn_zoo.errors import EXIT_USER_ERROR, UserError, without_password
+from dqn_zoo.errors import EXIT_USER_ERROR, UserError, plain
 from dqn_zoo.system import shell
 from dqn_zoo.system.signals import ended_by_signals, exit_code
 
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that wrote to a pipe nobody reads any more (SIGPIPE)."""
 
-
-_LONGEST_MESSAGE = 4_000
 _KIN = {"--env": "--games"}
 """Flags that most commands have, and what one has instead that is not spelled like it."""
 
@@ -54,7 +52,7 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
             print(f"error: standard output: {error.strerror}: some is lost", file=sys.stderr)
             return code if tells_of_work else code or EXIT_USER_ERROR
         except UserError as error:
-            print(f"error: {_plain(error)}", file=sys.stderr)
+            print(f"error: {plain(error)}", file=sys.stderr)
             return EXIT_USER_ERROR
         except KeyboardInterrupt as error:
             return exit_code(error)
@@ -65,7 +63,7 @@ def command(run: Callable[[Sequence[str] | None], int | None]) -> Main:
         except OSError as error:
             if error.filename is None and error.errno not in NO_ROOM:
                 raise
-            where = "" if error.filename is None else f"{_plain(error.filename)}: "
+            where = "" if error.filename is None else f"{plain(error.filename)}: "
             print(f"error: {where}{error.strerror}", file=sys.stderr)
             return EXIT_USER_ERROR
 
@@ -85,12 +83,6 @@ def parsed_by(
         return read_and_run
 
     return decorate
-
-
-def _plain(message: object) -> str:
-    """Return a message on one line, without what a terminal would obey, as files may have it."""
-    line = without_password(" ".join(str(message)[:_LONGEST_MESSAGE].split()))
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
 
 class Parser(argparse.ArgumentParser):

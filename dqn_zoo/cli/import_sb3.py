@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command, parsed_by
@@ -17,6 +18,8 @@ pickles in it are never opened, so that no code in the zip runs. The agent plays
 sb3. See docs/stable-baselines3.md.
 """
 
+_REPO = re.compile(r"(hf|https?)://.+|[\w.-]+/[\w.-]+(@.+)?")
+
 
 def build_parser() -> Parser:
     """Return the parser of dqn-import."""
@@ -25,7 +28,7 @@ def build_parser() -> Parser:
         "model",
         metavar="MODEL",
         help="a zip that DQN.save wrote, the folder of a training of RL-Zoo (its last model), or a "
-        "repository of the Hub that holds one: USER/REPO",
+        "repository of the Hub that holds one: USER/REPO, hf://USER/REPO or its address",
     )
     parser.add_argument(
         "--env",
@@ -46,14 +49,16 @@ def build_parser() -> Parser:
 def main(arguments: argparse.Namespace) -> None:
     """Run dqn-import and return its exit code: 0, or 2 for a user's mistake."""
     file = Path(arguments.model)
-    is_repo = not file.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+(@.+)?", arguments.model)
+    is_repo = not file.exists() and _REPO.fullmatch(arguments.model)
     env, origin = arguments.env, None
+    fetched: AbstractContextManager[None] = nullcontext()
     if is_repo and file.suffix != ".zip":
-        from dqn_zoo.sharing.pull import fetch_sb3
+        from dqn_zoo.sharing.pull import fetch_sb3, forgotten_if_refused
 
         revision = "" if arguments.revision is None else f"@{arguments.revision}"
-        file, game, origin = fetch_sb3(arguments.model + revision)
+        file, game, origin = fetch_sb3(arguments.model.rstrip("/") + revision)
         env = env or game
+        fetched = forgotten_if_refused(origin["commit"])
     elif arguments.revision is not None:
         raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")
 
@@ -61,7 +66,10 @@ def main(arguments: argparse.Namespace) -> None:
 
     if file.is_dir():
         file = zip_of_training(file)
-    run = import_sb3(file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv)
+    with fetched:
+        run = import_sb3(
+            file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv
+        )
     work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 

@@ -16,7 +16,7 @@ from dqn_zoo.cli.arguments import (
     parse_whole_number,
     whole_number,
 )
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -291,7 +291,7 @@ def play_games(
 
 def print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Take the place of `warnings.showwarning`: one line, no source code."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {plain(message)}", file=sys.stderr)
 
 
 def _run_number(text: str) -> int:

@@ -37,7 +37,8 @@ def target(
             f"{hub.page(repo_id)} is public already, and --private makes only new repositories "
             "private: make it private on its page, or push under another --repo-name"
         )
-    return repo_id, remote, check_remote(remote, repo_id, is_ours)
+    is_main = arguments.revision in (None, hub.MAIN)
+    return repo_id, remote, check_remote(remote, repo_id, is_ours, is_main=is_main)
 
 
 def listing(files: Mapping[str, Path]) -> list[str]:

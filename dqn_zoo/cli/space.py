@@ -22,6 +22,7 @@ from dqn_zoo.system.locks import hold
 from dqn_zoo.system.processes import apart, ask_to_end
 
 if TYPE_CHECKING:
+    from dqn_zoo.runs.manifest import Origin
     from dqn_zoo.settings.config import Config
 
 USES = {
@@ -44,13 +45,13 @@ def push_space(arguments: argparse.Namespace) -> int:
     refuse_beside(arguments, "--space", set(vars(arguments)) - USES, "plays no games for a card")
     need("watch", "--space")
     with tempfile.TemporaryDirectory(prefix="dqn-push-") as temporary:
-        agent, config, source = _agent(arguments, Path(temporary))
+        agent, config, origin = _agent(arguments, Path(temporary))
         repo_id, remote, stale = target(arguments, config, hub.SPACES, is_of_a_space)
         folder = arguments.folder / "spaces" / repo_id.split("/")[-1]
         folder.parent.mkdir(parents=True, exist_ok=True)
         with hold(folder.parent, what=f"a Space in {folder.parent}", otherwise="push later"):
             print(f"making {folder}", flush=True)
-            files = build_space(folder, agent, config, repo_id=repo_id, source=source)
+            files = build_space(folder, agent, config, repo_id=repo_id, origin=origin)
             print(*listing(files), sep="\n", flush=True)
             print(f"tried out at {_try_out(folder, files)}: the page is there; it was stopped")
             if arguments.dry_run:
@@ -70,18 +71,20 @@ def push_space(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _agent(arguments: argparse.Namespace, temporary: Path) -> "tuple[Path, Config, str | None]":
-    """Return a folder with config.json and weights, the settings, and the repository, if any."""
+def _agent(arguments: argparse.Namespace, temporary: Path) -> "tuple[Path, Config, Origin | None]":
+    """Return a folder with config.json and weights, the settings, and where the agent is from."""
     if arguments.hub is not None:
         from dqn_zoo.sharing.pull import fetch
 
         whom = {"env", "algo", "run", "exp_id", "weights", "kind"}
         refuse_beside(arguments, "--hub", whom)
         fetched = fetch(arguments.hub, say=print)
-        return fetched.agent.weights.parent, fetched.agent.description.config, fetched.repo_id
+        found = fetched.agent
+        return found.weights.parent, found.description.config, {"repo": fetched.repo_id}
 
     from dqn_zoo.play.agent import build_agent
     from dqn_zoo.play.session import choose_weights
+    from dqn_zoo.runs.manifest import read_manifest
     from dqn_zoo.sharing.agent_files import WEIGHTS, write_description
     from dqn_zoo.sharing.push import check_publishable, training_record
 
@@ -98,7 +101,7 @@ def _agent(arguments: argparse.Namespace, temporary: Path) -> "tuple[Path, Confi
         num_actions=agent.num_actions,
         training=training_record(run, weights.steps),
     )
-    return temporary, config, None
+    return temporary, config, read_manifest(run).get("origin")
 
 
 def _try_out(folder: Path, files: Mapping[str, Path]) -> str:

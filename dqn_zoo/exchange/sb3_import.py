@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, plain, short
 from dqn_zoo.exchange.sb3_zip import Sb3Model, read_sb3_zip
 from dqn_zoo.play.weights import parse_weights, weights_bytes
 from dqn_zoo.runs.checkpoint import DamagedError
@@ -200,7 +200,7 @@ def _read_settings(settings: Mapping[str, Any]) -> _Settings:
     match settings.get("policy_kwargs"):
         case {"optimizer_class": other} if not re.search(r"\bAdam'>$", str(other)):
             read.notes.append(
-                f"optimizer_class {str(other)[:60]} is not read: a training that starts from it "
+                f"optimizer_class {short(other)} is not read: a training that starts from it "
                 "has adam, with the same rate"
             )
     if isinstance(settings.get("train_freq"), int):
@@ -257,8 +257,8 @@ def _headline(file: Path, model: Sb3Model, game: str, steps: int | None) -> str:
     version = "" if model.version is None else f" {model.version}"
     trained = "" if steps is None else f", {steps:,} steps of training"
     return (
-        f"{file}: DQN of Stable-Baselines3{version} for {game}{trained}, {model.num_actions} "
-        f"actions, {model.frame_stack} frames"
+        f"{plain(file)}: DQN of Stable-Baselines3{version} for {game}{trained}, "
+        f"{model.num_actions} actions, {model.frame_stack} frames"
     )
 
 

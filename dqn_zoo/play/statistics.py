@@ -87,17 +87,17 @@ def welch_interval(first: Sample, second: Sample) -> tuple[float, float]:
     """Return the 95 % interval of the difference of two means, first minus second.
 
     Welch (1947), https://doi.org/10.1093/biomet/34.1-2.28: the samples may differ in size and in
-    deviation; each is of at least two games. Where both deviations are 0 the interval is the
-    difference itself.
+    deviation; each is of at least two games. Where both deviations are 0, or too small to be
+    squared, the interval is the difference itself.
     """
     difference = first.mean - second.mean
     errors = first.squared_error, second.squared_error
-    if sum(errors) == 0.0:
-        return difference, difference
     shares = [
         error**2 / (sample.num_games - 1)
         for error, sample in zip(errors, (first, second), strict=True)
     ]
+    if sum(shares) == 0.0:
+        return difference, difference
     degrees = sum(errors) ** 2 / sum(shares)  # Welch and Satterthwaite
     margin = student_t_quantile(0.95, degrees=degrees) * math.sqrt(sum(errors))
     return difference - margin, difference + margin

@@ -70,7 +70,6 @@ class HubBackup:
             UserError: the token may not write there, or the repository is another run's. A Hub that
                 only does not answer now is a line when the run begins.
         """
-        hub.give_up_after(hub.PATIENCE_S)
         owner, _, name = self._target.repo_id.partition("/")
         try:
             hub.choose_owner(hub.read_account(), owner, name, instead="name another USER/REPO")

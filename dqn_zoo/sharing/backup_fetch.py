@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dqn_zoo.errors import UserError
+from dqn_zoo.errors import UserError, plain
 from dqn_zoo.play.weights import parse_weights
 from dqn_zoo.runs.checkpoint import DamagedError, FileEntry, newest_checkpoint, verify
 from dqn_zoo.runs.manifest import Manifest, goal_steps, has_finished
@@ -48,7 +48,6 @@ def fetch_run(
     Raises:
         UserError: the Hub does not have it, or nothing in it verifies; then no run is made.
     """
-    hub.give_up_after(hub.PATIENCE_S)
     name = hub.parse_repo(repo)
     remote = hub.look_up(*name)
     if remote is None:
@@ -78,7 +77,7 @@ def fetch_run(
                 _refuse_finished(remote, document.name, backed_up)
             run = _fetch(remote, document.name, backed_up, target, log_folder, say)
         except (_RefusedError, DamagedError) as error:
-            say(f"skipped step {backed_up.step:,} of {repo}: {error}")
+            say(f"skipped step {backed_up.step:,} of {repo}: {plain(error)}")
             continue
         hub.forget(remote.commit)
         return run

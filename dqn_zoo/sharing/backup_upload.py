@@ -39,7 +39,6 @@ LIMIT_S = 3_600.0
 """An upload that takes longer is given up; the files that have arrived need not be sent again."""
 
 JOB = "job.json"
-SILENCE_S = 120.0
 
 
 class Job(Saved):
@@ -116,7 +115,6 @@ def upload(job: Job) -> Outcome:
     Raises:
         UserError: the Hub refuses or does not answer, or the repository is not this run's.
     """
-    hub.give_up_after(SILENCE_S)  # whatever was enough for questions: now it takes in gigabytes
     remote = hub.look_up(job.repo_id)
     before = job.last
     if remote is not None and remote.commit != job.last_commit:

@@ -16,13 +16,29 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.sharing.hub_answers import Commit, Model, ModelAtCommit, WhoAmI, ask, ask_for_list
-from dqn_zoo.sharing.hub_failures import LOG_IN, TOKENS_PAGE, UnreadableError, explained
+from dqn_zoo.sharing.hub_answers import (
+    PATIENCE_S,
+    Commit,
+    Model,
+    ModelAtCommit,
+    WhoAmI,
+    ask,
+    ask_for_list,
+)
+from dqn_zoo.sharing.hub_failures import (
+    LOG_IN,
+    OVERTAKEN,
+    TOKENS_PAGE,
+    UnreadableError,
+    explained,
+    status_of,
+)
 from dqn_zoo.sharing.hub_failures import UnreachableError as UnreachableError
 from dqn_zoo.sharing.hub_failures import may_pass as may_pass
 from dqn_zoo.sharing.hub_failures import page as page
 from dqn_zoo.sharing.hub_failures import seconds_to_wait as seconds_to_wait
 from dqn_zoo.system.documents import checked
+from dqn_zoo.system.files import replace_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -32,8 +48,8 @@ MAIN = "main"
 
 SPACES = "spaces/"
 
-PATIENCE_S = 10.0
-"""For the first sign of life."""
+SILENCE_S = 120.0
+"""For a sign of life, of a Hub that takes in gigabytes; the client would wait for ever."""
 
 _T = TypeVar("_T")
 
@@ -240,7 +256,8 @@ def upload(
     """Put files into a repository in one commit, or not at all.
 
     A repository that was made for it and whose commit then failed is removed again, unless it
-    holds the commit after all: an answer can be lost or damaged on its way back.
+    holds the commit after all, since an answer can be lost or damaged on its way back, or one of
+    somebody else.
 
     Args:
         repo_id: `owner/name`, or that of a Space.
@@ -261,12 +278,17 @@ def upload(
         *(CommitOperationAdd(path, file) for path, file in sorted(files.items())),
         *(CommitOperationDelete(path, is_folder=False) for path in sorted(stale)),
     ]
+    _give_up_after_silence()
     api = _api()
     name, kind = _typed(repo_id)
+    made = None
     if before is None:
         with suppress(UnreadableError), explained(repo_id):  # the commit will tell if it is there
             sdk = "docker" if kind == "space" else None
             api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
+        with suppress(UserError):
+            made = look_up(repo_id)
+    parent = before or made
     try:
         with explained(repo_id):
             if revision not in (None, MAIN):
@@ -277,16 +299,16 @@ def upload(
                 repo_type=kind,
                 commit_message=message,
                 revision=revision,
-                parent_commit=None if before is None else before.commit,
+                parent_commit=None if parent is None else parent.commit,
             )
             oid = checked(commit.oid, Commit, "the Hub's answer to the commit")
     except BaseException as error:
         if before is not None:
             raise
         arrived = _arrived(repo_id, revision, files)
-        if arrived and isinstance(error, UserError):
+        if arrived and isinstance(error, UserError) and status_of(error) != OVERTAKEN:
             return Uploaded(page(repo_id), arrived, is_new=True)
-        _take_back(api, repo_id, error, arrived)
+        _take_back(api, repo_id, error, made, arrived)
         raise
     return Uploaded(page(repo_id), oid, is_new=before is None or oid != before.commit)
 
@@ -311,10 +333,15 @@ def download(repo_id: str, name: str, revision: str, *, from_cache: bool = False
     return Path(path)
 
 
-def remember_branch(repo_id: str, name: str, revision: str | None) -> None:
-    """Let the cache know which commit a branch is at, so that it can be pulled offline later."""
-    with explained(repo_id):
-        _api().hf_hub_download(repo_id, name, revision=revision or MAIN)
+def remember_branch(downloaded: Path, revision: str | None) -> None:
+    """Let the cache know that a branch is at the commit of a file, to be pulled offline later."""
+    commit, repository = downloaded.parent.name, downloaded.parents[2]  # .../snapshots/COMMIT/name
+    ref = repository / "refs" / (revision or MAIN)
+    if revision == commit:
+        return
+    with suppress(OSError):  # the file is there all the same
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(ref, commit.encode())
 
 
 def forget(commit: str) -> None:
@@ -339,19 +366,6 @@ def list_models(tag: str) -> Iterator[Model | None]:
         yield from ask_for_list("/api/models", parameters={"filter": tag, "cardData": True})
 
 
-def give_up_after(silence_s: float) -> None:
-    """Let this process wait so long for a sign of life from the Hub, and not for ever."""
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
-
-    def impatient() -> Any:
-        client = default_client_factory()
-        client.timeout = silence_s
-        return client
-
-    set_client_factory(impatient)
-
-
 def check_reachable() -> None:
     """Find out within seconds whether the Hub can be asked; lists are tried for half a minute.
 
@@ -362,6 +376,19 @@ def check_reachable() -> None:
 
     with explained("the Hub"):
         get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+
+
+def _give_up_after_silence() -> None:
+    """Let the client of this process wait for `SILENCE_S`; for downloads it has a limit."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def impatient() -> Any:
+        client = default_client_factory()
+        client.timeout = SILENCE_S
+        return client
+
+    set_client_factory(impatient)
 
 
 def _api() -> "HfApi":
@@ -384,14 +411,20 @@ def _arrived(repo_id: str, revision: str | None, files: Mapping[str, Path]) -> s
     return now.commit if now is not None and files.keys() <= now.files.keys() else ""
 
 
-def _take_back(api: "HfApi", repo_id: str, error: BaseException, arrived: str | None) -> None:
-    """Remove the repository that was made for a commit that failed, or say that it stays."""
+def _take_back(
+    api: "HfApi", repo_id: str, error: BaseException, made: Remote | None, arrived: str | None
+) -> None:
+    """Remove the repository that was made for a commit that failed, or say that it stays.
+
+    It is removed as it was made, and not with what somebody else has put there since.
+    """
     stays = "was made and stays empty"
     if arrived is None:
         stays = "was made, and whether it holds the commit its page tells"
-    else:
+    elif made is not None:
         with suppress(UserError), explained(repo_id):
-            if not arrived:
+            now = look_up(repo_id)
+            if not arrived and now is not None and now.commit == made.commit:
                 name, kind = _typed(repo_id)
                 api.delete_repo(name, repo_type=kind)
             return

@@ -22,6 +22,16 @@ from dqn_zoo.system.documents import MOST_BYTES, Count, DocumentError, Word, che
 
 MOST_PAGES = 1_000
 
+PATIENCE_S = 10.0
+"""For a sign of life, of a Hub that is asked something."""
+
+_SHORT_RETRIES = {
+    "max_retries": 2,
+    "retry_on_status_codes": (500, 502, 504),  # 429 and 503 may ask to be left alone for hours
+    "retry_on_exceptions": (),
+}
+"""Of a question that somebody waits for: three seconds; lists and uploads have the client's own."""
+
 
 def _none_where_odd(value: object, validate: ValidatorFunctionWrapHandler) -> object:
     try:
@@ -134,7 +144,7 @@ def ask(path: str, model: type[_T], *, parameters: Mapping[str, object] | None =
     """
     from huggingface_hub import constants
 
-    content, _ = _get(constants.ENDPOINT + path, parameters or {}, retries=0)
+    content, _ = _get(constants.ENDPOINT + path, parameters or {}, **_SHORT_RETRIES)
     return checked(content, model, f"the Hub's answer to {path}")
 
 
@@ -151,7 +161,7 @@ def ask_for_list(path: str, *, parameters: Mapping[str, object]) -> Iterator[Mod
     for _ in range(MOST_PAGES):
         if url is None:
             return
-        page, following = _get(url, parameters, retries=5)
+        page, following = _get(url, parameters)
         yield from checked(page, list[IfGood[Model]], f"the Hub's answer to {path}")
         if following is not None and not following.startswith(f"{constants.ENDPOINT}/"):
             raise UserError(f"the Hub's list goes on elsewhere, at {following[:100]}: not followed")
@@ -159,7 +169,7 @@ def ask_for_list(path: str, *, parameters: Mapping[str, object]) -> Iterator[Mod
     raise DocumentError(f"the Hub's answer to {path} has more than {MOST_PAGES:,} pages")
 
 
-def _get(url: str, parameters: Mapping[str, object], retries: int) -> tuple[Any, str | None]:
+def _get(url: str, parameters: Mapping[str, object], **retries: Any) -> tuple[Any, str | None]:
     """Return JSON, and the address of the next page."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -171,7 +181,7 @@ def _get(url: str, parameters: Mapping[str, object], retries: int) -> tuple[Any,
     content = bytearray()
     headers = build_hf_headers(library_name="dqn-zoo")
     with http_stream_backoff(
-        "GET", url, params=parameters or None, headers=headers, max_retries=retries
+        "GET", url, params=parameters or None, headers=headers, timeout=PATIENCE_S, **retries
     ) as response:
         hf_raise_for_status(response)
         for part in response.iter_bytes():

@@ -12,6 +12,9 @@ TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
 LOG_IN = f"log in with `hf auth login`, or set HF_TOKEN (tokens: {TOKENS_PAGE})"
 
+OVERTAKEN = 412
+"""Status of a commit that is refused because another one came before it."""
+
 
 class UnreachableError(UserError):
     """The Hub did not answer, or the client was told to stay offline."""
@@ -30,9 +33,15 @@ def page(repo_id: str) -> str:
 
 def may_pass(error: UserError) -> bool:
     """Return whether a failure is one that a later try may not meet."""
-    status = getattr(getattr(error.__cause__, "response", None), "status_code", 0)
+    status = status_of(error)
     is_of_the_way = isinstance(error, UnreachableError | UnreadableError)
     return is_of_the_way or status in (408, 429) or status >= 500
+
+
+def status_of(error: UserError) -> int:
+    """Return the status that the Hub answered with; 0: it did not answer."""
+    status: int = getattr(getattr(error.__cause__, "response", None), "status_code", 0)
+    return status
 
 
 def seconds_to_wait(error: UserError) -> float:
@@ -137,6 +146,8 @@ def _refusal(what: str, error: Any) -> str:
     if remedy is None and status >= 500:
         remedy = "has a fault: run the same command again in a while"
     said = error.server_message or error.response.reason_phrase
+    if status == 403 and error.response.request.method in ("GET", "HEAD"):
+        remedy = "does not let you read this: ask for access on its page, or log in as one who may"
     if status == 403 and "storage" in said.lower():
         remedy = _NO_ROOM
     return (
@@ -155,6 +166,6 @@ _REMEDIES = {
     403: f"does not let this token write there: make one that may at {TOKENS_PAGE}",
     404: "has no such thing: check the name",
     409: "has it already, or another push is under way: run the same command again",
-    412: "got another commit in between: run the same command again to push on top of it",
+    OVERTAKEN: "got another commit in between: run the same command again to push on top of it",
     429: "has had too many requests: run the same command again in a few minutes",
 }

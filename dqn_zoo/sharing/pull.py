@@ -1,7 +1,8 @@
 """From the Hub to a run folder: pinned to a commit, checked before anything of it is loaded."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,15 +112,16 @@ def fetch(repo: str, *, say: Say = lambda _: None) -> Fetched:
     check_listing(remote.files, where=name.repo_id)
     say(f"{remote.repo_id} at commit {remote.commit}")
     fetched = _checked(remote.repo_id, remote.commit, remote, from_cache=False)
-    hub.remember_branch(name.repo_id, CONFIG, name.revision)
+    hub.remember_branch(fetched.agent.weights, name.revision)
     return fetched
 
 
 def fetch_sb3(repo: str) -> FetchedZip:
-    """Download the zip of a repository of RL-Zoo or Stable-Baselines3, and nothing else of it.
+    """Download the zip of a repository of RL-Zoo or Stable-Baselines3, and its results.
 
     Raises:
-        UserError: there is none, there are several, or it is too large.
+        UserError: there is none, there are several, or it is too large; or its results are damaged,
+            then both are removed from the cache.
     """
     name = hub.parse_repo(repo)
     remote = hub.look_up(*name)
@@ -133,13 +135,30 @@ def fetch_sb3(repo: str) -> FetchedZip:
             "see its page, or try dqn-pull"
         )
     check_size(zips[0], remote.files[zips[0]], LARGEST_ZIP_BYTES, where=name.repo_id)
-    file = hub.download(remote.repo_id, zips[0], remote.commit)
     origin: dict[str, Any] = {"repo": remote.repo_id, "commit": remote.commit, "file": zips[0]}
     size = remote.files.get(RESULTS)
-    if size is not None and 0 < size <= LARGEST_BYTES[RESULTS]:
-        origin["results"] = read_results(hub.download(remote.repo_id, RESULTS, remote.commit))
-        origin["score"] = _claim(remote)
+    with forgotten_if_refused(remote.commit):
+        file = hub.download(remote.repo_id, zips[0], remote.commit)
+        if size is not None and 0 < size <= LARGEST_BYTES[RESULTS]:
+            origin["results"] = read_results(hub.download(remote.repo_id, RESULTS, remote.commit))
+            origin["score"] = _claim(remote)
     return FetchedZip(file, _tagged_game(remote.card), origin)
+
+
+@contextmanager
+def forgotten_if_refused(commit: str) -> Iterator[None]:
+    """Remove a commit from the cache where a UserError says that it is not what it should be.
+
+    Raises:
+        UserError: the one of the block.
+    """
+    try:
+        yield
+    except hub.UnreachableError:  # what has arrived need not come again
+        raise
+    except UserError:
+        hub.forget(commit)
+        raise
 
 
 def unpack(
@@ -222,7 +241,7 @@ def _fetch_cached(name: hub.RepoName, reason: hub.UnreachableError, say: Say) ->
 
 
 def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache: bool) -> Fetched:
-    try:
+    with forgotten_if_refused(commit):
         description = read_description(hub.download(repo_id, CONFIG, commit, from_cache=from_cache))
         check_names(description.config, CONFIG)
         if remote is not None:
@@ -232,11 +251,6 @@ def _checked(repo_id: str, commit: str, remote: hub.Remote | None, *, from_cache
             for name in (RESULTS, WEIGHTS)
         }
         agent = check_agent(description, weights=files[WEIGHTS], results=files[RESULTS])
-    except hub.UnreachableError:
-        raise
-    except UserError:
-        hub.forget(commit)
-        raise
     return Fetched(repo_id, commit, agent, _claim(remote))
 
 

@@ -289,21 +289,28 @@ def is_of_an_agent(name: str) -> bool:
 
 
 def check_remote(
-    remote: hub.Remote | None, repo_id: str, is_ours: Callable[[str], bool]
+    remote: hub.Remote | None, repo_id: str, is_ours: Callable[[str], bool], *, is_main: bool
 ) -> list[str]:
     """Return what a repository holds that a push would replace, and refuse what is not ours.
 
+    Names alone do not tell: other libraries have a config.json and weights, too. A card by itself
+    is what a repository that was made on the Hub's page begins with. Of another branch than `main`
+    the Hub may not know the card.
+
     Raises:
-        UserError: it holds files that dqn-push does not write.
+        UserError: it holds files that dqn-push does not write, or did not by the card.
     """
     if remote is None:
         return []
     ours = [name for name in remote.files if is_ours(name)]
-    others = sorted(set(remote.files) - set(ours) - {".gitattributes"})
+    others, reason = sorted(set(remote.files) - set(ours) - {".gitattributes"}), ""
+    tags = remote.card.get("tags")
+    if not others and is_main and not (isinstance(tags, list) and LIBRARY in tags):
+        others, reason = sorted(set(ours) - {CARD}), f", whose card lacks the tag {LIBRARY}"
     if others:
         raise UserError(
-            f"{hub.page(repo_id)} holds files of something else ({', '.join(others[:3])}): push "
-            "under another --repo-name, or remove them there"
+            f"{hub.page(repo_id)} holds files of something else ({', '.join(others[:3])}){reason}: "
+            "push under another --repo-name, or remove them there"
         )
     return ours
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import dqn_zoo
 from dqn_zoo.errors import UserError
+from dqn_zoo.runs.manifest import Origin
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipe_files import packaged_folder
 from dqn_zoo.sharing.agent_files import CARD, CONFIG, WEIGHTS
@@ -74,16 +75,17 @@ CMD {serve} --allow-host "$SPACE_HOST" --agents agents/*
 
 
 def build_space(
-    folder: Path, agent: Path, config: Config, *, repo_id: str, source: str | None
+    folder: Path, agent: Path, config: Config, *, repo_id: str, origin: Origin | None
 ) -> dict[str, Path]:
     """Make the folder of a Space anew, and return its files by their paths in the repository.
 
-    `agent` is a folder with config.json and weights, `source` the repository they are from, if any.
+    `agent` is a folder with config.json and weights, `origin` where they are from; None: from here.
 
     Raises:
         UserError: nothing can be written.
     """
     name = f"{config.algo}-{config.env}"
+    source = (origin or {}).get("repo")
     try:
         if folder.exists():
             shutil.rmtree(folder)
@@ -98,8 +100,8 @@ def build_space(
             "algo": config.algo,
             "version": dqn_zoo.__version__,
             "port": PORT,
-            "license": "license: mit\n" if source is None else "",  # a stranger's has its own
-            "models": "" if source is None else f"models:\n- {source}\n",
+            "license": "license: mit\n" if origin is None else "",  # a stranger's has its own
+            "models": f"models:\n- {source}\n" if source else "",
             "wheel": wheel.name,
             "torch": importlib.metadata.version("torch").partition("+")[0],
             # As the container finds it, whatever it is called here.

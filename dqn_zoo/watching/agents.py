@@ -69,6 +69,7 @@ class Gallery:
     def __init__(self, log_folder: Path | None, named: Sequence[Choice]) -> None:
         self._log_folder = log_folder
         self._named = tuple(named)
+        self._listed: dict[str, Run] = {}
 
     def choices(self) -> list[Choice]:
         """Return the agents as they are now, each once."""
@@ -87,7 +88,14 @@ class Gallery:
         if self._log_folder is None:
             return {}
         runs = list_runs(self._log_folder)[:MOST_RUNS]
-        return {_key(run): run for run in runs if run.path.parent.name != GROUP}
+        self._listed = {_key(run): run for run in runs if run.path.parent.name != GROUP}
+        return self._listed
+
+    def run(self, key: str) -> Run | None:
+        """Return a run of the folder by its key; a listed one without looking at all others."""
+        run = self._listed.get(key)
+        is_there = run is not None and run.manifest_file.exists()
+        return run if is_there else self.runs().get(key)
 
     def open(self, key: str) -> Opened:
         """Load an agent of the list.

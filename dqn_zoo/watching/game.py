@@ -247,10 +247,18 @@ class WatchedGame:
 
         Args:
             by_hand: a person's action; None: the agent's.
+
+        Raises:
+            UserError: the agent's values are not finite; then no step is made.
         """
         games, observation = self._games, self._games.observation[0]
         running = games.running
         outlook = self.agent.outlook(observation)
+        if not np.isfinite(outlook.q_values).all():  # of which JSON knows none
+            raise UserError(
+                "the values of this agent are not finite, as after a training that diverged: "
+                "choose another agent, or other weights of its run"
+            )
         choice = int(epsilon_greedy(outlook.q_values[None], self.epsilon, running.generator)[0])
         step, result = games.play(
             choice if by_hand is None else by_hand, by_hand=by_hand is not None

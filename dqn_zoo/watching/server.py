@@ -166,8 +166,7 @@ class Watch:
         return JSONResponse({"runs": await asyncio.to_thread(describe)})
 
     async def _curves(self, request: Request) -> Response:
-        runs = await asyncio.to_thread(self._gallery.runs)
-        run = runs.get(request.query_params.get("run", ""))
+        run = await asyncio.to_thread(self._gallery.run, request.query_params.get("run", ""))
         if run is None:
             return PlainTextResponse("there is no such run\n", status_code=404)
         since = request.query_params.get("since", "")
@@ -188,10 +187,13 @@ class Watch:
     ) -> Response:
         """Answer a question about some runs of the list."""
         asked = request.query_params.getlist("run")[:MOST_DRAWN]
-        runs = await asyncio.to_thread(self._gallery.runs)
-        known = {key: runs[key] for key in asked if key in runs}
+
+        def look_up_and_answer() -> dict[str, Any]:
+            found = {key: self._gallery.run(key) for key in asked}
+            return answer({key: run for key, run in found.items() if run is not None})
+
         try:
-            return JSONResponse(await asyncio.to_thread(answer, known))
+            return JSONResponse(await asyncio.to_thread(look_up_and_answer))
         except UserError as error:
             return PlainTextResponse(f"{error}\n", status_code=404)
 

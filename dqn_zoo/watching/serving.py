@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import socket
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,7 +25,10 @@ FEWEST_CONNECTIONS = 16  # of a page or two, where there is room for none
 
 
 class _Bounded(H11Protocol):
-    """HTTP for as many connections as there are files for, none of which is kept without a word."""
+    """HTTP for as many connections as there are files for, none of which is kept without a request.
+
+    The head of a request has arrived within five seconds of the connection or of the last answer.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,10 +36,19 @@ class _Bounded(H11Protocol):
         if len(self.connections) > max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, room)):
             transport.abort()
             return
-        # As uvicorn does behind an answer; what is asked takes it back.
+        # As uvicorn does behind an answer.
         self.timeout_keep_alive_task = asyncio.get_running_loop().call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+    def data_received(self, data: bytes) -> None:
+        # uvicorn takes the deadline back with the first byte of a head, and this with the last.
+        deadline, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self.timeout_keep_alive_task = deadline
+        elif deadline is not None:
+            deadline.cancel()
 
 
 def bind(host: str, port: int | None) -> socket.socket:

@@ -448,11 +448,20 @@ def test_what_data_says_of_the_training_is_taken_over(good: Members, tmp_path: P
 
 
 def test_another_optimizer_is_told(good: Members, tmp_path: Path) -> None:
-    kwargs = {"optimizer_class": "<class 'torch.optim.radam.RAdam'>"}
+    kwargs = {"optimizer_class": "<class 'torch.optim.radam.RAdam\x1b'>"}
     config, said = import_changed(good, tmp_path, policy_kwargs={":serialized:": "gAWV", **kwargs})
     assert config.optimizer == "adam"
-    assert any("RAdam'> is not read: a training that starts from it has adam" in line
-               for line in said)  # fmt: skip
+    [line] = [line for line in said if "optimizer_class" in line]
+    assert "RAdam\\x1b'>\" is not read: a training that starts from it has adam" in line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such name")
+def test_the_name_of_a_zip_is_printed_as_plain_text(good: Members, tmp_path: Path) -> None:
+    file = tmp_path / "\x1b[2J.zip"
+    file.write_bytes(zipped(good))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        import_sb3(file, log_folder=tmp_path / "logs", env="SpaceInvaders")
+    assert "\\x1b[2J.zip: DQN of Stable-Baselines3" in said.getvalue()
 
 
 def test_a_falling_learning_rate_of_rl_zoo_is_read(good: Members, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_the_interval_of_a_difference_equals_scipys() -> None:
 
 def test_scores_that_do_not_spread_leave_no_doubt() -> None:
     assert welch_interval(sample(21.0, 21.0), sample(20.0, 20.0)) == (1.0, 1.0)
+    assert welch_interval(Sample(2, 21.0, 1e-100), Sample(3, 20.0, 0.0)) == (1.0, 1.0)
 
 
 def test_few_games_of_one_score_say_no_interval():

@@ -39,7 +39,7 @@ from dqn_zoo.sharing.backup import HubBackup
 from dqn_zoo.sharing.backup_fetch import fetch_run
 from dqn_zoo.sharing.backup_files import BACKUP, Document
 from dqn_zoo.sharing.backup_target import new_target, read_target
-from dqn_zoo.sharing.backup_upload import SILENCE_S, Outcome, upload
+from dqn_zoo.sharing.backup_upload import Outcome, upload
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.invocation import TrainOptions
 from dqn_zoo.training.starting import resume, train
@@ -313,7 +313,7 @@ def test_what_is_sent_later_has_the_patience_of_a_training_and_a_name_that_a_doc
     backup = HubBackup(new_target(REPO, None, None))
     backup.check(STEPS)
     backup.send(run)
-    assert get_session().timeout.read == SILENCE_S
+    assert get_session().timeout.read == hub_module.SILENCE_S
     long = Run(run.path.rename(run.path.with_name("x" * 201)))
     with pytest.raises(UserError, match="x cannot be backed up by this name: String should have"):
         backup.send(long)
@@ -531,22 +531,17 @@ def test_a_hub_that_does_not_answer_now_keeps_no_run_from_beginning(hub, run, st
 
 
 def test_a_hub_that_accepts_and_is_silent_is_not_waited_for(run, hub, tmp_path, monkeypatch):
-    from huggingface_hub import constants, set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(hub_module, "PATIENCE_S", 0.1)
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-            monkeypatch.setattr(constants, "ENDPOINT", address)
-            with pytest.raises(UserError, match="cannot be reached"):
-                fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
-            set_client_factory(default_client_factory)
-            backup = HubBackup(new_target(REPO, None, None))
-            backup.check()
-            assert "cannot be reached" in list(backup.begin(run))[1]
-    finally:
-        set_client_factory(default_client_factory)
+    monkeypatch.setattr("dqn_zoo.sharing.hub_answers.PATIENCE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        with pytest.raises(UserError, match="cannot be reached"):
+            fetch_run(f"hf://{REPO}", log_folder=tmp_path / "logs")
+        backup = HubBackup(new_target(REPO, None, None))
+        backup.check()
+        assert "cannot be reached" in list(backup.begin(run))[1]
 
 
 # --- What comes back
@@ -745,6 +740,12 @@ HOSTILE: dict[str, tuple[Callable[[Files], Files], str]] = {
             files, optimizer__safetensors=save({"a": torch.zeros(2, dtype=torch.float8_e4m3fn)})
         ),
         "optimizer.safetensors: a holds torch.float8_e4m3fn",
+    ),
+    "a name that a terminal would obey": (
+        lambda files: signed(
+            files, optimizer__safetensors=save({"\x1b[2J": torch.full((1,), math.nan)})
+        ),
+        "1 of the 1 numbers in \\x1b[2J are not finite",
     ),
     "a checkpoint of a newer version": (
         lambda files: signed(files, version=3),

@@ -2,12 +2,16 @@
 
 import json
 import resource
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.damage import ANY_JSON, damaged, outcome
+from support.hub_commands import DEADLINE_S
 from support.hub_standin import HubStandin, account, running_hub
 
 from dqn_zoo.cli.arguments import command
@@ -124,6 +128,21 @@ def test_one_odd_element_of_a_list_does_not_cost_the_others(content, standin, tm
         assert board.num_unreadable <= board.num_cards
 
 
+def test_a_question_is_asked_again_after_a_fault_and_not_after_what_will_stay(standin, monkeypatch):
+    waited = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waited.append))
+    commit = standin.add(REPO, {"README.md": CARD})
+    standin.fail("GET /api/models", 502, times=2)
+    assert hub.look_up(REPO).commit == commit
+    assert sum(waited) == 3
+    standin.fail("GET /api/models", 429, times=1, Retry_After="3600")
+    with pytest.raises(UserError, match="too many requests"):
+        hub.look_up(REPO)
+    standin.fail("GET /api/models", 403, times=1)
+    with pytest.raises(UserError, match="does not let you read this: ask for access"):
+        hub.look_up(REPO)
+
+
 def test_an_account_without_what_is_not_needed_is_taken(standin):
     answering(standin, "GET /api/whoami-v2", b'{"name": "ann", "orgs": [7, {"name": "club"}]}')
     account = hub.read_account()
@@ -199,6 +218,49 @@ def test_a_repository_is_not_deleted_while_its_state_is_unknown(standin, tmp_pat
     with pytest.raises(UserError, match="whether it holds the commit its page tells"):
         push(tmp_path)
     assert "config.json" in standin.repositories[REPO].files()
+
+
+def test_a_hub_that_falls_silent_in_a_push_is_not_waited_for(standin, tmp_path, monkeypatch):
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    monkeypatch.setattr(hub, "SILENCE_S", 0.2)
+    monkeypatch.setattr("dqn_zoo.sharing.hub_answers.PATIENCE_S", 0.2)
+    is_over = threading.Event()
+    standin.changes[:] = [(COMMIT, lambda answer: answer if is_over.wait(DEADLINE_S) else b"")]
+    try:
+        started = time.monotonic()
+        with pytest.raises(UserError, match="cannot be reached"):
+            push(tmp_path)
+        assert time.monotonic() - started < DEADLINE_S
+    finally:
+        is_over.set()
+        set_client_factory(default_client_factory)
+
+
+@pytest.mark.parametrize(
+    "theirs", [{"README.md": b"theirs"}, {"README.md": b"theirs", "config.json": b"theirs"}]
+)
+def test_a_commit_of_somebody_else_after_the_repository_was_made_stays(theirs, standin, tmp_path):
+    def with_theirs(answer: bytes) -> bytes:
+        standin.add(REPO, theirs)
+        return answer
+
+    standin.changes[:] = [("POST /api/models/.*/preupload/.*", with_theirs)]
+    with pytest.raises(UserError, match="got another commit in between"):
+        push(tmp_path)
+    assert standin.repositories[REPO].files() == theirs
+
+
+def test_a_new_repository_that_somebody_else_has_filled_is_not_removed(standin, tmp_path):
+    def with_theirs(_: bytes) -> bytes:
+        standin.add(REPO, {"README.md": b"theirs"})
+        return b"[]"
+
+    standin.changes[:] = [("POST /api/models/.*/preupload/.*", with_theirs)]
+    with pytest.raises(UserError, match="cannot be read"):
+        push(tmp_path)
+    assert standin.repositories[REPO].files() == {"README.md": b"theirs"}
 
 
 def test_the_answer_to_a_new_repository_may_be_odd(standin, tmp_path):

@@ -104,7 +104,9 @@ def test_enjoy_takes_an_agent_of_the_hub(computer, hub, published):
 
 def test_without_a_connection_the_copy_in_the_cache_is_taken(computer, hub, published):
     commit = hub.add(REPO, published)
-    assert computer.run("pull", REPO).code == 0
+    hub.fail(f"HEAD /{REPO}/resolve/main/", 403)  # the commit that was checked is asked for alone
+    ended = computer.run("pull", REPO)
+    assert ended.code == 0, ended.output
     shutil.rmtree(computer.logs)
     for variables in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         ended = computer.run("pull", REPO, **variables)
@@ -364,13 +366,19 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
     computer, hub, sb3_files
 ):
     commit = hub.add("sb3/dqn", sb3_files)
-    for flags in (["pull", "sb3/dqn"], ["enjoy", "--hub", "sb3/dqn"], ["verify", "sb3/dqn"]):
-        ended = computer.run(*flags)
+    for *flags, repo in (
+        ["pull", "https://huggingface.co/sb3/dqn"],
+        ["enjoy", "--hub", "hf://sb3/dqn@main"],
+        ["verify", "sb3/dqn"],
+    ):
+        ended = computer.run(*flags, repo)
         assert ended.code == 2
-        assert (
-            "sb3/dqn holds an agent of Stable-Baselines3: dqn-import sb3/dqn takes" in ended.output
-        )
-    ended = computer.run("import_sb3", "sb3/dqn")
+        said = f"sb3/dqn holds an agent of Stable-Baselines3: dqn-import {repo} takes it"
+        assert said in ended.output
+    for repo in ("https://huggingface.co/sb3/dqn/", "hf://sb3/dqn"):
+        ended = computer.run("import_sb3", repo, "--revision", "none")
+        assert (ended.code, ended.last_line[:40]) == (2, "error: sb3/dqn has no such branch or com")
+    ended = computer.run("import_sb3", "https://huggingface.co/sb3/dqn")
     assert ended.code == 0, ended.output
     run = pulled(computer)
     assert (run.name, load_config(run.config_file).protocol) == ("Breakout_1", "sb3")
@@ -393,6 +401,7 @@ def test_an_agent_of_rl_zoo_is_imported_from_the_hub_and_its_score_verified(
         ({"README.md": b"x"}, r"should hold one zip of Stable-Baselines3, found none"),
         ({"a.zip": b"x", "b.zip": b"y"}, r"should hold one zip of Stable-Baselines3, found a.zip"),
         ({"dqn-PongNoFrameskip-v4.zip": zip_bomb()}, r"error: "),
+        ({"dqn-PongNoFrameskip-v4.zip": b"x", "results.json": b"[" * 99}, r"damaged"),
         (None, r"has no repository sb3/dqn"),
     ],
 )
@@ -403,3 +412,4 @@ def test_what_cannot_be_imported_is_one_line(files, said, computer, hub):
     assert (ended.code, len(ended.output.splitlines())) == (2, 1), ended.output
     assert re.search(said, ended.output)
     assert not list(computer.logs.glob("*/*"))
+    assert not computer.cached_files()

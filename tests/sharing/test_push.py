@@ -15,8 +15,8 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.film import check_film
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
-from dqn_zoo.sharing.hub import Account, choose_owner, parse_repo
-from dqn_zoo.sharing.push import Staging, doubts
+from dqn_zoo.sharing.hub import Account, Remote, choose_owner, parse_repo
+from dqn_zoo.sharing.push import Staging, check_remote, doubts, is_of_an_agent
 from dqn_zoo.system.locks import hold
 
 REPO = "ann/dqn-Breakout"
@@ -344,7 +344,19 @@ def test_a_repository_of_something_else_is_not_touched(computer, hub):
     ended = computer.run(*PUSH)
     assert (ended.code, len(ended.output.splitlines())) == (2, 1)
     assert "holds files of something else (dqn-BreakoutNoFrameskip-v4.zip)" in ended.output
+    card = b"---\nlibrary_name: transformers\ntags:\n- pytorch\n---\n"
+    hub.repositories.clear()
+    hub.add(REPO, {"README.md": card, "config.json": b"{}", "model.safetensors": b"x"})
+    ended = computer.run(*PUSH)
+    assert (ended.code, len(ended.output.splitlines())) == (2, 1)
+    assert "something else (config.json, model.safetensors), whose card lacks" in ended.output
     assert hub.repositories[REPO].messages == ["added"]
+
+
+def test_a_repository_with_nothing_but_a_card_is_taken():
+    made_on_the_page = Remote(REPO, "a" * 40, {"README.md": 20, ".gitattributes": 9}, {}, False)
+    replaced = check_remote(made_on_the_page, REPO, is_of_an_agent, is_main=True)
+    assert replaced == ["README.md"]
 
 
 def test_a_public_repository_does_not_take_what_should_be_private(computer, hub):

@@ -1,6 +1,7 @@
 """dqn-push --space: a folder that is complete in itself, uploaded, fetched again, and played."""
 
 import http.client
+import json
 import os
 import re
 import shlex
@@ -15,8 +16,9 @@ from support.hub_standin import running_hub
 from support.watched import Page, get, untrained_run, wait_until
 from try_wheel import wrong_files
 
-from dqn_zoo.cli.push import main
-from dqn_zoo.cli.space import _fetch
+from dqn_zoo.cli.push import build_parser, main
+from dqn_zoo.cli.space import _agent, _fetch
+from dqn_zoo.runs.manifest import Origin
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.recipes import load_config
 from dqn_zoo.sharing.space import DOCKERFILE, _files, build_space, build_wheel, is_of_a_space
@@ -38,8 +40,8 @@ def test_the_folder_has_all_that_serves_it_and_says_whose_the_agent_is(run, tmp_
         (agent / name).write_bytes(b"{}")
     config = load_config(run.config_file)
 
-    def card(source: str | None) -> dict:
-        files = build_space(tmp_path / "space", agent, config, repo_id="ann/x", source=source)
+    def card(origin: Origin | None) -> dict:
+        files = build_space(tmp_path / "space", agent, config, repo_id="ann/x", origin=origin)
         [wheel] = [name for name in files if name.endswith(".whl")]
         ours = {f"agents/dqn-Breakout/{name}" for name in ("config.json", "model.safetensors")}
         assert set(files) == {"README.md", DOCKERFILE, wheel} | ours
@@ -48,9 +50,19 @@ def test_the_folder_has_all_that_serves_it_and_says_whose_the_agent_is(run, tmp_
         return yaml.safe_load(files["README.md"].read_text().split("---\n")[1])
 
     assert (card(None)["license"], card(None)["app_port"]) == ("mit", 7860)
-    strangers = card("bob/agent")
+    strangers = card({"repo": "bob/agent"})
     assert "license" not in strangers
     assert strangers["models"] == ["bob/agent"]
+    assert not {"license", "models"} & card({"library": "stable-baselines3"}).keys()
+
+
+def test_a_run_that_was_pulled_or_imported_says_where_it_is_from(run, tmp_path):
+    arguments = build_parser().parse_args(["--space", "--run", str(run.path)])
+    assert _agent(arguments, tmp_path)[2] is None
+    origin = {"repo": "bob/agent", "commit": "a" * 40}
+    manifest = json.loads(run.manifest_file.read_text()) | {"origin": origin}
+    run.manifest_file.write_text(json.dumps(manifest))
+    assert _agent(arguments, tmp_path)[2] == origin
 
 
 @pytest.mark.parametrize(
@@ -146,6 +158,9 @@ def test_a_space_with_something_else_in_it_is_left_alone(hub, run, tmp_path):
     ended = Computer(tmp_path, hub, token="hf_write").run("push", "--space")
     assert ended.code == 2
     assert f"{hub.url}/{SPACE} holds files of something else (app.py)" in ended.last_line
+    hub.add(SPACE, {"README.md": b"---\nsdk: docker\n---\n", "Dockerfile": b"FROM scratch"})
+    ended = Computer(tmp_path, hub, token="hf_write").run("push", "--space")
+    assert "something else (Dockerfile), whose card lacks the tag dqn-zoo" in ended.last_line
     assert not (tmp_path / "logs" / "spaces").exists()
 
 

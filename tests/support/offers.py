@@ -62,7 +62,7 @@ def check_command(program: str, words: Sequence[str], *, is_here: bool) -> None:
 
 def watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check whatever messages of this process offer from now on."""
-    make, parse, plain = shell.command, Parser.parse_args, arguments._plain
+    make, parse, plain = shell.command, Parser.parse_args, arguments.plain
     offered: list[str] = []
     parsing: list[tuple[Parser, list[str]]] = []
 
@@ -85,7 +85,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(shell, "command", checked_command)
     monkeypatch.setattr(Parser, "parse_args", noted_parse)
-    monkeypatch.setattr(arguments, "_plain", checked_plain)
+    monkeypatch.setattr(arguments, "plain", checked_plain)
 
 
 def _check_flags(

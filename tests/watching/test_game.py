@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from support.films import pictures
 from support.watched import untrained_run
 
@@ -14,6 +15,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent
 from dqn_zoo.play.evaluation import Game, enjoy_seeds, evaluate
 from dqn_zoo.play.film import SCALE_X, SCALE_Y, STRIP_HEIGHT, check_film
+from dqn_zoo.play.weights import load_weights, weights_bytes
 from dqn_zoo.watching.game import SeededGames, WatchedGame, film_game
 
 
@@ -21,6 +23,20 @@ from dqn_zoo.watching.game import SeededGames, WatchedGame, film_game
 def agent(tmp_path_factory) -> Agent:
     run = untrained_run(tmp_path_factory.mktemp("watch"), max_frames=400)  # 100 steps
     return load_agent(run.path)
+
+
+def test_an_agent_whose_values_are_not_finite_is_said_and_makes_no_step(tmp_path):
+    run = untrained_run(tmp_path)
+    weights = load_weights(run.model_file)
+    huge = {name: torch.full_like(each, 1e38) for name, each in weights.items()}
+    run.model_file.write_bytes(weights_bytes(huge, {}))
+    agent = load_agent(run.path)
+    game = WatchedGame(agent, agent.config, seed=3)
+    for by_hand in (None, 1):
+        with pytest.raises(UserError, match="not finite, as after a training that diverged"):
+            game.step(by_hand)
+    assert not game.records[-1].actions
+    game.close()
 
 
 @pytest.fixture

@@ -350,6 +350,17 @@ def test_it_stands_still_while_nobody_sees_it(tab):
     wait_for_steps(tab, steps_of(tab) + 2)
 
 
+def test_an_agent_that_is_gone_is_said_and_a_run_that_has_ended_plays_its_last(place):
+    with opened_page(f"{place.url}&agent=dqn/Breakout_1, newest weights") as tab:
+        until(tab, "document.title.startsWith('Breakout')")
+        assert tab.locator("#agent").input_value() == "dqn/Breakout_1"
+        assert tab.locator("#message").inner_text() == ""
+    with opened_page(f"{place.url}&agent=dqn/<b>Gone_7") as tab:
+        until(tab, "document.title.startsWith('Breakout')")
+        said = tab.locator("#message").inner_text()
+        assert said == f"dqn/<b>Gone_7 is not on the list any more: {NASTY} plays instead"
+
+
 def test_a_server_that_ends_is_said_and_no_button_is_left_without_use(tmp_path):
     with served(tmp_path, of_package("Pong")) as place, opened_page(place.url) as tab:
         tab.set_viewport_size({"width": 1600, "height": 1000})

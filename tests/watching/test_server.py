@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import select
+import shutil
 import socket
 import sys
 import threading
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from dqn_zoo.cli.watch import main
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.film import check_film
+from dqn_zoo.runs.finding import list_runs
 from dqn_zoo.runs.manifest import end_invocation
 from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.recipes import load_config
@@ -298,6 +300,16 @@ def test_a_connection_that_asks_nothing_is_closed(place, monkeypatch):
         assert silent.recv(1) == b""
 
 
+def test_half_a_request_is_closed_and_a_whole_one_is_served_as_long_as_it_takes(place, monkeypatch):
+    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 0.3)
+    with Page(place.port) as page, socket.create_connection(("127.0.0.1", place.port), 20) as half:
+        half.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        page.open(place.key)
+        assert half.recv(1) == b""
+        step = page.picture()["step"]
+        assert [page.picture() for _ in range(10)][-1]["step"] >= step + 10
+
+
 def test_a_process_that_may_open_few_files_serves_its_page(place, monkeypatch):
     monkeypatch.setattr(serving, "most_open_files", lambda: 128)
     assert get(place.port, f"/?token={TOKEN}").status == 200
@@ -448,6 +460,30 @@ def test_a_run_that_grows_is_shown_as_it_grows(tmp_path):
         assert grown["evaluations"] == {"steps": [150], "mean": [3.5]}
         [row] = [row for row in ask("/runs?")["runs"] if row["training"]]
         assert (row["steps"], row["return"], row["evaluation"]) == (200, 7.5, 3.5)
+
+
+def test_curves_of_listed_runs_are_read_without_listing_all_of_them_again(tmp_path, monkeypatch):
+    first, second = untrained_run(tmp_path), untrained_run(tmp_path)
+    listed = []
+
+    def noted(folder: Path) -> list[Run]:
+        listed.append(folder)
+        return list_runs(folder)
+
+    monkeypatch.setattr("dqn_zoo.watching.agents.list_runs", noted)
+    with served(tmp_path, of_run(first)) as place:
+
+        def status(path: str) -> int:
+            return get(place.port, f"{path}&token={TOKEN}").status
+
+        for _ in range(2):
+            assert status("/curves?run=dqn/Breakout_2") == 200
+            assert status("/settings?run=dqn/Breakout_1&run=dqn/Breakout_2") == 200
+        assert len(listed) == 1
+        shutil.rmtree(second.path)
+        assert status("/curves?run=dqn/Breakout_2") == 404
+        untrained_run(tmp_path, algo="rainbow")
+        assert status("/curves?run=rainbow/Breakout_1") == 200
 
 
 def test_long_curves_are_thinned_to_what_a_screen_shows(tmp_path):

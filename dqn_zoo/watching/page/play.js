@@ -23,6 +23,7 @@ let presses = [], numAnswered = 0, newestAnswer = -1, delays = [];
 let now = null, shown = [], looking = 0;  // the game that is shown, its moment, and how many steps ago that is
 const waitForAGame = 4003;  // with which the server closes
 const mostGames = 10;  // as many as the server can go back to
+let greeting = "";  // of the next game that is opened
 let isClosed = false, plays = true, opened = null, results = [];
 let numAsked = 0;  // games and branches that the server has not answered for: until then no key means this one or that
 
@@ -51,7 +52,9 @@ async function begin() {
     if (visitors) welcome(visitors);
     else by("pages").hidden = by("films").hidden = false;
     const asked = new URLSearchParams(location.search).get("agent");
-    const chosen = agents.some(each => each.key === asked) ? asked : first;
+    const ended = asked?.replace(/, newest weights$/, "");  // those of a run that has ended are its last
+    const chosen = [asked, ended].find(key => agents.some(each => each.key === key)) ?? first;
+    if (asked && ![asked, ended].includes(chosen)) greeting = `${asked} is not on the list any more: ${first} plays instead`;
     by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
     if (!isClosed) open();
   } catch (error) {
@@ -91,7 +94,8 @@ function hear(notice) {
     opened = notice;
     results = [];
     screen.settle();
-    say("");
+    say(greeting);
+    greeting = "";
     values.begin(notice.actions, notice.atoms);
     story.clear();
     joystick.begin(notice.actions);
