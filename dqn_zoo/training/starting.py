@@ -112,7 +112,7 @@ def resume(
     options: TrainOptions | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Outcome:
-    """Continue a run from its newest checkpoint that verifies; without any, from step 0.
+    """Continue a run from its newest checkpoint that verifies; before its first, from step 0.
 
     Args:
         run: nothing else may be writing it.
@@ -272,16 +272,22 @@ def _find_checkpoint(run: Run) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, saying what was passed over and why.
 
     Raises:
-        UserError: if there are checkpoints and none can be read.
+        UserError: if there were checkpoints and none can be read.
     """
     checkpoint, skipped = newest_checkpoint(run.checkpoints)
     for passed in skipped:
         print(f"skipped {passed.path}: {passed.reason}")
-    if checkpoint is None and skipped:
+    if checkpoint is not None:
+        return checkpoint
+    missing = f"none of the checkpoints in {run.checkpoints} can be read"
+    if run.model_file.exists():  # weights are written beside a checkpoint, never before the first
+        if not skipped:
+            missing = f"{run.checkpoints} has no checkpoint any more"
         raise UserError(
-            f"none of the checkpoints in {run.checkpoints} can be read; remove that folder to "
-            "start this run again from step 0"
+            f"{missing}, and a resume needs one; a new run can start from the weights: "
+            + shell.command("dqn-train", "-i", run.path)
         )
-    if checkpoint is None:
-        print(f"{run.path} has no checkpoint yet: it starts again from step 0 with the same seed")
-    return checkpoint
+    if skipped:
+        raise UserError(f"{missing}; remove that folder to start this run again from step 0")
+    print(f"{run.path} has no checkpoint yet: it starts again from step 0 with the same seed")
+    return None

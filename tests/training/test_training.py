@@ -382,6 +382,7 @@ def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_p
     assert told == f"{finished.path.parent.name}/{finished.path.name}, {file.name}"
     forget_the_end(killed.run)
     shutil.rmtree(killed.run.checkpoints)
+    killed.run.model_file.unlink()
     again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
     assert again.steps == 120
     assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()
