@@ -28,6 +28,7 @@ from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.invocation import (
     Outcome,
     TrainOptions,
+    end_if_asked,
     prepare_process,
     set_up,
     setup_of,
@@ -123,6 +124,7 @@ def resume(
         stopwatch: counts where the time goes; None: one that starts now.
 
     Raises:
+        Ended: by a signal before the run went on; it is as it was.
         UserError: if no checkpoint can be read, the one of `from_step` least of all, or the run is
             locked or has finished.
     """
@@ -138,6 +140,7 @@ def resume(
             )
         changed = _changed_settings(checkpoint, config)
         check_memory(config, may_change=False)
+        end_if_asked(stop, run, print)
         with contextlib.ExitStack() as ending:
             with _as_it_was(run.manifest_file):
                 _note_resume(run, config, options, checkpoint, until_steps, changed)

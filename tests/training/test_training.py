@@ -37,7 +37,7 @@ from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.play.evaluation import evaluation_seeds
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
-from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
+from dqn_zoo.runs.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
@@ -310,6 +310,32 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
     monkeypatch.setattr("dqn_zoo.training.invocation.REPLAY_LINE_S", 0.0)
     assert resume(run, config, options=longer).steps == 280
     assert "replayed 240 of 240\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("read", ["state.json", "model.safetensors", "frames_00000.z"])
+def test_a_signal_while_a_checkpoint_is_read_ends_a_resume_before_the_next_file(
+    finished, monkeypatch, capsys, read
+):
+    """`state.json` is read before the run's manifest is touched, and then once more."""
+    before = finished.manifest_file.stat().st_mtime_ns
+    names = []
+
+    def read_and_signal(checkpoint, name):
+        names.append(name)
+        if name == read:
+            signal.raise_signal(signal.SIGINT)
+        return read_file(checkpoint, name)
+
+    read_file = Checkpoint.read
+    monkeypatch.setattr(Checkpoint, "read", read_and_signal)
+    with pytest.raises(Ended, match="SIGINT"):
+        resume(finished, load_config(finished.config_file), options=replace(QUIET, until_steps=280))
+    assert names[-1] == read
+    printed = capsys.readouterr().out
+    assert f"stopped before {finished.path} went on; it is as it was" in printed
+    assert "replaying" not in printed
+    if read == "state.json":
+        assert finished.manifest_file.stat().st_mtime_ns == before
 
 
 def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
