@@ -70,27 +70,31 @@ def test_without_a_memory_only_epsilon_and_evaluations_follow():
 
 def test_the_steps_fill_what_start_evaluations_and_checkpoints_leave_of_the_time():
     # 1,000 - 30 - 1 - 20 = 949 s = 3 + 10,000 x 0.001 + (n - 10,000) x 0.004
-    #   + 16 x (0.5 + 10 x 1,000 x 0.0005) + (2 + 3) x 2 + n x 0.00001: n = 218,952
+    #   + 0.5 + 16 x 10 x 1,000 x 0.0005 + (2 + 3) x 2 + n x 0.00001: n = 220,822
     changes = fit(PONG, SPEED, 1_000, spent_s=20)
     assert changes == {
-        "n_timesteps": 217_600,  # 16 x 13,684, rounded down to 16 x 13,600
+        "n_timesteps": 220_800,  # 16 x 13,801, rounded down to 16 x 13,800
         "exploration_fraction": 0.25,
-        "eval_freq": 13_600,
+        "eval_freq": 13_800,
     }
     takes = duration(PONG.model_copy(update=changes), SPEED)
-    assert takes == pytest.approx((3, 10, 830.4, 88, 12.176))
+    assert takes == pytest.approx((3, 10, 843.2, 80.5, 12.208))
     said = summary(PONG.model_copy(update=changes), SPEED, takes, 1_000)
     assert said == (
-        "17 min are about 217,600 steps here: 250 a second, 1,000 before it learns; "
+        "17 min are about 220,800 steps here: 250 a second, 1,000 before it learns; "
         "16 evaluations take 1 min, saving 12 s"
     )
 
 
 def test_games_that_get_longer_from_some_step_on_cost_more_from_there():
-    changes = fit(PONG, SPEED, 1_000, spent_s=20, later=LaterGames(3_000, from_steps=200_000))
-    assert changes["n_timesteps"] == 198_400  # below: 16 x 15.5 s would not fit
-    longer = fit(PONG, SPEED, 2_000, spent_s=20, later=LaterGames(3_000, from_steps=200_000))
-    assert longer["n_timesteps"] == 16 * 26_200  # 1,919 - 227 - 4 x 2 s: n = 419,950
+    later = LaterGames(3_000, from_steps=200_000)
+    longer = fit(PONG, SPEED, 1_000, spent_s=20, later=later)
+    # Of 15 s each, 6 are a tenth of the time: 949 - 23 - 90.5 s, as above: n = 218,329
+    assert longer["n_timesteps"] == 6 * 36_300
+    takes = duration(PONG.model_copy(update=longer), SPEED, later)
+    assert takes.evaluations == pytest.approx(90.5)
+    # 200,000 steps would take 785 s without any evaluation; 658 are left.
+    assert fit(PONG, SPEED, 700, spent_s=20, later=later) == fit(PONG, SPEED, 700, spent_s=20)
 
 
 def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
@@ -105,11 +109,11 @@ def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
 def test_what_was_asked_for_stays():
     asked = ("eval_freq", "exploration_fraction", "learning_starts")
     changes = fit(PONG, SPEED, 1_000, spent_s=20, asked=asked)
-    assert changes == {"n_timesteps": 235_000}  # 4 evaluations, of every 50,000: n = 235,411
+    assert changes == {"n_timesteps": 235_000}  # 4 evaluations, of every 50,000: n = 235,785
 
 
 def test_evaluations_take_a_tenth_of_a_short_time():
-    slow = SPEED._replace(evaluation_step=5e-3)  # 50.5 s each
+    slow = SPEED._replace(evaluation_step=5e-3)  # 50 s each
     config = PONG.model_copy(update=fit(PONG, slow, 1_800, spent_s=20))
     assert config.n_timesteps // config.eval_freq == 3
     assert config.n_timesteps % config.eval_freq == 0
