@@ -14,6 +14,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.shapes import network_of_shapes
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.short_runs import default_save_freq
 from dqn_zoo.system import machine
 from dqn_zoo.training.rates import about
 
@@ -53,18 +54,13 @@ def complete(config: Config) -> Config:
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
     save_freq = config.save_freq
     if save_freq is None:
-        save_freq = _default_save_freq(config.n_timesteps, device)
+        save_freq = default_save_freq(config.n_timesteps, device)
     seed = config.seed
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     threads = config.num_threads or machine.default_num_threads(device, machine.usable_cores())
     settled = {"device": device, "precision": precision, "save_freq": save_freq}
     return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
-
-
-def _default_save_freq(n_timesteps: int, device: str) -> int:
-    """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
-    return 100_000 if device == "cpu" else min(1_000_000, max(100_000, n_timesteps // 10))
 
 
 def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:

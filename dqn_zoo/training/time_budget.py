@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.short_runs import of_length
+from dqn_zoo.settings.short_runs import default_save_freq, of_length
 from dqn_zoo.training.rates import about
 
 MARGIN, MARGIN_S = 0.03, 1.0  # of the time, and seconds, for what changes meanwhile
@@ -69,14 +69,17 @@ class Duration(NamedTuple):
 
 
 def duration(config: Config, speed: Speed, later: LaterGames | None = None) -> Duration:
-    """Return how long a run will take.
+    """Return how long a run will take, all of it settled but perhaps `save_freq`.
 
     `later` says how long games get, if it is known.
     """
     steps = config.n_timesteps
     random_steps = 0 if config.algorithm == "parallel" else min(config.learning_starts, steps)
     evaluations = steps // config.eval_freq if config.eval_freq else 0
-    saves = (steps // config.save_freq if config.save_freq else 0) + AT_ONCE
+    every = config.save_freq
+    if every is None:
+        every = default_save_freq(steps, config.device)
+    saves = (steps // every if every else 0) + AT_ONCE
     return Duration(
         start=speed.start,
         random_play=random_steps * speed.random_step,

@@ -1,5 +1,6 @@
 """A run for the time that there is: what is chosen, what it costs to find out, what is refused."""
 
+import argparse
 import math
 import re
 import signal
@@ -15,6 +16,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings.expectations import EXPECTATIONS
 from dqn_zoo.settings.recipes import format_config, load_config, resolve
 from dqn_zoo.settings.short_runs import of_length
+from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training import measuring, time_budget
 from dqn_zoo.training.measuring import measure
 from dqn_zoo.training.preparation import complete
@@ -104,6 +106,20 @@ def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
     assert changes["exploration_fraction"] * steps == pytest.approx(59_640, rel=0.001)
     assert steps == 16 * changes["eval_freq"]
     assert set(changes) == {"n_timesteps", "exploration_fraction", "eval_freq"}
+
+
+@pytest.mark.parametrize("save_freq", [None, 50_000])
+def test_on_a_gpu_checkpoints_are_counted_as_the_shorter_run_makes_them(save_freq, monkeypatch):
+    monkeypatch.setattr("dqn_zoo.system.machine.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("dqn_zoo.training.preparation.check_memory", lambda _: None)
+    monkeypatch.setattr(measuring, "measure", lambda *_: SPEED)
+    resolved = resolve(env="Pong", overrides={"n_timesteps": 4_000_000, "save_freq": save_freq})
+    flags = argparse.Namespace(**{"for": 1_800.0}, time_limit=None)
+    fitted = train_for.fit_to_time(resolved, flags, {}, Stopwatch())
+    run = complete(fitted.resolved.config)
+    # Left open it is 100,000 of so many steps, and 400,000 of the recipe's.
+    assert (run.save_freq, run.n_timesteps > 300_000) == (save_freq or 100_000, True)
+    assert fitted.seconds == pytest.approx(duration(run, SPEED).seconds)
 
 
 def test_what_was_asked_for_stays():
