@@ -218,6 +218,24 @@ def test_the_real_parts_are_measured(algo, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("seen", ["while it learns", "in one game alone"])
+def test_games_that_outlast_the_evaluation_that_is_watched_are_seen_whole(seen, monkeypatch):
+    changes = {
+        "n_envs": 2, "network": "small", "learning_starts": 100, "buffer_size": 200,
+        "batch_size": 4, "train_freq": 40, "max_frames": 2_000, "eval_episodes": 4,
+        "num_threads": 1, "device": "cpu",
+    }  # fmt: skip
+    monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.001)
+    if seen == "while it learns":
+        monkeypatch.setattr(measuring, "FIRST_PERIODS", 30)  # of 20 steps in each environment
+        monkeypatch.setattr(measuring, "ONE_GAME", 0.0, raising=False)
+    else:
+        monkeypatch.setattr(measuring, "ONE_GAME", 1_000.0, raising=False)
+    # Freeway lasts 2,048 steps, whoever plays, and is cut off after 500.
+    speed = measure(complete(resolve(env="Freeway", overrides=changes).config), 200.0)
+    assert measuring.LATER_GAMES * 490 <= speed.game_steps <= measuring.LATER_GAMES * 500
+
+
 @pytest.fixture
 def call(tmp_path, monkeypatch, capfd):
     """Return a function that runs dqn-train in an empty folder: (exit code, stdout, stderr)."""
