@@ -10,6 +10,7 @@ import torch
 
 from dqn_zoo.algorithms.algorithm import MOST_ACTIONS
 from dqn_zoo.algorithms.choice import algorithm_of
+from dqn_zoo.algorithms.replay_plan import minibatches_together
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.shapes import network_of_shapes
@@ -102,7 +103,7 @@ def memory_parts(config: Config) -> dict[str, int]:
     The keys are the settings that decide how much, and `process` for what none decides.
     """
     algorithm = algorithm_of(config)
-    network_bytes, example_bytes = network_sizes(config)
+    network_bytes, example_bytes, waiting_bytes = network_sizes(config)
     is_parallel = config.algorithm == "parallel"
     minibatch = (
         config.rollout_steps * config.n_envs // config.num_minibatches
@@ -111,6 +112,8 @@ def memory_parts(config: Config) -> dict[str, int]:
     )
     parts = Counter(process=BESIDE_BYTES[config.device], network=network_bytes)
     parts["num_minibatches" if is_parallel else "batch_size"] += minibatch * example_bytes
+    if not is_parallel:
+        parts["batch_size"] += (minibatches_together(config) - 1) * minibatch * waiting_bytes
     parts["n_envs"] += config.n_envs * (example_bytes // 4)  # to act on an observation
     has_own_memory = config.device == "cuda"
     if not has_own_memory:
@@ -172,17 +175,19 @@ def _check(
     machine.check_memory(needed, bytes_each, key=key, size=size, available=free, where=where)
 
 
-def network_sizes(config: Config) -> tuple[int, int]:
-    """Return the bytes of the networks with their optimizer, and of an example in a minibatch.
+def network_sizes(config: Config) -> tuple[int, int, int]:
+    """Return the bytes of the networks with their optimizer, of an example, and of one that waits.
 
+    Minibatches that wait for their turn went through the target network's torso all together.
     Nothing is computed and nothing allocated: shapes alone go through the torso.
     """
     settings = network_settings(config)
-    activations = 0
+    activations = widest = 0
 
-    def count(_: object, __: object, output: torch.Tensor) -> None:
-        nonlocal activations
+    def count(_: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal activations, widest
         activations += output.numel()
+        widest = max(widest, inputs[0].numel() + output.numel())
 
     network = network_of_shapes(settings, num_actions=MOST_ACTIONS)
     for layer in network.torso.modules():
@@ -197,7 +202,7 @@ def network_sizes(config: Config) -> tuple[int, int]:
     floats = 3 * (activations + _head_floats(config, features.shape[1])) + 2 * pixels
     # Online and target network, gradient, two moments of the optimizer, and the average.
     copies = 6 if config.averaged_weights > 0.0 else 5
-    return copies * 4 * parameters, 4 * floats + 2 * pixels
+    return copies * 4 * parameters, 4 * floats + 2 * pixels, 4 * widest + 2 * pixels
 
 
 def _head_floats(config: Config, num_features: int) -> int:
