@@ -118,7 +118,8 @@ def choose_weights(run: Run, choice: WeightsChoice, kind: Kind | None = None) ->
         )
     if choice == "best" and not run.best_model_file.exists():
         raise UserError(
-            f"{run.path} has no best model: no evaluation was made; {_what_it_has(run)}"
+            f"{run.path} has no best model: no evaluation was made since it began to learn; "
+            + _what_it_has(run)
         )
     if isinstance(choice, int):
         return _checkpoint_weights(run, choice, kind)

@@ -250,7 +250,8 @@ def test_without_a_best_model_the_final_one_is_played(
     assert play("--episodes", "1") == 0
     assert "last model (3,000 steps" in capsys.readouterr().out
     assert play("--episodes", "1", "--load-best") == 2
-    assert "has no best model" in capsys.readouterr().err
+    said = "has no best model: no evaluation was made since it began to learn; --load-last plays"
+    assert said in capsys.readouterr().err
 
 
 def test_the_latest_run_is_played_unless_another_is_named(
