@@ -38,8 +38,10 @@ BUSY = 1.5
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
 
-def complete(config: Config) -> Config:
+def complete(config: Config, *, may_change: bool = True) -> Config:
     """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
+
+    Where its settings may not change, of a run that is resumed, a refusal advises accordingly.
 
     Raises:
         UserError: the GPU that is asked for is not there, or cannot take the precision.
@@ -47,9 +49,10 @@ def complete(config: Config) -> Config:
     device = machine.choose_device(config.device)
     precision = config.precision
     if device == "mps" and precision == "bfloat16":
+        in_file = "set precision: float32 in config.yml"
         raise UserError(
-            "precision bfloat16 is not for Apple's GPU, where it was never tried: give --precision "
-            "float32, or --device cpu"
+            "precision bfloat16 is not for Apple's GPU, where it was never tried: "
+            f"{'give --precision float32' if may_change else in_file}, or give --device cpu"
         )
     if precision == "auto":
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"

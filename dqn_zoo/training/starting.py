@@ -130,7 +130,7 @@ def resume(
     """
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
-    config = complete(config)
+    config = complete(config, may_change=False)
     prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options, from_step)

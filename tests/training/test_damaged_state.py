@@ -317,6 +317,19 @@ def test_a_resume_that_does_not_fit_offers_no_setting_that_it_would_refuse(
     assert run.manifest_file.read_bytes() == before
 
 
+def test_what_a_resume_says_of_bfloat16_on_apples_gpu_works(dqn, tmp_path, monkeypatch, capsys):
+    run, _ = edited(dqn, tmp_path / "Breakout_1", precision="bfloat16")
+    resume_there = ["--resume", str(run.path), "-n", str(STEPS + 2), "--no-progress"]
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "choose_device", lambda _: "mps")
+        assert main([*resume_there, "--device", "mps"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("set precision: float32 in config.yml, or give --device cpu")
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("precision: bfloat16", "precision: float32"))
+    assert main(resume_there) == 0
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_is_full_before_a_run_goes_on_is_one_line(
     dqn, tmp_path, monkeypatch, capsys, code
