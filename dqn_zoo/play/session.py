@@ -1,7 +1,7 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class Session:
         """Return the rules."""
         return self.settings.protocol
 
-    def seeds(self) -> list[int]:
+    def seeds(self) -> Sequence[int]:
         """Return a seed for every game there can be; a game has at least one step."""
         num_games = self.num_games if self.num_games is not None else self.max_steps
         assert num_games is not None

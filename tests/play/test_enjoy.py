@@ -177,7 +177,7 @@ def test_it_plays_prints_and_writes_everything_in_a_process_of_its_own(run: Run)
     assert written["n_eval_episodes"] == 3
     assert written["is_deterministic"] is False
     assert written["eval_datetime"].startswith("20")
-    assert [game["seed"] for game in written["games"]] == enjoy_seeds(0, 3)
+    assert [game["seed"] for game in written["games"]] == list(enjoy_seeds(0, 3))
     assert written["protocol"]["noop_max"] == 30
     assert (written["epsilon"], written["seed"], written["env"]) == (0.5, 0, "Breakout")
     assert (written["n_envs"], written["backend"]) == (3, "vector")
