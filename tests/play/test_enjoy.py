@@ -566,7 +566,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA he
         (
             ["--record", "logs/dqn/Breakout_1/config.yml/a.mp4"],
             nothing,
-            r"a\.mp4 cannot be written",
+            r"a\.mp4 cannot be written .*: name a file .* with --record FILE",
         ),
         ([], blocked_output, r"results cannot be written to .*results\.json"),
         (["--output", "logs/dqn/Breakout_1/config.yml/r.json"], nothing, r"--output FILE"),
