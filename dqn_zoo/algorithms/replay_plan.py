@@ -20,6 +20,8 @@ from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.beside import Beside, SecondThread
 from dqn_zoo.system.devices import channels_last
 
+MOST_AT_ONCE = 16  # updates in one CUDA graph
+
 
 def memory_bytes(config: Config) -> int:
     """Return the size of the full replay memory."""
@@ -34,6 +36,14 @@ def updates_owed(config: Config, steps: int) -> int:
     early_steps = min(learning_steps, max(0, config.n_timesteps // 2 - config.learning_starts))
     late_rounds = (learning_steps - early_steps) // config.train_freq_later
     return (early_steps // config.train_freq + late_rounds) * config.gradient_steps
+
+
+def minibatches_together(config: Config) -> int:
+    """Return how many are gathered at once, at most, in a run with this (complete) config."""
+    if config.device == "cpu":
+        return 1
+    period = min(config.train_freq, config.train_freq_later or config.train_freq)
+    return min(MOST_AT_ONCE, math.ceil(config.n_envs / period) * config.gradient_steps)
 
 
 def with_mean_train_freq(config: Config) -> Config:

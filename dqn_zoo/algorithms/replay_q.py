@@ -36,8 +36,6 @@ from dqn_zoo.system.beside import Beside
 from dqn_zoo.system.devices import channels_last
 from dqn_zoo.system.stopwatch import Stopwatch
 
-MOST_AT_ONCE = 16  # updates in one CUDA graph
-
 
 class ReplayQ:
     """The DQN family; see `Algorithm` for what the methods promise.
@@ -166,7 +164,7 @@ class ReplayQ:
         still in its cache.
         """
         alone = self.learner.online.device.type == "cpu" and self._recorded is None
-        return 1 if alone else MOST_AT_ONCE
+        return 1 if alone else replay_plan.MOST_AT_ONCE
 
     @property
     def _update(self) -> Callable[[Batch, float, int], Tensor]:

@@ -243,7 +243,8 @@ def _film(arguments: argparse.Namespace, session: "Session") -> "Film | None":
         path = path / f"{weights}-{session.config.env}-{rules}-seed-{session.seed}.mp4"
     if path.suffix != ".mp4":
         raise UserError(f"--record {path}: films are mp4; give a name that ends in .mp4")
-    return Film(path, max_seconds=arguments.record_seconds)
+    remedy = "name a file in a folder that you can write with --record FILE"
+    return Film(path, max_seconds=arguments.record_seconds, remedy=remedy)
 
 
 def _report(

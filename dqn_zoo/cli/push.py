@@ -241,7 +241,8 @@ def _film(
         print(f"already filmed: {staging.film} (--fresh plays and films again)")
         return
     filmed = replace(session, num_games=1, num_envs=1, is_filmed=True)
-    film = Film(staging.film, max_seconds=arguments.record_seconds)
+    remedy = "make room, or push without a film: --no-render"
+    film = Film(staging.film, max_seconds=arguments.record_seconds, remedy=remedy)
     print("filming one more game", flush=True)
     try:
         _, interruption = play_games(

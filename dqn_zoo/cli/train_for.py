@@ -55,7 +55,8 @@ def fit_to_time(
     from dqn_zoo.training.measuring import learning_seconds, measure
     from dqn_zoo.training.preparation import check_memory, complete
 
-    config = complete(resolved.config)
+    save_freq = resolved.config.save_freq  # left open, it follows from the length
+    config = complete(resolved.config).model_copy(update={"save_freq": save_freq})
     check_memory(config)
     asked = {key for key, source in resolved.sources.items() if source in overrides.values()}
     expected = _expectation(resolved)

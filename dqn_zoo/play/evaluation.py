@@ -9,6 +9,7 @@ own seed, so it does not matter beside which others it is played.
 import contextlib
 import queue
 import threading
+from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -239,16 +240,18 @@ def evaluation_seeds(run_seed: int, evaluation_number: int, num_games: int) -> l
 
     The seed of a game depends on its index, not on how many games there are.
     """
-    return _seeds(num_games, run_seed, evaluation_number)
+    seeds: list[int] = _seeds(num_games, run_seed, evaluation_number).tolist()
+    return seeds
 
 
-def enjoy_seeds(seed: int, num_games: int) -> list[int]:
+def enjoy_seeds(seed: int, num_games: int) -> "array[int]":
     """Return the seeds of an evaluation after training, in [2**30, 2**31).
 
     The best model was chosen by its scores on `evaluation_seeds`; the two ranges have no seed in
-    common, so that no game that chose a model is used again to judge it.
+    common, so that no game that chose a model is used again to judge it. An array, because millions
+    may be asked for of which few are played.
     """
-    return [2**30 + game_seed for game_seed in _seeds(num_games, seed)]
+    return array("I", (2**30 + _seeds(num_games, seed)).tobytes())
 
 
 class _Share:
@@ -325,8 +328,8 @@ def _actions(
     return actions
 
 
-def _seeds(num_games: int, seed: int, *key: int) -> list[int]:
+def _seeds(num_games: int, seed: int, *key: int) -> NDArray[np.uint32]:
     """Return the first `num_games` words of the stream `evaluation` of `seed`, below 2**30."""
     spawn_key = (STREAMS.index("evaluation"), *key)
     words = np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(num_games, np.uint32)
-    return [int(word) for word in words >> 2]
+    return words >> np.uint32(2)

@@ -43,12 +43,15 @@ class Film:
         path: of the mp4; its folder is made where missing.
         max_seconds: the film ends there; the games go on.
         environment: index of the environment to film.
+        remedy: what to do where the folder cannot be written, for the error.
 
     Raises:
         UserError: if the folder cannot be written, or ffmpeg or OpenCV is missing.
     """
 
-    def __init__(self, path: Path, *, max_seconds: float = 120.0, environment: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, max_seconds: float = 120.0, environment: int = 0, remedy: str = ""
+    ) -> None:
         self.path = path
         self.num_frames = 0
         self._max_frames = round(max_seconds * FRAMES_PER_SECOND)
@@ -60,7 +63,6 @@ class Film:
         self._unfinished = path.with_name(f"{path.name}{UNFINISHED}")
         self._ffmpeg = _find_ffmpeg()
         self._cv2 = import_cv2()
-        remedy = "name a file in a folder that you can write with --record FILE"
         with writing(f"the film {path}", remedy):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(path.parent)

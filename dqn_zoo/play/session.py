@@ -1,7 +1,7 @@
 """A trained agent at play: whose weights, by which rules, with which seeds."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +90,7 @@ class Session:
         """Return the rules."""
         return self.settings.protocol
 
-    def seeds(self) -> list[int]:
+    def seeds(self) -> Sequence[int]:
         """Return a seed for every game there can be; a game has at least one step."""
         num_games = self.num_games if self.num_games is not None else self.max_steps
         assert num_games is not None
@@ -118,7 +118,8 @@ def choose_weights(run: Run, choice: WeightsChoice, kind: Kind | None = None) ->
         )
     if choice == "best" and not run.best_model_file.exists():
         raise UserError(
-            f"{run.path} has no best model: no evaluation was made; {_what_it_has(run)}"
+            f"{run.path} has no best model: no evaluation was made since it began to learn; "
+            + _what_it_has(run)
         )
     if isinstance(choice, int):
         return _checkpoint_weights(run, choice, kind)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dqn_zoo.runs.run import Run
+from dqn_zoo.settings.checks import without_effect
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores, rules_in_words
 
@@ -123,13 +124,14 @@ def draw_learning_curve(run: Run, config: Config, picture: Path) -> bool:
     scores = published_scores(config.env, protocol)
     if scores is not None:
         axes.axhline(scores.random, color="0.3", linestyle="--", linewidth=1, label="random play")
-    axes.axvline(config.learning_starts, color="0.3", linestyle=":", linewidth=1)
-    axes.annotate(
-        " learning starts",
-        (config.learning_starts, 0.02),
-        xycoords=axes.get_xaxis_transform(),
-        fontsize=8,
-    )
+    if "learning_starts" not in without_effect(config):
+        axes.axvline(config.learning_starts, color="0.3", linestyle=":", linewidth=1)
+        axes.annotate(
+            " learning starts",
+            (config.learning_starts, 0.02),
+            xycoords=axes.get_xaxis_transform(),
+            fontsize=8,
+        )
     axes.set_xlabel("steps (4 frames each)")
     axes.set_ylabel("raw score")
     rules = rules_in_words(protocol)

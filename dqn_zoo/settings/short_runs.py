@@ -12,6 +12,11 @@ MOST_RANDOM_PLAY = 0.1  # of a run, unless its recipe has more
 MOST_FALL = 0.25  # of epsilon, likewise
 
 
+def default_save_freq(n_timesteps: int, device: str) -> int:
+    """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
+    return 100_000 if device == "cpu" else min(1_000_000, max(100_000, n_timesteps // 10))
+
+
 def ends_before_it_learns(config: Config) -> bool:
     """Return whether a run is all random play."""
     starts = config.learning_starts

@@ -27,8 +27,8 @@ from dqn_zoo.training.snapshot import snapshot
 from dqn_zoo.training.trainer import Trainer
 
 EARLY_S = 60.0
-"""After so long, and after so long of learning, there is a checkpoint: to watch, to resume from."""
-
+"""After so long of learning, and before it learns after so long of random play, a new run has a
+checkpoint: to watch, to resume from."""
 
 FILM_S = 10.0
 """How much of a game a tracker shows of the best evaluation so far: seconds of the console's."""

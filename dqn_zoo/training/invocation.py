@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -149,6 +149,18 @@ def started(config: Config, stopwatch: Stopwatch) -> Trainer:
     return trainer
 
 
+def end_if_asked(stop: Stop, run: Run, say: Callable[[str], None]) -> None:
+    """Leave a run that is resumed as it was, if a signal has come before it goes on.
+
+    Raises:
+        Ended: one has.
+    """
+    reason = stop.reason()
+    if reason is not None and reason != "time_limit":
+        say(f"stopped before {run.path} went on; it is as it was")
+        raise Ended(reason)
+
+
 def prepare_process(config: Config) -> None:
     """Let PyTorch and the C library compute as the run wants it."""
     flush_denormals()
@@ -205,12 +217,12 @@ def _restore(
     """
     told_at = time.monotonic()
 
+    def on_file() -> None:
+        end_if_asked(stop, run, display.message)
+
     def on_progress(done: int, total: int) -> None:
         nonlocal told_at
-        reason = stop.reason()
-        if reason is not None and reason != "time_limit":
-            display.message(f"stopped before {run.path} went on; it is as it was")
-            raise Ended(reason)
+        end_if_asked(stop, run, display.message)
         if done == 0 and total >= 2_000:
             display.message(f"replaying up to {total:,} actions in every environment")
         elif time.monotonic() >= told_at + REPLAY_LINE_S:
@@ -218,7 +230,7 @@ def _restore(
             display.message(f"replayed {done:,} of {total:,}")
 
     try:
-        offsets = restore(trainer, checkpoint, on_progress)
+        offsets = restore(trainer, checkpoint, on_progress, on_file)
     except DamagedError as error:
         raise UserError(f"{checkpoint.path} cannot be resumed: {error}") from error
     aside = set_aside(run, checkpoint) if goes_back else None

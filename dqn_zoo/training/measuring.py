@@ -6,6 +6,7 @@ A trainer of its own plays and learns in the real loop; of it nothing is used bu
 import contextlib
 import gc
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import torch
 
 from dqn_zoo.algorithms.replay_plan import with_mean_train_freq
 from dqn_zoo.errors import UserError
+from dqn_zoo.play.evaluation import evaluation_seeds, play
 from dqn_zoo.runs.metrics import FinishedEpisode
 from dqn_zoo.settings.config import Config
 from dqn_zoo.system.files import write_file
@@ -33,6 +35,7 @@ BUFFER_SIZE = 100_000  # at most; what is not written takes no memory on a CPU
 LEARNING_S = 8.0  # at most
 LEARNING_SHARE = 0.04  # of the time that there is, at most
 WARM_UP, EVALUATION = 0.25, 0.4  # as long as that part of the measured learning
+ONE_GAME = 1.5  # at most so many times as long as the evaluation, where no game of it has ended
 FIRST_PERIODS = 8  # at least so many rounds of updates until it is warm
 LATER_GAMES = 1.5
 """As long as a beginner's are taken to be the games of a run, where nobody knows: who plays better
@@ -77,7 +80,6 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
     parallel = config.algorithm == "parallel"
     random_steps = 0 if parallel else config.learning_starts
     random_s = _go_on(trainer, random_steps)
-    beginners = trainer.statistics.length_mean
     period = (
         config.rollout_steps * config.n_envs
         if parallel
@@ -87,11 +89,9 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
     warm_s, warm_periods = _until(periods, WARM_UP * learning_s, FIRST_PERIODS)
     took_s, num_periods = _until(periods, learning_s, 1)
     step_s = took_s / num_periods / period
-    evaluation_start_s, evaluation_step_s, seen_steps = _evaluation(
-        trainer, EVALUATION * learning_s
-    )
+    trained = trainer.statistics.length_mean
+    evaluation_start_s, evaluation_step_s, evaluated = _evaluation(trainer, EVALUATION * learning_s)
     save_s, frames_s = _saving(trainer)
-    played = [steps for steps in (beginners, seen_steps) if not math.isnan(steps)]
     # A GPU's graph is recorded again; what a CPU's first updates wait for is there by now.
     recording_s = warm_s - warm_periods * period * step_s if config.device == "cuda" else 0.0
     return Speed(
@@ -100,7 +100,7 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
         learning_step=step_s,
         evaluation_start=evaluation_start_s,
         evaluation_step=evaluation_step_s,
-        game_steps=LATER_GAMES * max(played),
+        game_steps=LATER_GAMES * (evaluated if math.isnan(trained) else max(trained, evaluated)),
         save=save_s,
         save_step=frames_s / trainer.algorithm.steps,
     )
@@ -157,12 +157,13 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
     """Watch an evaluation of the run for some seconds.
 
     Returns:
-        Seconds until its first step, seconds of each step, and the mean steps of a game so far.
+        Seconds until its first step, seconds of each step, and the mean steps of a game: of those
+        that ended, or of all so far, if that is more.
     """
-    num_games = trainer.config.eval_episodes
     began = time.perf_counter()
     begins: tuple[float, int] | None = None
     now = (began, 0)
+    lengths: list[int] = []
 
     def on_progress(steps: int) -> None:
         nonlocal begins, now
@@ -173,13 +174,36 @@ def _evaluation(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
             raise _SeenEnoughError
 
     with contextlib.suppress(_SeenEnoughError):
-        trainer.evaluate(0, on_progress=on_progress)
+        trainer.evaluate(
+            0, on_progress=on_progress, on_game=lambda game: lengths.append(game.length_steps)
+        )
     assert begins is not None, "an evaluation has steps"
+    ended = lengths or [_one_game(trainer, ONE_GAME * seconds)]
+    game_steps = max(statistics.fmean(ended), now[1] / trainer.config.eval_episodes)
     if now[1] == begins[1]:  # over before it was looked at again
-        return 0.0, (now[0] - began) / now[1], now[1] / num_games
+        return 0.0, (now[0] - began) / now[1], game_steps
     step_s = (now[0] - begins[0]) / (now[1] - begins[1])
     start_s = max(0.0, begins[0] - began - begins[1] * step_s)
-    return start_s, step_s, now[1] / num_games
+    return start_s, step_s, game_steps
+
+
+def _one_game(trainer: Trainer, seconds: float) -> int:
+    """Play a game of an evaluation alone; return its steps, or those made in so many seconds."""
+    config = trainer.config
+    assert config.seed is not None
+    turns = play(
+        trainer.algorithm.q_values,
+        game=config.env,
+        settings=trainer.evaluation_settings,
+        seeds=evaluation_seeds(config.seed, 0, 1),
+    )
+    steps, give_up_at = 0, time.monotonic() + seconds
+    with contextlib.closing(turns):
+        for turn in turns:
+            steps += 1
+            if turn.finished or time.monotonic() > give_up_at:
+                break
+    return steps
 
 
 def _saving(trainer: Trainer) -> tuple[float, float]:

@@ -10,10 +10,12 @@ import torch
 
 from dqn_zoo.algorithms.algorithm import MOST_ACTIONS
 from dqn_zoo.algorithms.choice import algorithm_of
+from dqn_zoo.algorithms.replay_plan import minibatches_together
 from dqn_zoo.errors import UserError
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.shapes import network_of_shapes
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.short_runs import default_save_freq
 from dqn_zoo.system import machine
 from dqn_zoo.training.rates import about
 
@@ -36,8 +38,10 @@ BUSY = 1.5
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
 
-def complete(config: Config) -> Config:
+def complete(config: Config, *, may_change: bool = True) -> Config:
     """Settle what the config leaves open: seed, device, threads, precision, checkpoint interval.
+
+    Where its settings may not change, of a run that is resumed, a refusal advises accordingly.
 
     Raises:
         UserError: the GPU that is asked for is not there, or cannot take the precision.
@@ -45,26 +49,22 @@ def complete(config: Config) -> Config:
     device = machine.choose_device(config.device)
     precision = config.precision
     if device == "mps" and precision == "bfloat16":
+        in_file = "set precision: float32 in config.yml"
         raise UserError(
-            "precision bfloat16 is not for Apple's GPU, where it was never tried: give --precision "
-            "float32, or --device cpu"
+            "precision bfloat16 is not for Apple's GPU, where it was never tried: "
+            f"{'give --precision float32' if may_change else in_file}, or give --device cpu"
         )
     if precision == "auto":
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
     save_freq = config.save_freq
     if save_freq is None:
-        save_freq = _default_save_freq(config.n_timesteps, device)
+        save_freq = default_save_freq(config.n_timesteps, device)
     seed = config.seed
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0] >> 1)
     threads = config.num_threads or machine.default_num_threads(device, machine.usable_cores())
     settled = {"device": device, "precision": precision, "save_freq": save_freq}
     return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
-
-
-def _default_save_freq(n_timesteps: int, device: str) -> int:
-    """Return the steps between checkpoints, rarer where steps are fast and the run is long."""
-    return 100_000 if device == "cpu" else min(1_000_000, max(100_000, n_timesteps // 10))
 
 
 def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:
@@ -106,7 +106,7 @@ def memory_parts(config: Config) -> dict[str, int]:
     The keys are the settings that decide how much, and `process` for what none decides.
     """
     algorithm = algorithm_of(config)
-    network_bytes, example_bytes = network_sizes(config)
+    network_bytes, example_bytes, waiting_bytes = network_sizes(config)
     is_parallel = config.algorithm == "parallel"
     minibatch = (
         config.rollout_steps * config.n_envs // config.num_minibatches
@@ -115,6 +115,8 @@ def memory_parts(config: Config) -> dict[str, int]:
     )
     parts = Counter(process=BESIDE_BYTES[config.device], network=network_bytes)
     parts["num_minibatches" if is_parallel else "batch_size"] += minibatch * example_bytes
+    if not is_parallel:
+        parts["batch_size"] += (minibatches_together(config) - 1) * minibatch * waiting_bytes
     parts["n_envs"] += config.n_envs * (example_bytes // 4)  # to act on an observation
     has_own_memory = config.device == "cuda"
     if not has_own_memory:
@@ -176,17 +178,19 @@ def _check(
     machine.check_memory(needed, bytes_each, key=key, size=size, available=free, where=where)
 
 
-def network_sizes(config: Config) -> tuple[int, int]:
-    """Return the bytes of the networks with their optimizer, and of an example in a minibatch.
+def network_sizes(config: Config) -> tuple[int, int, int]:
+    """Return the bytes of the networks with their optimizer, of an example, and of one that waits.
 
+    Minibatches that wait for their turn went through the target network's torso all together.
     Nothing is computed and nothing allocated: shapes alone go through the torso.
     """
     settings = network_settings(config)
-    activations = 0
+    activations = widest = 0
 
-    def count(_: object, __: object, output: torch.Tensor) -> None:
-        nonlocal activations
+    def count(_: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal activations, widest
         activations += output.numel()
+        widest = max(widest, inputs[0].numel() + output.numel())
 
     network = network_of_shapes(settings, num_actions=MOST_ACTIONS)
     for layer in network.torso.modules():
@@ -201,7 +205,7 @@ def network_sizes(config: Config) -> tuple[int, int]:
     floats = 3 * (activations + _head_floats(config, features.shape[1])) + 2 * pixels
     # Online and target network, gradient, two moments of the optimizer, and the average.
     copies = 6 if config.averaged_weights > 0.0 else 5
-    return copies * 4 * parameters, 4 * floats + 2 * pixels
+    return copies * 4 * parameters, 4 * floats + 2 * pixels, 4 * widest + 2 * pixels
 
 
 def _head_floats(config: Config, num_features: int) -> int:

@@ -12,7 +12,6 @@ best.safetensors     those of the best evaluation, once there was one
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pickle import UnpicklingError
 from typing import Annotated, Any
 
@@ -47,17 +46,27 @@ def snapshot(trainer: Trainer, log_offsets: dict[str, int], previous: Checkpoint
 
 
 def restore(
-    trainer: Trainer, checkpoint: Checkpoint, on_progress: Callable[[int, int], None] | None = None
+    trainer: Trainer,
+    checkpoint: Checkpoint,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_file: Callable[[], None] | None = None,
 ) -> dict[str, int]:
     """Continue from a verified checkpoint, with a new trainer; return the byte offsets of the logs.
 
-    `on_progress` is told (done, total) while the emulators replay their actions.
+    `on_file` is called before each large file is read, `on_progress` is told (done, total) while
+    the emulators replay their actions; either may raise.
 
     Raises:
         DamagedError: if something in it cannot be, or the emulators do not arrive at what was
             stored.
         UserError: if it is of other settings.
     """
+
+    def read(name: str) -> bytes:
+        if on_file is not None:
+            on_file()
+        return _read_file(checkpoint, name)
+
     try:
         state = _read_state(checkpoint)
         saved = _SavedRun.read(state)
@@ -71,7 +80,7 @@ def restore(
         if trainer.best.score is not None:
             trainer.best.weights = parse_weights(checkpoint.read(BEST))
         trainer.statistics.restore(state["statistics"])
-        trainer.algorithm.restore(state, partial(_read_file, checkpoint))
+        trainer.algorithm.restore(state, read)
         trainer.observation = trainer.envs.restore(state["environments"], on_progress)
         trainer.algorithm.check_restored(trainer.observation)
     except UserError:

@@ -28,6 +28,7 @@ from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.invocation import (
     Outcome,
     TrainOptions,
+    end_if_asked,
     prepare_process,
     set_up,
     setup_of,
@@ -112,7 +113,7 @@ def resume(
     options: TrainOptions | None = None,
     stopwatch: Stopwatch | None = None,
 ) -> Outcome:
-    """Continue a run from its newest checkpoint that verifies; without any, from step 0.
+    """Continue a run from its newest checkpoint that verifies; before its first, from step 0.
 
     Args:
         run: nothing else may be writing it.
@@ -123,12 +124,13 @@ def resume(
         stopwatch: counts where the time goes; None: one that starts now.
 
     Raises:
+        Ended: by a signal before the run went on; it is as it was.
         UserError: if no checkpoint can be read, the one of `from_step` least of all, or the run is
             locked or has finished.
     """
     options = options or TrainOptions()
     stopwatch = stopwatch or Stopwatch()
-    config = complete(config)
+    config = complete(config, may_change=False)
     prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
         until_steps = _goal(run, options, from_step)
@@ -138,6 +140,7 @@ def resume(
             )
         changed = _changed_settings(checkpoint, config)
         check_memory(config, may_change=False)
+        end_if_asked(stop, run, print)
         with contextlib.ExitStack() as ending:
             with _as_it_was(run.manifest_file):
                 _note_resume(run, config, options, checkpoint, until_steps, changed)
@@ -272,16 +275,22 @@ def _find_checkpoint(run: Run) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, saying what was passed over and why.
 
     Raises:
-        UserError: if there are checkpoints and none can be read.
+        UserError: if there were checkpoints and none can be read.
     """
     checkpoint, skipped = newest_checkpoint(run.checkpoints)
     for passed in skipped:
         print(f"skipped {passed.path}: {passed.reason}")
-    if checkpoint is None and skipped:
+    if checkpoint is not None:
+        return checkpoint
+    missing = f"none of the checkpoints in {run.checkpoints} can be read"
+    if run.model_file.exists():  # weights are written beside a checkpoint, never before the first
+        if not skipped:
+            missing = f"{run.checkpoints} has no checkpoint any more"
         raise UserError(
-            f"none of the checkpoints in {run.checkpoints} can be read; remove that folder to "
-            "start this run again from step 0"
+            f"{missing}, and a resume needs one; a new run can start from the weights: "
+            + shell.command("dqn-train", "-i", run.path)
         )
-    if checkpoint is None:
-        print(f"{run.path} has no checkpoint yet: it starts again from step 0 with the same seed")
-    return checkpoint
+    if skipped:
+        raise UserError(f"{missing}; remove that folder to start this run again from step 0")
+    print(f"{run.path} has no checkpoint yet: it starts again from step 0 with the same seed")
+    return None

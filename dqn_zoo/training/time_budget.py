@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
-from dqn_zoo.settings.short_runs import of_length
+from dqn_zoo.settings.short_runs import default_save_freq, of_length
 from dqn_zoo.training.rates import about
 
 MARGIN, MARGIN_S = 0.03, 1.0  # of the time, and seconds, for what changes meanwhile
@@ -29,7 +29,7 @@ class Speed(NamedTuple):
         start: until a run makes its first step, and on a GPU what the first updates take longer.
         random_step: a step before learning starts.
         learning_step: a step with its share of the updates.
-        evaluation_start: of the emulators of an evaluation.
+        evaluation_start: of the emulators of evaluations, which are kept from the first one on.
         evaluation_step: a step of one of its games.
         game_steps: of a beginner's game.
         save: a checkpoint without its memory.
@@ -69,19 +69,24 @@ class Duration(NamedTuple):
 
 
 def duration(config: Config, speed: Speed, later: LaterGames | None = None) -> Duration:
-    """Return how long a run will take.
+    """Return how long a run will take, all of it settled but perhaps `save_freq`.
 
     `later` says how long games get, if it is known.
     """
     steps = config.n_timesteps
     random_steps = 0 if config.algorithm == "parallel" else min(config.learning_starts, steps)
     evaluations = steps // config.eval_freq if config.eval_freq else 0
-    saves = (steps // config.save_freq if config.save_freq else 0) + AT_ONCE
+    every = config.save_freq
+    if every is None:
+        every = default_save_freq(steps, config.device)
+    saves = (steps // every if every else 0) + AT_ONCE
     return Duration(
         start=speed.start,
         random_play=random_steps * speed.random_step,
         learning=(steps - random_steps) * speed.learning_step,
-        evaluations=evaluations * _evaluation_s(config, speed, later),
+        evaluations=speed.evaluation_start + evaluations * _evaluation_s(config, speed, later)
+        if evaluations
+        else 0.0,
         saving=saves * speed.save + steps * speed.save_step,
     )
 
@@ -103,7 +108,10 @@ def fit(
         UserError: too little is left to learn in.
     """
     left_s = seconds - MARGIN * seconds - MARGIN_S - spent_s
-    evaluations = _evaluations(config, speed, seconds)
+    if later is not None:  # the games of a run that ends before get no longer
+        so_long = config.model_copy(update={"n_timesteps": later.from_steps, "eval_freq": 0})
+        later = later if duration(so_long, speed).seconds <= left_s else None
+    evaluations = _evaluations(config, speed, seconds, later)
 
     def changes(steps: int) -> dict[str, int | float]:
         return of_length(config, steps, evaluations=evaluations, asked=asked)
@@ -147,12 +155,13 @@ def too_short(seconds: float, least_s: float) -> str:
     )
 
 
-def _evaluations(config: Config, speed: Speed, seconds: float) -> int:
+def _evaluations(config: Config, speed: Speed, seconds: float, later: LaterGames | None) -> int:
     """Return how many evaluations there will be: as in the recipe, or fewer in a short time."""
     if not config.eval_freq:
         return 0
     usual = max(1, config.n_timesteps // config.eval_freq)
-    fit_in = int(MOST_EVALUATION * seconds / _evaluation_s(config, speed, None))
+    most_s = MOST_EVALUATION * seconds - speed.evaluation_start
+    fit_in = int(most_s / _evaluation_s(config, speed, later))
     return max(1, min(usual, fit_in))
 
 
@@ -160,7 +169,7 @@ def _evaluation_s(config: Config, speed: Speed, later: LaterGames | None) -> flo
     game_steps = speed.game_steps
     if later is not None and config.n_timesteps >= later.from_steps:
         game_steps = max(game_steps, later.game_steps)
-    return speed.evaluation_start + config.eval_episodes * game_steps * speed.evaluation_step
+    return config.eval_episodes * game_steps * speed.evaluation_step
 
 
 def summary(config: Config, speed: Speed, takes: Duration, seconds: float) -> str:

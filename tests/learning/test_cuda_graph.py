@@ -11,8 +11,8 @@ from safetensors.torch import load
 from support import network_makers, tiny
 from support.tape import TapeRecorder
 
-from dqn_zoo.algorithms.replay_plan import uses_cuda_graph
-from dqn_zoo.algorithms.replay_q import MOST_AT_ONCE, ReplayQ
+from dqn_zoo.algorithms.replay_plan import MOST_AT_ONCE, uses_cuda_graph
+from dqn_zoo.algorithms.replay_q import ReplayQ
 from dqn_zoo.learning.cuda_graph import (
     CHECKED_REPETITIONS,
     MOST_RECORDINGS,

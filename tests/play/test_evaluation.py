@@ -1,6 +1,7 @@
 """Evaluation: fair allotment, reproducible games, and statistics against hand-computed numbers."""
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -258,7 +259,7 @@ def test_each_thread_plays_its_own_share_with_one_thread_of_pytorch() -> None:
 
     games = evaluate_in_two_threads(q_values)
     assert [game.index for game in games] == list(range(5))
-    assert [game.seed for game in games] == enjoy_seeds(8, 5)
+    assert [game.seed for game in games] == list(enjoy_seeds(8, 5))
     assert len(seen) == 2
     assert threading.get_ident() not in seen
     assert {threads for calls in seen.values() for _, threads in calls} == {1}
@@ -364,3 +365,14 @@ def test_the_seed_of_a_game_depends_on_its_index_and_not_on_their_number() -> No
     assert enjoy_seeds(5, 10)[:3] == enjoy_seeds(5, 3)
     assert evaluation_seeds(5, 2, 3) != evaluation_seeds(5, 3, 3)
     assert evaluation_seeds(5, 2, 3) != evaluation_seeds(6, 2, 3)
+
+
+def test_seeds_of_more_games_than_are_played_take_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        seeds = enjoy_seeds(5, 100_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 20 * len(seeds)  # a list of as many numbers takes 40 for each
+    assert {type(seed) for seed in seeds[-9:]} == {int}  # as JSON takes them

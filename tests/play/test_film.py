@@ -216,8 +216,11 @@ def test_an_older_film_survives_an_encoder_that_fails(
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_games(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"film\.mp4 cannot be written"):
-        Film(tmp_path / "file" / "film.mp4")
+    path = tmp_path / "file" / "film.mp4"
+    with pytest.raises(UserError, match=r"film\.mp4 cannot be written \([^)]+\)$"):
+        Film(path)  # of a tracker, where no flag names another folder
+    with pytest.raises(UserError, match=r"film\.mp4 cannot be written \(.*\): give --record FILE$"):
+        Film(path, remedy="give --record FILE")
 
 
 def test_a_real_game_is_filmed_frame_by_frame(tmp_path: Path) -> None:

@@ -122,6 +122,24 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *inner]
 
 
+@pytest.mark.parametrize("damage", ["removed", "damaged"])
+def test_a_run_without_its_checkpoints_is_not_begun_again(dqn, tmp_path, capsys, damage):
+    run = Run(shutil.copytree(dqn.path, tmp_path / "Breakout_1"))
+    if damage == "removed":
+        shutil.rmtree(run.checkpoints)
+    else:
+        (run.checkpoint(STEPS) / MANIFEST).unlink()
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    assert main(["--resume", str(run.path), "-n", str(STEPS + 2), "--no-progress"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    missing = {"removed": "no checkpoint any more", "damaged": "none of the checkpoints"}[damage]
+    assert missing in line
+    assert line.endswith(f"a new run can start from the weights: dqn-train -i {run.path}")
+    assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+    short = ["-n", "30", "-f", str(tmp_path), "--no-progress", "--set=learning_starts=20"]
+    assert main(["-i", str(run.path), *short]) == 0  # what it advises works
+
+
 def test_what_was_not_changed_is_restored(master: Run, tmp_path: Path):
     assert restored(with_state(master, tmp_path / "Breakout_1", lambda _: None)).log_rows == 4
 
@@ -297,6 +315,19 @@ def test_a_resume_that_does_not_fit_offers_no_setting_that_it_would_refuse(
     with pytest.raises(UserError, match=r"needs .* is free: free some memory, or resume where"):
         resume(run, config, options=TrainOptions(until_steps=STEPS + 2, progress=False))
     assert run.manifest_file.read_bytes() == before
+
+
+def test_what_a_resume_says_of_bfloat16_on_apples_gpu_works(dqn, tmp_path, monkeypatch, capsys):
+    run, _ = edited(dqn, tmp_path / "Breakout_1", precision="bfloat16")
+    resume_there = ["--resume", str(run.path), "-n", str(STEPS + 2), "--no-progress"]
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "choose_device", lambda _: "mps")
+        assert main([*resume_there, "--device", "mps"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("set precision: float32 in config.yml, or give --device cpu")
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("precision: bfloat16", "precision: float32"))
+    assert main(resume_there) == 0
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -14,7 +14,13 @@ from dqn_zoo.schedules import LinearSchedule
 from dqn_zoo.settings.config import Config, build_config
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.system import devices, machine
-from dqn_zoo.training.preparation import check_memory, complete, host_memory_bytes, remarks
+from dqn_zoo.training.preparation import (
+    check_memory,
+    complete,
+    host_memory_bytes,
+    memory_parts,
+    remarks,
+)
 from dqn_zoo.training.trainer import Trainer
 
 GB = 10**9
@@ -44,7 +50,7 @@ def test_the_recipe_for_gpus_fits_a_t4_and_computes_in_float32_with_a_note(
     assert config.num_threads == 1  # the other core is the emulators'
     check_memory(config)
     lack = "this GPU has no bfloat16 units (they come with compute capability 8.0)"
-    memory = ("memory", "10.2 GB on the GPU, 2.3 GB beside it")
+    memory = ("memory", "10.4 GB on the GPU, 2.3 GB beside it")
     assert list(remarks(asked, config)) == [memory, ("note", f"float32: {lack}")]
     forced = settled(precision="bfloat16")
     assert forced[1].precision == "bfloat16"
@@ -57,10 +63,34 @@ def test_the_recipe_for_gpus_fits_a_t4_and_computes_in_float32_with_a_note(
 
 
 @pytest.mark.parametrize(
+    ("settings", "waiting"),
+    [
+        ({"n_envs": 4}, 0),
+        ({"n_envs": 6}, 1),
+        ({"n_envs": 8, "gradient_steps": 3}, 5),
+        ({"n_envs": 8, "train_freq_later": 2}, 3),
+        ({"n_envs": 64}, 15),
+        ({"n_envs": 128}, 15),
+    ],
+)
+def test_minibatches_that_go_through_the_target_network_together_are_counted(
+    t4: pytest.MonkeyPatch, settings: dict[str, object], waiting: int
+) -> None:
+    dqn = resolve(env="Pong", algo="dqn", overrides={"batch_size": 50, "train_freq": 4}).config
+    one = complete(dqn.model_copy(update={"device": "cuda"}))
+    config = one.model_copy(update=settings)
+    more = memory_parts(config)["batch_size"] - memory_parts(one)["batch_size"]
+    # Two observations; one as floats, and 32 maps of 20 x 20 that are computed from it.
+    assert more == waiting * 50 * (2 * 28_224 + 4 * (28_224 + 12_800))
+    alone = config.model_copy(update={"device": "cpu"})
+    assert memory_parts(alone)["batch_size"] == memory_parts(one)["batch_size"]
+
+
+@pytest.mark.parametrize(
     ("gpu", "host", "refused"),
     [
         (10.4, 11.5, None),
-        (7.6, 11.5, r"buffer_size needs 10.2 GB and 7.6 GB is free on the GPU; the largest that"),
+        (7.6, 11.5, r"buffer_size needs 10.4 GB and 7.6 GB is free on the GPU; the largest that"),
         (14.7, 2.0, r"buffer_size needs 2.3 GB and 2.0 GB is free beside the GPU; not even"),
         (14.7, 2.2, r"buffer_size needs 2.3 GB and 2.2 GB is free beside the GPU; the largest"),
     ],

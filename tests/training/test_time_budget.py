@@ -1,5 +1,6 @@
 """A run for the time that there is: what is chosen, what it costs to find out, what is refused."""
 
+import argparse
 import math
 import re
 import signal
@@ -15,6 +16,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.settings.expectations import EXPECTATIONS
 from dqn_zoo.settings.recipes import format_config, load_config, resolve
 from dqn_zoo.settings.short_runs import of_length
+from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training import measuring, time_budget
 from dqn_zoo.training.measuring import measure
 from dqn_zoo.training.preparation import complete
@@ -70,27 +72,31 @@ def test_without_a_memory_only_epsilon_and_evaluations_follow():
 
 def test_the_steps_fill_what_start_evaluations_and_checkpoints_leave_of_the_time():
     # 1,000 - 30 - 1 - 20 = 949 s = 3 + 10,000 x 0.001 + (n - 10,000) x 0.004
-    #   + 16 x (0.5 + 10 x 1,000 x 0.0005) + (2 + 3) x 2 + n x 0.00001: n = 218,952
+    #   + 0.5 + 16 x 10 x 1,000 x 0.0005 + (2 + 3) x 2 + n x 0.00001: n = 220,822
     changes = fit(PONG, SPEED, 1_000, spent_s=20)
     assert changes == {
-        "n_timesteps": 217_600,  # 16 x 13,684, rounded down to 16 x 13,600
+        "n_timesteps": 220_800,  # 16 x 13,801, rounded down to 16 x 13,800
         "exploration_fraction": 0.25,
-        "eval_freq": 13_600,
+        "eval_freq": 13_800,
     }
     takes = duration(PONG.model_copy(update=changes), SPEED)
-    assert takes == pytest.approx((3, 10, 830.4, 88, 12.176))
+    assert takes == pytest.approx((3, 10, 843.2, 80.5, 12.208))
     said = summary(PONG.model_copy(update=changes), SPEED, takes, 1_000)
     assert said == (
-        "17 min are about 217,600 steps here: 250 a second, 1,000 before it learns; "
+        "17 min are about 220,800 steps here: 250 a second, 1,000 before it learns; "
         "16 evaluations take 1 min, saving 12 s"
     )
 
 
 def test_games_that_get_longer_from_some_step_on_cost_more_from_there():
-    changes = fit(PONG, SPEED, 1_000, spent_s=20, later=LaterGames(3_000, from_steps=200_000))
-    assert changes["n_timesteps"] == 198_400  # below: 16 x 15.5 s would not fit
-    longer = fit(PONG, SPEED, 2_000, spent_s=20, later=LaterGames(3_000, from_steps=200_000))
-    assert longer["n_timesteps"] == 16 * 26_200  # 1,919 - 227 - 4 x 2 s: n = 419,950
+    later = LaterGames(3_000, from_steps=200_000)
+    longer = fit(PONG, SPEED, 1_000, spent_s=20, later=later)
+    # Of 15 s each, 6 are a tenth of the time: 949 - 23 - 90.5 s, as above: n = 218,329
+    assert longer["n_timesteps"] == 6 * 36_300
+    takes = duration(PONG.model_copy(update=longer), SPEED, later)
+    assert takes.evaluations == pytest.approx(90.5)
+    # 200,000 steps would take 785 s without any evaluation; 658 are left.
+    assert fit(PONG, SPEED, 700, spent_s=20, later=later) == fit(PONG, SPEED, 700, spent_s=20)
 
 
 def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
@@ -102,14 +108,28 @@ def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
     assert set(changes) == {"n_timesteps", "exploration_fraction", "eval_freq"}
 
 
+@pytest.mark.parametrize("save_freq", [None, 50_000])
+def test_on_a_gpu_checkpoints_are_counted_as_the_shorter_run_makes_them(save_freq, monkeypatch):
+    monkeypatch.setattr("dqn_zoo.system.machine.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("dqn_zoo.training.preparation.check_memory", lambda _: None)
+    monkeypatch.setattr(measuring, "measure", lambda *_: SPEED)
+    resolved = resolve(env="Pong", overrides={"n_timesteps": 4_000_000, "save_freq": save_freq})
+    flags = argparse.Namespace(**{"for": 1_800.0}, time_limit=None)
+    fitted = train_for.fit_to_time(resolved, flags, {}, Stopwatch())
+    run = complete(fitted.resolved.config)
+    # Left open it is 100,000 of so many steps, and 400,000 of the recipe's.
+    assert (run.save_freq, run.n_timesteps > 300_000) == (save_freq or 100_000, True)
+    assert fitted.seconds == pytest.approx(duration(run, SPEED).seconds)
+
+
 def test_what_was_asked_for_stays():
     asked = ("eval_freq", "exploration_fraction", "learning_starts")
     changes = fit(PONG, SPEED, 1_000, spent_s=20, asked=asked)
-    assert changes == {"n_timesteps": 235_000}  # 4 evaluations, of every 50,000: n = 235,411
+    assert changes == {"n_timesteps": 235_000}  # 4 evaluations, of every 50,000: n = 235,785
 
 
 def test_evaluations_take_a_tenth_of_a_short_time():
-    slow = SPEED._replace(evaluation_step=5e-3)  # 50.5 s each
+    slow = SPEED._replace(evaluation_step=5e-3)  # 50 s each
     config = PONG.model_copy(update=fit(PONG, slow, 1_800, spent_s=20))
     assert config.n_timesteps // config.eval_freq == 3
     assert config.n_timesteps % config.eval_freq == 0
@@ -196,6 +216,24 @@ def test_the_real_parts_are_measured(algo, tmp_path, monkeypatch):
     else:  # PQN learns from its first step on: there is one speed
         assert speed.random_step == speed.learning_step
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seen", ["while it learns", "in one game alone"])
+def test_games_that_outlast_the_evaluation_that_is_watched_are_seen_whole(seen, monkeypatch):
+    changes = {
+        "n_envs": 2, "network": "small", "learning_starts": 100, "buffer_size": 200,
+        "batch_size": 4, "train_freq": 40, "max_frames": 2_000, "eval_episodes": 4,
+        "num_threads": 1, "device": "cpu",
+    }  # fmt: skip
+    monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.001)
+    if seen == "while it learns":
+        monkeypatch.setattr(measuring, "FIRST_PERIODS", 30)  # of 20 steps in each environment
+        monkeypatch.setattr(measuring, "ONE_GAME", 0.0, raising=False)
+    else:
+        monkeypatch.setattr(measuring, "ONE_GAME", 1_000.0, raising=False)
+    # Freeway lasts 2,048 steps, whoever plays, and is cut off after 500.
+    speed = measure(complete(resolve(env="Freeway", overrides=changes).config), 200.0)
+    assert measuring.LATER_GAMES * 490 <= speed.game_steps <= measuring.LATER_GAMES * 500
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from dqn_zoo.learning.optimizers import OPTIMIZERS
 from dqn_zoo.play.evaluation import evaluation_seeds
 from dqn_zoo.replay.frame_files import compressed_frames
 from dqn_zoo.runs import checkpoint
-from dqn_zoo.runs.checkpoint import newest_checkpoint, write_checkpoint
+from dqn_zoo.runs.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import RunLog
 from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config, build_config
@@ -312,6 +312,32 @@ def test_a_signal_while_a_resume_replays_ends_it_at_once_and_leaves_the_run_as_i
     assert "replayed 240 of 240\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("read", ["state.json", "model.safetensors", "frames_00000.z"])
+def test_a_signal_while_a_checkpoint_is_read_ends_a_resume_before_the_next_file(
+    finished, monkeypatch, capsys, read
+):
+    """`state.json` is read before the run's manifest is touched, and then once more."""
+    before = finished.manifest_file.stat().st_mtime_ns
+    names = []
+
+    def read_and_signal(checkpoint, name):
+        names.append(name)
+        if name == read:
+            signal.raise_signal(signal.SIGINT)
+        return read_file(checkpoint, name)
+
+    read_file = Checkpoint.read
+    monkeypatch.setattr(Checkpoint, "read", read_and_signal)
+    with pytest.raises(Ended, match="SIGINT"):
+        resume(finished, load_config(finished.config_file), options=replace(QUIET, until_steps=280))
+    assert names[-1] == read
+    printed = capsys.readouterr().out
+    assert f"stopped before {finished.path} went on; it is as it was" in printed
+    assert "replaying" not in printed
+    if read == "state.json":
+        assert finished.manifest_file.stat().st_mtime_ns == before
+
+
 def test_a_stop_during_the_last_evaluation_leaves_it_to_the_resume(tmp_path, monkeypatch):
     config = config_of(n_timesteps=120, eval_freq=120, eval_episodes=1, max_frames=200)
     whole = train(config, log_folder=tmp_path, options=QUIET)
@@ -382,6 +408,7 @@ def test_given_weights_survive_a_kill_before_the_first_periodic_checkpoint(tmp_p
     assert told == f"{finished.path.parent.name}/{finished.path.name}, {file.name}"
     forget_the_end(killed.run)
     shutil.rmtree(killed.run.checkpoints)
+    killed.run.model_file.unlink()
     again = resume(killed.run, load_config(killed.run.config_file), options=QUIET)
     assert again.steps == 120
     assert killed.run.model_file.read_bytes() == whole.run.model_file.read_bytes()
