@@ -76,7 +76,7 @@ def test_games_do_not_depend_on_how_many_are_played_at_once() -> None:
         )
         assert together == alone
     assert [game.index for game in alone] == [0, 1, 2]
-    assert [game.seed for game in alone] == seeds
+    assert [game.seed for game in alone] == list(seeds)
     assert len({(game.score, game.length_steps) for game in alone}) > 1
 
 

@@ -20,7 +20,8 @@ from dqn_zoo.sharing.push import Staging, check_remote, doubts, is_of_an_agent
 from dqn_zoo.system.locks import hold
 
 REPO = "ann/dqn-Breakout"
-PUSH = ("push", "--episodes", "3", "--record-seconds", "2", "--num-threads", "1")
+UNFILMED = ("push", "--episodes", "3", "--num-threads", "1", "--no-render")
+PUSH = (*UNFILMED[:-1], "--record-seconds", "2")
 PUBLISHED = {
     "README.md",
     "config.json",
@@ -167,8 +168,11 @@ def test_an_unchanged_push_makes_no_commit_and_a_changed_one_removes_what_is_sta
     ended = computer.run(*PUSH)
     assert "nothing is new" in ended.output
     assert len(hub.repositories[REPO].messages) == 2
-    ended = computer.run(*PUSH, "--no-render", "-m", "without a film")
+    ended = computer.run(*UNFILMED, "-m", "without a film")
     assert (ended.code, "no film: --no-render" in ended.output) == (0, True)
+    ended = computer.run(*PUSH, "--no-render")
+    refusal = "--no-render makes no film: leave out --record-seconds" in ended.output
+    assert (ended.code, refusal) == (2, True)
     assert set(hub.repositories[REPO].files()) == PUSHED - {"replay.mp4"}
     assert hub.repositories[REPO].messages[-1] == "without a film"
     files = hub.repositories[REPO].files()
@@ -177,7 +181,7 @@ def test_an_unchanged_push_makes_no_commit_and_a_changed_one_removes_what_is_sta
 
 def test_other_weights_are_played_anew(computer, hub):
     assert computer.run(*PUSH).code == 0
-    ended = computer.run(*PUSH, "--load-last", "--episodes", "2", "--no-render")
+    ended = computer.run(*UNFILMED, "--load-last", "--episodes", "2")
     assert "already played" not in ended.output
     assert "last model (3,000 steps of training)" in ended.output
     files = hub.repositories[REPO].files()
@@ -187,7 +191,7 @@ def test_other_weights_are_played_anew(computer, hub):
 
 
 def test_weights_that_change_while_they_play_are_not_published(computer, hub):
-    push_quickly = (*PUSH, "--episodes", "2", "--no-render")
+    push_quickly = (*UNFILMED, "--episodes", "2")
     run = Run(computer.logs / "dqn" / "Breakout_1")
     later = weights_of(7, 2_500, load_config(run.config_file))
     push = computer.start(*push_quickly, "--fresh")
@@ -206,7 +210,7 @@ def test_weights_that_change_while_they_play_are_not_published(computer, hub):
 
 def test_a_branch_a_private_repository_and_an_organisation(computer, hub):
     flags = ("-orga", "CLUB", "--repo-name", "breaker", "--private", "--revision", "trial")
-    ended = computer.run(*PUSH, "--no-render", *flags)
+    ended = computer.run(*UNFILMED, *flags)
     assert ended.code == 0, ended.output
     repository = hub.repositories["club/breaker"]  # as the Hub spells it
     assert repository.private is True
@@ -296,7 +300,7 @@ def test_a_failed_push_leaves_an_older_one_as_it_was(computer, hub):
     assert computer.run(*PUSH).code == 0
     before = dict(hub.repositories[REPO].files())
     hub.fail("POST /api/models/.*/commit", 503, times=1)
-    assert computer.run(*PUSH, "--no-render").code == 2
+    assert computer.run(*UNFILMED).code == 2
     assert hub.repositories[REPO].files() == before
 
 
@@ -373,7 +377,7 @@ def test_a_link_in_the_staging_folder_is_not_followed(computer, hub, tmp_path):
     (folder / "notes.md").symlink_to(secret)
     (folder / "replay.mp4").unlink()
     (folder / "replay.mp4").symlink_to(secret)
-    ended = computer.run(*PUSH, "--no-render")
+    ended = computer.run(*UNFILMED)
     assert ended.code == 0, ended.output
     assert b"do not publish" not in b"".join(hub.repositories[REPO].files().values())
     assert secret.read_text() == "do not publish"
@@ -387,7 +391,7 @@ def test_a_link_among_the_logs_is_not_followed(computer, hub, tmp_path):
     (run / "progress.csv").symlink_to(secret)
     (run / "tensorboard").mkdir(exist_ok=True)
     (run / "tensorboard" / "events.out.tfevents.1.other").symlink_to(secret)
-    ended = computer.run(*PUSH, "--no-render")
+    ended = computer.run(*UNFILMED)
     assert ended.code == 0, ended.output
     assert b"do not publish" not in b"".join(hub.repositories[REPO].files().values())
 
