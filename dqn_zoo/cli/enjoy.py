@@ -83,11 +83,11 @@ def main(arguments: argparse.Namespace) -> int:
     warnings.showwarning = print_warning
     if arguments.list:
         return list_packaged()
-    if arguments.record is None and "record_seconds" in arguments.given:
-        raise UserError("--record-seconds is for a film: add --record, or leave it out")
     has_window = _wants_window(arguments)
     if arguments.follow:
         return follow(arguments, has_window)
+    if arguments.record is None and "record_seconds" in arguments.given:
+        raise UserError("--record-seconds is for a film: add --record, or leave it out")
     run, config = _find_run(arguments)
 
     from dqn_zoo.play.agent import build_agent

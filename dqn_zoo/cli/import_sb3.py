@@ -3,7 +3,6 @@
 import argparse
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dqn_zoo.cli.arguments import Parser, command, parsed_by
@@ -51,25 +50,29 @@ def main(arguments: argparse.Namespace) -> None:
     file = Path(arguments.model)
     is_repo = not file.exists() and _REPO.fullmatch(arguments.model)
     env, origin = arguments.env, None
-    fetched: AbstractContextManager[None] = nullcontext()
     if is_repo and file.suffix != ".zip":
-        from dqn_zoo.sharing.pull import fetch_sb3, forgotten_if_refused
+        from dqn_zoo.sharing.pull import fetch_sb3
 
         revision = "" if arguments.revision is None else f"@{arguments.revision}"
         file, game, origin = fetch_sb3(arguments.model.rstrip("/") + revision)
         env = env or game
-        fetched = forgotten_if_refused(origin["commit"])
     elif arguments.revision is not None:
         raise UserError(f"--revision belongs to USER/REPO, and {file} is a file: leave it out")
 
-    from dqn_zoo.exchange.sb3_import import import_sb3, zip_of_training
+    from dqn_zoo.exchange.sb3_import import RefusedZipError, import_sb3, zip_of_training
 
     if file.is_dir():
         file = zip_of_training(file)
-    with fetched:
+    try:
         run = import_sb3(
             file, log_folder=arguments.folder, env=env, origin=origin, command=sys.argv
         )
+    except RefusedZipError:
+        if origin is not None:
+            from dqn_zoo.sharing import hub
+
+            hub.forget(origin["commit"])
+        raise
     work_is_kept()
     print("next: " + shell.command("dqn-enjoy", "--run", run.path))
 

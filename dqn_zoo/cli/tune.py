@@ -187,10 +187,12 @@ def _launcher(
 
     nowhere = folder / "trials" / "none"  # a sweep that is never written
     sweep = Sweep.new(nowhere, goal.plan({TRIAL: {}}, seeds=(1,), episodes=1), machine)
-    [need] = needs_of_jobs(sweep).values()
-    at_a_time = side_by_side([need], min(arguments.n_jobs, arguments.n_trials))
-    all_s = need.seconds * arguments.n_trials / at_a_time
-    finals_s = need.seconds * (1 + arguments.top) * arguments.seeds / at_a_time
+    [need] = needs_of_jobs(sweep.configs()).values()
+    num_finals = (1 + arguments.top) * arguments.seeds if arguments.top else 0
+    all_s, finals_s = (
+        need.seconds * number / side_by_side([need], min(arguments.n_jobs, max(number, 1)))
+        for number in (arguments.n_trials, num_finals)
+    )
     for note in sweep.notes:
         print(f"note: {note}")
     for warning in sweep.warnings:
@@ -205,7 +207,7 @@ def _launcher(
     if need.busy_note is not None:
         print(f"each: {need.busy_note}", flush=True)
     if arguments.ray is None:
-        jobs_at_once([need], arguments.n_jobs, num_left=arguments.n_trials)
+        jobs_at_once([need], arguments.n_jobs, num_left=max(arguments.n_trials, num_finals))
         return JobProcess
     from dqn_zoo.experiments.cluster import Cluster
 
@@ -255,11 +257,11 @@ def _finals(
     from dqn_zoo.experiments.tuning_finals import BEST, finals, train_flags, write_best
     from dqn_zoo.system.locks import LockedError
 
-    sweep = finals(
-        study, folder, goal, num_best=arguments.top, num_seeds=arguments.seeds, machine=machine
-    )
-    print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
     try:
+        sweep = finals(
+            study, folder, goal, num_best=arguments.top, num_seeds=arguments.seeds, machine=machine
+        )
+        print(f"finals in {sweep.folder}: {', '.join(each.name for each in sweep.plan.variants)}")
         with Board(Console()) as board:
             statuses = work_off(sweep, launch, arguments.n_jobs, board.show)
     except LockedError:  # several machines share the study

@@ -47,6 +47,10 @@ _BEST = "best_model"
 _CHECKPOINT = re.compile(r"rl_model_(\d+)_steps")
 
 
+class RefusedZipError(UserError):
+    """What a zip holds is refused, whatever is asked of it."""
+
+
 class _Settings(NamedTuple):
     """Settings of ours, and one note for each of SB3's that could not be taken over."""
 
@@ -75,10 +79,14 @@ def import_sb3(
         command: the command line, for the manifest.
 
     Raises:
-        UserError: the zip is refused (see `read_sb3_zip`), the game is not known or has other
-            actions, or the folder cannot be written; then nothing is left.
+        RefusedZipError: see `read_sb3_zip`.
+        UserError: the game is not known or has other actions, or the folder cannot be written; then
+            nothing is left.
     """
-    model = read_sb3_zip(file)
+    try:
+        model = read_sb3_zip(file)
+    except UserError as error:
+        raise RefusedZipError(str(error)) from error
     name = _find_game(file, env)
     _check_actions(model, name, file)
     config, notes = _config(model, name.game)
@@ -97,7 +105,7 @@ def import_sb3(
     try:
         parse_weights(content)
     except DamagedError as error:
-        raise UserError(f"{file} is damaged ({error}): not imported") from error
+        raise RefusedZipError(f"{file} is damaged ({error}): not imported") from error
 
     def fill(run: Run) -> None:
         run.config_file.write_text(dump_config(config), encoding="utf-8")

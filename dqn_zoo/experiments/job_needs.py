@@ -1,11 +1,10 @@
 """What a job takes: cores, memory and time; and how many fit on this machine at once."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from dqn_zoo.errors import UserError
-from dqn_zoo.experiments.plan import Sweep
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system.machine import (
@@ -47,20 +46,19 @@ def machine_settings(num_jobs: int) -> dict[str, Any]:
     return {"num_threads": default_num_threads("cpu", usable_cores() // num_jobs)}
 
 
-def needs_of_jobs(sweep: Sweep) -> dict[tuple[str, str], Needs]:
-    """Return what a job takes, by variant and game; a few updates are timed for it.
+def needs_of_jobs(configs: Mapping[tuple[str, str], Config]) -> dict[tuple[str, str], Needs]:
+    """Return what a job takes, by variant and game as its settings; a few updates are timed for it.
 
     Jobs whose settings differ in nothing but the game are timed once: what is left is the number
     of actions.
     """
     known: dict[str, Needs] = {}
     found = {}
-    for job in sweep.plan.jobs(seeds=1):
-        config = sweep.config(job)
+    for place, config in configs.items():
         alike = dump_config(config.model_copy(update={"env": "", "algo": ""}))
         if alike not in known:
             known[alike] = _needs_of(config)
-        found[job.variant, job.game] = known[alike]
+        found[place] = known[alike]
     return found
 
 

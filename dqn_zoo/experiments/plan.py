@@ -233,8 +233,8 @@ class Sweep:
         warnings: dict[str, None] = {}
         for variant, found in plan.resolved():
             config, given = found.config, plan.settings.keys() | variant.settings.keys()
-            is_open = {key for key in machine.keys() - given if not getattr(config, key)}
-            update = {key: machine[key] for key in is_open}
+            open_keys = (key for key in machine.keys() - given if not getattr(config, key))
+            update = {key: machine[key] for key in open_keys}
             unwritten[variant.name, config.env] = config.model_copy(update=update)
             notes |= dict.fromkeys(found.notes)
             warnings |= dict.fromkeys(found.warnings)
@@ -288,6 +288,14 @@ class Sweep:
         else:
             config = load_config(self._config_file(job.variant, job.game))
         return config.model_copy(update={"seed": job.seed})
+
+    def configs(self) -> dict[tuple[str, str], Config]:
+        """Return the settings of every variant on every game, with the first seed.
+
+        Raises:
+            UserError: as `config`.
+        """
+        return {(job.variant, job.game): self.config(job) for job in self.plan.jobs(seeds=1)}
 
     def run(self, job: Job) -> Run:
         """Return the run of a job, whether it exists or not."""

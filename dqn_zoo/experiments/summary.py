@@ -169,30 +169,30 @@ def conditions_of(config: Config) -> Conditions:
     return Conditions(rules, config.n_timesteps)
 
 
-def differences(conditions: Mapping[str, Mapping[str, Conditions]]) -> Iterator[str]:
+def differences(conditions: Mapping[tuple[str, str], Conditions]) -> Iterator[str]:
     """Say who plays by which rules, where not all do by the same, and who learns for more steps.
 
     Args:
         conditions: by variant and game.
     """
-    by_rules: dict[str, list[str]] = {}
-    for variant, games in conditions.items():
-        is_one = len({each.rules for each in games.values()}) == 1
-        for game, each in games.items():
-            who = f"`{variant}`" if is_one else f"`{variant}` on {game}"
-            if who not in by_rules.setdefault(each.rules, []):
-                by_rules[each.rules].append(who)
+    rules_of: dict[str, set[str]] = {}
+    for (variant, _), each in conditions.items():
+        rules_of.setdefault(variant, set()).add(each.rules)
+    by_rules: dict[str, dict[str, None]] = {}
+    for (variant, game), each in conditions.items():
+        who = f"`{variant}`" if len(rules_of[variant]) == 1 else f"`{variant}` on {game}"
+        by_rules.setdefault(each.rules, {})[who] = None
     if len(by_rules) > 1:
         said = "; ".join(f"{', '.join(who)}: {rules}" for rules, who in by_rules.items())
         yield f"Not all play by the same rules, and such scores do not compare: {said}."
     by_steps: dict[str, list[str]] = {}
-    for game in dict.fromkeys(game for games in conditions.values() for game in games):
-        steps = {name: games[game].steps for name, games in conditions.items() if game in games}
+    for game in dict.fromkeys(game for _, game in conditions):
+        steps = {name: each.steps for (name, at), each in conditions.items() if at == game}
         if len(set(steps.values())) > 1:
             said = ", ".join(f"`{variant}` {number:,}" for variant, number in steps.items())
             by_steps.setdefault(said, []).append(game)
     for said, names in by_steps.items():
-        yield f"Not all learn for as many steps on {', '.join(names)}: {said}."
+        yield f"Not all learn for the same number of steps on {', '.join(names)}: {said}."
 
 
 def as_markdown(summary: Summary, references: Sequence[Reference] = ()) -> str:
@@ -261,8 +261,9 @@ def _improvements(
 def _markdown_lines(summary: Summary, references: Sequence[Reference]) -> Iterator[str]:
     yield from _score_lines(summary, references)
     conditions = {
-        variant: {game: cell.conditions for game, cell in games.items()}
+        (variant, game): cell.conditions
         for variant, games in summary.cells.items()
+        for game, cell in games.items()
     }
     for difference in differences(conditions):
         yield from ("", difference)

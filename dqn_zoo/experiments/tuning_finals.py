@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from dqn_zoo.errors import UserError
 from dqn_zoo.experiments.plan import DEFAULT_EPISODES, PLAN_FILE, Sweep
 from dqn_zoo.experiments.summary import Summary
+from dqn_zoo.experiments.sweep import hold_sweep
 from dqn_zoo.experiments.tuning import FAILURE, Goal
 from dqn_zoo.settings.recipes import resolve
 from dqn_zoo.settings.yaml_reader import as_yaml
 from dqn_zoo.system.files import replace_file
-from dqn_zoo.system.locks import may_be_held
 
 if TYPE_CHECKING:
     import optuna
@@ -42,6 +42,7 @@ def finals(
     At least one trial is complete.
 
     Raises:
+        LockedError: another process makes the same plan.
         UserError: no trial is complete, or the folder holds finals of others.
     """
     place = folder / "finals"
@@ -57,15 +58,16 @@ def finals(
     seeds = tuple(range(2, 2 + num_seeds))  # trials have seed 1
     plan = goal.plan(variants, seeds=seeds, episodes=DEFAULT_EPISODES)
     if not (place / PLAN_FILE).is_file():
-        Sweep.new(place, plan, machine).write()
+        place.mkdir(parents=True, exist_ok=True)
+        with hold_sweep(Sweep(place, plan)):
+            if not (place / PLAN_FILE).is_file():
+                Sweep.new(place, plan, machine).write()
     sweep = Sweep.open(place)
     if sweep.plan != plan:
-        otherwise = (
-            "which another process may be running: wait for its end, and give the same command"
-            if may_be_held(place)
-            else "remove it, and the same command runs the current ones"
+        raise UserError(
+            f"{place} holds finals of other trials or seeds: wait for the process that runs them, "
+            "or if there is none remove the folder, and the same command runs the current ones"
         )
-        raise UserError(f"{place} holds finals of other trials or seeds; {otherwise}")
     return sweep
 
 

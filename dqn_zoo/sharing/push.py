@@ -306,7 +306,8 @@ def check_remote(
     others, reason = sorted(set(remote.files) - set(ours) - {".gitattributes"}), ""
     tags = remote.card.get("tags")
     if not others and is_main and not (isinstance(tags, list) and LIBRARY in tags):
-        others, reason = sorted(set(ours) - {CARD}), f", whose card lacks the tag {LIBRARY}"
+        others = sorted(set(ours) - {CARD})
+        reason = f", whose card lacks the tag {LIBRARY} (if they are yours, put it back)"
     if others:
         raise UserError(
             f"{hub.page(repo_id)} holds files of something else ({', '.join(others[:3])}){reason}: "
@@ -338,9 +339,8 @@ def _came_from(origin: Origin) -> str:
     """Return where an agent came from, in words without a path: the nearest place first."""
     places = []
     if repo := origin.get("repo"):
-        places.append(f"{repo} at {(origin.get('commit') or 'an unknown commit')[:7]}")
-    if origin.get("pretrained"):
-        places.append(f"the agents that come with {LIBRARY}")
+        commit = origin.get("commit")
+        places.append(f"{repo} at {commit[:7] if commit else 'an unknown commit'}")
     if library := origin.get("library"):
         places.append(f"{library} {origin.get('version') or 'of an unknown version'}")
     if before := (origin.get("training") or {}).get("came_from"):

@@ -109,8 +109,10 @@ def fit(
     """
     left_s = seconds - MARGIN * seconds - MARGIN_S - spent_s
     if later is not None:  # the games of a run that ends before get no longer
-        so_long = config.model_copy(update={"n_timesteps": later.from_steps, "eval_freq": 0})
-        later = later if duration(so_long, speed).seconds <= left_s else None
+        without_evaluations = config.model_copy(
+            update={"n_timesteps": later.from_steps, "eval_freq": 0}
+        )
+        later = later if duration(without_evaluations, speed).seconds <= left_s else None
     evaluations = _evaluations(config, speed, seconds, later)
 
     def changes(steps: int) -> dict[str, int | float]:

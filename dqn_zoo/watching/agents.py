@@ -1,7 +1,7 @@
 """The agents that a page may open: those of its list, and none by a path."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -91,11 +91,10 @@ class Gallery:
         self._listed = {_key(run): run for run in runs if run.path.parent.name != GROUP}
         return self._listed
 
-    def run(self, key: str) -> Run | None:
-        """Return a run of the folder by its key; a listed one without looking at all others."""
-        run = self._listed.get(key)
-        is_there = run is not None and run.manifest_file.exists()
-        return run if is_there else self.runs().get(key)
+    def find(self, keys: Collection[str]) -> dict[str, Run]:
+        """Return the runs that are there, by their keys; of listed ones no others are looked at."""
+        found = _present(self._listed, keys)
+        return found if len(found) == len(set(keys)) else _present(self.runs(), keys)
 
     def open(self, key: str) -> Opened:
         """Load an agent of the list.
@@ -111,6 +110,10 @@ class Gallery:
             if choice.key == key:
                 return choice.open()
         raise UserError(f"{key!r} is not on the list of agents: choose one that is")
+
+
+def _present(runs: Mapping[str, Run], keys: Collection[str]) -> dict[str, Run]:
+    return {key: runs[key] for key in keys if key in runs and runs[key].manifest_file.exists()}
 
 
 def named_agent(name: str, log_folder: Path) -> Choice:

@@ -254,7 +254,7 @@ class WatchedGame:
         games, observation = self._games, self._games.observation[0]
         running = games.running
         outlook = self.agent.outlook(observation)
-        if not np.isfinite(outlook.q_values).all():  # of which JSON knows none
+        if not np.isfinite(outlook.q_values).all():  # JSON has no such numbers
             raise UserError(
                 "the values of this agent are not finite, as after a training that diverged: "
                 "choose another agent, or other weights of its run"

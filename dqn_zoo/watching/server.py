@@ -166,11 +166,11 @@ class Watch:
         return JSONResponse({"runs": await asyncio.to_thread(describe)})
 
     async def _curves(self, request: Request) -> Response:
-        run = await asyncio.to_thread(self._gallery.run, request.query_params.get("run", ""))
-        if run is None:
+        key, since = (request.query_params.get(name, "") for name in ("run", "since"))
+        found = await asyncio.to_thread(self._gallery.find, [key])
+        if key not in found:
             return PlainTextResponse("there is no such run\n", status_code=404)
-        since = request.query_params.get("since", "")
-        return JSONResponse(await asyncio.to_thread(read_curves, run, since))
+        return JSONResponse(await asyncio.to_thread(read_curves, found[key], since))
 
     async def _settings(self, request: Request) -> Response:
         def answer(runs: dict[str, Run]) -> dict[str, Any]:
@@ -189,8 +189,7 @@ class Watch:
         asked = request.query_params.getlist("run")[:MOST_DRAWN]
 
         def look_up_and_answer() -> dict[str, Any]:
-            found = {key: self._gallery.run(key) for key in asked}
-            return answer({key: run for key, run in found.items() if run is not None})
+            return answer(self._gallery.find(asked))
 
         try:
             return JSONResponse(await asyncio.to_thread(look_up_and_answer))

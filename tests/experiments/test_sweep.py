@@ -494,14 +494,14 @@ def test_a_folder_with_something_else_is_not_offered_for_a_sweep(tmp_path, capsy
 def test_what_jobs_take_is_that_of_their_own_game(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("hyperparams").mkdir()
-    recipe = "atari: {n_timesteps: 3_200}\nPong: {buffer_size: 300_000, n_timesteps: 1_600}\n"
+    recipe = "atari: {n_timesteps: 30_000}\nPong: {buffer_size: 300_000, n_timesteps: 300}\n"
     Path("hyperparams", "mine.yml").write_text(recipe)
     settings = {key: TINY[key] for key in TINY if key not in ("buffer_size", "n_timesteps")}
     plan = make_plan(
         games=["Breakout", "Pong", "Seaquest"], num_seeds=2, settings=settings | {"eval_freq": 0},
         variants=[Variant("mine", "mine", {"learning_starts": 200})],
     )  # fmt: skip
-    needs = needs_of_jobs(Sweep.new(Path("sweep"), plan, {}))
+    needs = needs_of_jobs(Sweep.new(Path("sweep"), plan, {}).configs())
     breakout, pong, seaquest = (needs["mine", game] for game in ("Breakout", "Pong", "Seaquest"))
     assert breakout is seaquest  # timed once
     frames = 84 * 84 * (300_000 - 100_000)

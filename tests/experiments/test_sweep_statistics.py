@@ -73,7 +73,7 @@ def test_what_was_played_or_trained_otherwise_is_said_under_the_table():
         "Not all play by the same rules, and such scores do not compare: "
         f"`a`, `b`: {zoo}; `c`: {machado}." in text
     )
-    assert "as many steps on Boxing: `a` 900, `b` 900, `c` 1,900." in text
+    assert "the same number of steps on Boxing: `a` 900, `b` 900, `c` 1,900." in text
     mixed = {"Pong": cell(zoo, 800), "Boxing": cell(machado, 800, has_human=False)}
     text = told({"a": mixed})
     assert f"`a` on Pong: {zoo}; `a` on Boxing: {machado}." in text

@@ -61,7 +61,7 @@ def test_an_agent_of_others_says_whose_it_is(tmp_path):
 
     repo = {"repo": "bob/x", "commit": "c0ffee" * 6, "score": None}
     assert told(library="sb3", version=None) == "sb3 of an unknown version"
-    assert told(pretrained="Pong") == "the agents that come with dqn-zoo"
+    assert told(repo="bob/x") == "bob/x at an unknown commit"
     chain = told(**repo, training={"came_from": "sb3 2.9.2"})
     assert chain == "bob/x at c0ffeec, before that sb3 2.9.2"
     assert len(told(**repo, training={"came_from": "x" * 200})) == 200

@@ -228,9 +228,9 @@ def test_games_that_outlast_the_evaluation_that_is_watched_are_seen_whole(seen, 
     monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.001)
     if seen == "while it learns":
         monkeypatch.setattr(measuring, "FIRST_PERIODS", 30)  # of 20 steps in each environment
-        monkeypatch.setattr(measuring, "ONE_GAME", 0.0, raising=False)
+        monkeypatch.setattr(measuring, "ONE_GAME", 0.0)
     else:
-        monkeypatch.setattr(measuring, "ONE_GAME", 1_000.0, raising=False)
+        monkeypatch.setattr(measuring, "ONE_GAME", 1_000.0)
     # Freeway lasts 2,048 steps, whoever plays, and is cut off after 500.
     speed = measure(complete(resolve(env="Freeway", overrides=changes).config), 200.0)
     assert measuring.LATER_GAMES * 490 <= speed.game_steps <= measuring.LATER_GAMES * 500

@@ -351,10 +351,12 @@ def test_it_stands_still_while_nobody_sees_it(tab):
 
 
 def test_an_agent_that_is_gone_is_said_and_a_run_that_has_ended_plays_its_last(place):
-    with opened_page(f"{place.url}&agent=dqn/Breakout_1, newest weights") as tab:
+    newest = "dqn/Breakout_1, newest weights"
+    with opened_page(f"{place.url}&agent={newest}") as tab:
         until(tab, "document.title.startsWith('Breakout')")
-        assert tab.locator("#agent").input_value() == "dqn/Breakout_1"
+        assert tab.locator("#agent").input_value() == newest
         assert tab.locator("#message").inner_text() == ""
+        assert "newest weights after 10 steps" in tab.locator("#about").inner_text()
     with opened_page(f"{place.url}&agent=dqn/<b>Gone_7") as tab:
         until(tab, "document.title.startsWith('Breakout')")
         said = tab.locator("#message").inner_text()

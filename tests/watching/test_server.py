@@ -301,7 +301,7 @@ def test_a_connection_that_asks_nothing_is_closed(place, monkeypatch):
 
 
 def test_half_a_request_is_closed_and_a_whole_one_is_served_as_long_as_it_takes(place, monkeypatch):
-    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 0.3)
+    monkeypatch.setattr(place.server.config, "timeout_keep_alive", 2.0)
     with Page(place.port) as page, socket.create_connection(("127.0.0.1", place.port), 20) as half:
         half.sendall(b"GET / HTTP/1.1\r\nHost: ")
         page.open(place.key)

@@ -52,9 +52,11 @@ async function begin() {
     if (visitors) welcome(visitors);
     else by("pages").hidden = by("films").hidden = false;
     const asked = new URLSearchParams(location.search).get("agent");
-    const ended = asked?.replace(/, newest weights$/, "");  // those of a run that has ended are its last
-    const chosen = [asked, ended].find(key => agents.some(each => each.key === key)) ?? first;
-    if (asked && ![asked, ended].includes(chosen)) greeting = `${asked} is not on the list any more: ${first} plays instead`;
+    const isListed = key => agents.some(each => each.key === key);
+    const hasEnded = asked && !isListed(asked) && isListed(asked.replace(/, newest weights$/, ""));
+    if (hasEnded) agents.unshift({key: asked});  // the newest weights of a run that has ended are its last
+    const chosen = isListed(asked) ? asked : first;
+    if (asked && chosen !== asked) greeting = `${asked} is not on the list any more: ${first} plays instead`;
     by("agent").append(...agents.map(each => new Option(each.key, each.key, each.key === chosen, each.key === chosen)));
     if (!isClosed) open();
   } catch (error) {
