@@ -144,13 +144,18 @@ def build_wheel(folder: Path) -> Path:
     about = f"{stem}.dist-info"
     wheel = folder / f"{stem}-py3-none-any.whl"
     rows = []
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(wheel, "w") as archive:
+
+        def write(name: str, content: bytes) -> None:
+            info = zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0))  # the same bytes at any time
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
+
         for name, content in _contents(distribution, about):
-            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), content)
+            write(name, content)
             sha256 = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
             rows.append(f"{name},sha256={sha256.decode()},{len(content)}\n")
         record = f"{about}/RECORD"
-        archive.writestr(record, "".join([*rows, f"{record},,\n"]))
+        write(record, "".join([*rows, f"{record},,\n"]).encode())
     return wheel
 
 
