@@ -4,9 +4,9 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import (
     Parser,
@@ -26,11 +26,9 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.system.files import replace_file, writing
 
 if TYPE_CHECKING:
-    from dqn_zoo.experiments.job_needs import Needs
     from dqn_zoo.experiments.plan import Plan, Sweep, Variant
     from dqn_zoo.experiments.references import Reference
     from dqn_zoo.experiments.sweep import Launch
-    from dqn_zoo.settings.config import Config
 
 _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "episodes")
 
@@ -251,6 +249,7 @@ def _run_one(sweep: "Sweep", arguments: argparse.Namespace) -> int:
 
 def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, int]":
     """Say what will be run and how long it takes; return what starts jobs, and how many at once."""
+    from dqn_zoo.cli.bench_preview import print_preview
     from dqn_zoo.experiments.job_needs import jobs_at_once, needs_of_jobs, side_by_side
     from dqn_zoo.experiments.sweep import JobProcess
 
@@ -261,83 +260,14 @@ def _launcher(sweep: "Sweep", arguments: argparse.Namespace) -> "tuple[Launch, i
         has_work = left and not arguments.plan_only
         at_once = jobs_at_once(left, arguments.jobs, num_left=len(left)) if has_work else 1
         at_a_time = side_by_side(left, at_once) if left else 1
-        _print_preview(sweep, configs, needs, f"{at_once} at once on this machine", at_a_time)
+        print_preview(sweep, configs, needs, f"{at_once} at once on this machine", at_a_time)
         return JobProcess, at_once
     from dqn_zoo.experiments.cluster import Cluster
 
     cluster = Cluster(arguments.ray)
-    _print_preview(sweep, configs, needs, f"on the Ray cluster {arguments.ray}", arguments.jobs)
+    print_preview(sweep, configs, needs, f"on the Ray cluster {arguments.ray}", arguments.jobs)
     at_once = arguments.jobs or len(sweep.plan.jobs())
     return (lambda sweep, job: cluster.launch(sweep, job, needs[job.variant, job.game])), at_once
-
-
-def _print_preview(
-    sweep: "Sweep",
-    configs: "Mapping[tuple[str, str], Config]",
-    needs: "Mapping[tuple[str, str], Needs]",
-    where: str,
-    at_a_time: int | None,
-) -> None:
-    """Print the plan and its cost; `at_a_time` is None where somebody else decides."""
-    from dqn_zoo.experiments.summary import conditions_of, differences
-    from dqn_zoo.training.rates import about
-
-    plan = sweep.plan
-    # As the table will say it, before anything is computed for it.
-    differing = differences({place: conditions_of(config) for place, config in configs.items()})
-    left = [job for job in plan.jobs() if not sweep.is_done(job)]
-    of_left = [needs[job.variant, job.game] for job in left]
-    core_hours = sum(need.seconds * need.cores for need in of_left) / 3_600
-    lines = [
-        f"{len(plan.jobs())} jobs in {sweep.folder}, {len(plan.jobs()) - len(left)} of them done",
-        *(f"  note         {note}" for note in sweep.notes),
-        *(f"  warning      {warning}" for warning in (*sweep.warnings, *differing)),
-        f"  games        {', '.join(plan.games)}",
-        f"  seeds        {', '.join(map(str, plan.seeds))}",
-        f"  at the end   {plan.episodes} full games with each of the last, best and online weights "
-        "that a run has",
-    ]
-    for variant in plan.variants:
-        places = [place for place in configs if place[0] == variant.name]
-        lines += _variant_lines(
-            variant, [configs[place] for place in places], [needs[place] for place in places]
-        )
-    lines.append(f"  where        {where}")
-    seconds = sum(need.seconds for need in of_left)
-    takes = "" if at_a_time is None else f", about {about(seconds / at_a_time)} from now"
-    lines.append(f"  will take    about {core_hours:,.1f} core-hours{takes}, beside evaluations")
-    print("\n".join(lines), flush=True)
-
-
-def _variant_lines(
-    variant: "Variant", configs: "Sequence[Config]", needs: "Sequence[Needs]"
-) -> list[str]:
-    """Say what a variant is, and what its jobs take: from the least of its games to the most."""
-    from dqn_zoo.settings.protocols import protocol_from_config, rules_in_words
-    from dqn_zoo.training.rates import about
-
-    cores = max(need.cores for need in needs)
-    own = ", ".join(f"{key}={value}" for key, value in variant.settings.items())
-    takes = [
-        " or ".join(sorted({rules_in_words(protocol_from_config(each)) for each in configs})),
-        f"{_span((each.n_timesteps for each in configs), '{:,}'.format)} steps",
-        f"{_span((need.memory_bytes for need in needs), lambda b: f'{b / 1e9:.1f}')} GB",
-        f"{cores} thread{'s' if cores > 1 else ''}",
-        *(["1 GPU"] if any(need.gpus for need in needs) else []),
-        f"about {_span((need.seconds for need in needs), about)} a run",
-    ]
-    head = f"{variant.algo}{f' with {own}' if own else ''}"
-    note = max(needs, key=lambda need: need.seconds).busy_note
-    return [
-        f"  {variant.name:<12} {head}: protocol {', '.join(takes)}",
-        *([] if note is None else [f"  {'':<12} {note}"]),
-    ]
-
-
-def _span(values: Iterable[float], text: Callable[[Any], str]) -> str:
-    """Write the least and the greatest of some numbers, once where they read alike."""
-    ordered = sorted(values)
-    return " to ".join(dict.fromkeys((text(ordered[0]), text(ordered[-1]))))
 
 
 def _write(sweep: "Sweep") -> None:

@@ -94,18 +94,7 @@ def import_sb3(
     print(_headline(file, model, name.game, steps))
     for line in [*notes, *_rules_notes(config, name)]:
         print(f"note: {line}")
-    note: dict[str, str | int] = {
-        "env": config.env,
-        "algo": config.algo,
-        "protocol": config.protocol,
-    }
-    if steps is not None:
-        note["steps"] = steps
-    content = weights_bytes(model.weights, note)
-    try:
-        parse_weights(content)
-    except DamagedError as error:
-        raise RefusedZipError(f"{file} is damaged ({error}): not imported") from error
+    content = _weights(file, model, config, steps)
 
     def fill(run: Run) -> None:
         run.config_file.write_text(dump_config(config), encoding="utf-8")
@@ -140,6 +129,27 @@ def zip_of_training(folder: Path) -> Path:
     best = [_BEST] if _BEST in named else []
     last = [name for name in named if name not in (*best, *steps.values())]
     return named[[*(steps[step] for step in sorted(steps)), *best, *last][-1]]
+
+
+def _weights(file: Path, model: Sb3Model, config: Config, steps: int | None) -> bytes:
+    """Return the weights as safetensors, with what they are in the header.
+
+    Raises:
+        RefusedZipError: they are not finite.
+    """
+    note: dict[str, str | int] = {
+        "env": config.env,
+        "algo": config.algo,
+        "protocol": config.protocol,
+    }
+    if steps is not None:
+        note["steps"] = steps
+    content = weights_bytes(model.weights, note)
+    try:
+        parse_weights(content)
+    except DamagedError as error:
+        raise RefusedZipError(f"{file} is damaged ({error}): not imported") from error
+    return content
 
 
 def _find_game(file: Path, env: str | None) -> GameName:

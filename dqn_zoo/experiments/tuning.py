@@ -128,6 +128,23 @@ def open_study(
         reason = without_password(" ".join(str(error).split()))[:160]
         place = without_password(str(storage or folder))
         raise UserError(f"the study in {place} cannot be opened: {reason}") from None
+    _hold_to(study, folder, goal, space)
+    num_trials = len(study.get_trials(deepcopy=False))
+    shift = num_trials if storage is None else secrets.randbits(31)
+    study.sampler = {
+        "tpe": optuna.samplers.TPESampler,
+        "random": optuna.samplers.RandomSampler,
+    }[sampler](seed=(seed + shift) % 2**32)
+    study.pruner = _pruner(pruner, goal)
+    return study
+
+
+def _hold_to(study: "optuna.Study", folder: Path, goal: Goal, space: SearchSpace) -> None:
+    """Note in a new study what it is of, and compare one that goes on with it.
+
+    Raises:
+        UserError: it is of something else.
+    """
     for key, value in ((SPACE, space.fingerprint()), (GOAL, goal.fingerprint())):
         known = study.user_attrs.get(key)
         if known is None:
@@ -146,14 +163,6 @@ def open_study(
             "name another folder with -f, or put it back"
         )
     study.set_user_attr(RECIPE, recipe)
-    num_trials = len(study.get_trials(deepcopy=False))
-    shift = num_trials if storage is None else secrets.randbits(31)
-    study.sampler = {
-        "tpe": optuna.samplers.TPESampler,
-        "random": optuna.samplers.RandomSampler,
-    }[sampler](seed=(seed + shift) % 2**32)
-    study.pruner = _pruner(pruner, goal)
-    return study
 
 
 def _check_space(space: SearchSpace, goal: Goal) -> None:

@@ -281,13 +281,7 @@ def upload(
     _give_up_after_silence()
     api = _api()
     name, kind = _typed(repo_id)
-    made = None
-    if before is None:
-        with suppress(UnreadableError), explained(repo_id):  # the commit will tell if it is there
-            sdk = "docker" if kind == "space" else None
-            api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
-        with suppress(UserError):
-            made = look_up(repo_id)
+    made = _make(api, repo_id, private=private) if before is None else None
     parent = before or made
     try:
         with explained(repo_id):
@@ -400,6 +394,28 @@ def _api() -> "HfApi":
     if not sys.stderr.isatty():
         disable_progress_bars()
     return HfApi(library_name="dqn-zoo")
+
+
+def _make(api: "HfApi", repo_id: str, *, private: bool) -> Remote | None:
+    """Make a repository and return what it begins with; None: nobody could say.
+
+    Raises:
+        UserError: the Hub refuses, or somebody else has put something into it already.
+    """
+    name, kind = _typed(repo_id)
+    with suppress(UnreadableError), explained(repo_id):  # the commit will tell if it is there
+        sdk = "docker" if kind == "space" else None
+        api.create_repo(name, repo_type=kind, private=private, space_sdk=sdk)
+    try:
+        made = look_up(repo_id)
+    except UserError:
+        return None
+    if made is not None and not made.files.keys() <= {".gitattributes", "README.md"}:
+        raise UserError(
+            f"{page(repo_id)} has got files of somebody else since it was made: run the same "
+            "command again to see them"
+        )
+    return made
 
 
 def _arrived(repo_id: str, revision: str | None, files: Mapping[str, Path]) -> str | None:

@@ -252,6 +252,17 @@ def test_a_commit_of_somebody_else_after_the_repository_was_made_stays(theirs, s
     assert standin.repositories[REPO].files() == theirs
 
 
+def test_what_somebody_else_put_there_before_it_was_looked_at_stays(standin, tmp_path):
+    def with_theirs(answer: bytes) -> bytes:
+        standin.add(REPO, {"config.json": b"theirs"})
+        return answer
+
+    standin.changes[:] = [("POST /api/repos/create", with_theirs)]
+    with pytest.raises(UserError, match="has got files of somebody else since it was made"):
+        push(tmp_path)
+    assert standin.repositories[REPO].files() == {"config.json": b"theirs"}
+
+
 def test_a_new_repository_that_somebody_else_has_filled_is_not_removed(standin, tmp_path):
     def with_theirs(_: bytes) -> bytes:
         standin.add(REPO, {"README.md": b"theirs"})
