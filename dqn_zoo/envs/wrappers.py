@@ -20,6 +20,7 @@ from dqn_zoo.envs.backend import NOOP, SCREEN_SIZE
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND, Protocol
 from dqn_zoo.settings.screen import Crop, crop_window
+from dqn_zoo.system.opencv import import_cv2
 
 Screen = npt.NDArray[np.uint8]
 Game = gymnasium.Env[Screen, int]
@@ -283,20 +284,3 @@ def sb3_opening(action_meanings: Sequence[str], protocol: Protocol) -> tuple[int
     if not protocol.fire or "FIRE" not in action_meanings:
         return ()
     return (action_meanings.index("FIRE"), 2)
-
-
-def import_cv2() -> Any:
-    """Import OpenCV here and nowhere else.
-
-    Raises:
-        UserError: It is missing, or a system library that it needs is.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(
-            f"the gymnasium backend needs OpenCV, which does not load here ({error}): install the "
-            "missing system library (Debian and Ubuntu: apt-get install libgl1), or "
-            "opencv-python-headless in place of opencv-python; the vector backend needs neither"
-        ) from error
-    return cv2

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.protocols import FRAMES_PER_SECOND
 from dqn_zoo.system.files import move, writing
+from dqn_zoo.system.opencv import import_cv2
 from dqn_zoo.system.processes import apart
 from dqn_zoo.system.signals import uninterrupted
 

@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dqn_zoo.system.opencv import import_cv2
+
 
 def most_exact(device: torch.device) -> torch.dtype:
     """Return the most exact floating point of a device: float64, which Apple's GPU lacks."""
@@ -45,11 +47,11 @@ def channels_last(observation: Tensor) -> Tensor:
     """
     if observation.device.type != "cpu":
         return observation.contiguous(memory_format=torch.channels_last)
-    import cv2
-
     batch, stack, height, width = observation.shape
     planes = observation.flatten(2).numpy()
-    pixels = cv2.merge([planes[:, frame] for frame in range(stack)])  # [batch, pixels, stack]
+    pixels = import_cv2().merge(
+        [planes[:, frame] for frame in range(stack)]
+    )  # [batch, pixels, stack]
     return torch.from_numpy(pixels).view(batch, height, width, stack).permute(0, 3, 1, 2)
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dqn_zoo.envs.backend import SCREEN_SIZE
-from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.play.agent import Agent
+from dqn_zoo.system.opencv import import_cv2
 
 SIDE = 12
 """Patches in a row and in a column: 144 and the whole picture are one batch."""

@@ -214,6 +214,15 @@ def test_what_a_resume_of_a_packaged_agent_advises_works(call, tmp_path):
     assert (tmp_path / "logs/laptop/Pong_1/initial_model.safetensors").exists()
 
 
+def test_a_machine_without_opencvs_libraries_is_told_what_to_install(call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, _, error = call("--env", "Pong", *SMALL)
+    assert code == 2
+    assert "error: OpenCV does not load here" in error
+    assert "apt-get install libgl1 libglib2.0-0" in error
+    assert not (tmp_path / "logs").exists()
+
+
 def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
     extra = ["--n-envs", "2", "--set", "exploration_spread=1", "--set", "averaged_weights=0.95"]
     extra += ["--set", "exploration_zeta=2", "exploration_zeta_share=0.5"]

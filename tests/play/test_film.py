@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from support.films import pictures, probe
 
 from dqn_zoo.envs.env_settings import EnvSettings
-from dqn_zoo.envs.wrappers import import_cv2
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import enjoy_seeds, play
 from dqn_zoo.play.film import SCALE_X, SCALE_Y, STRIP_HEIGHT, Film, _Encoder, check_film
+from dqn_zoo.system.opencv import import_cv2
 
 RED, GREEN, BLUE = (200, 72, 72), (50, 132, 50), (45, 50, 184)  # of the console's palette
 
