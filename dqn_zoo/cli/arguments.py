@@ -100,9 +100,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         version = f"%(prog)s of dqn_zoo {__version__}"
-        self.add_argument(
-            "--version", action="version", version=version, help="print it, and stop (default: off)"
-        )
+        self.add_argument("--version", action="version", version=version, help="print it, and stop")
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Parse; an unknown flag is refused with the nearest one.

@@ -49,7 +49,7 @@ def build_parser() -> Parser:
         "Print what lets a shell complete the commands, games and recipes.",
         _EPILOG,
     )
-    parser.add_argument("shell", choices=get_args(Shell), help="the shell that shall read it")
+    parser.add_argument("shell", choices=get_args(Shell), help="the shell to complete in")
     return parser
 
 

@@ -70,7 +70,7 @@ def build_parser() -> Parser:
     )
     add_weights(parser.add_argument_group("weights"))
     _add_play(parser.add_argument_group("games"))
-    add_machine(parser.add_argument_group("machine"))
+    add_machine(parser.add_argument_group("machine"), one_by_one="with a window, a film or -n")
     _add_output(parser.add_argument_group("what is shown and written"))
     add_refused_flags(parser, REFUSED_ENJOY)
     return parser

@@ -113,14 +113,20 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
     add_seed(group, default=0, help="seed of the games, never those of training (default: 0)")
 
 
-def add_machine(group: argparse._ArgumentGroup) -> None:
-    """Add the flags that decide the speed."""
+def add_machine(group: argparse._ArgumentGroup, *, one_by_one: str = "") -> None:
+    """Add the flags that decide the speed.
+
+    Args:
+        group: where they are added.
+        one_by_one: what makes the command play its games one at a time, if anything does.
+    """
     add_number(
         group,
         "--n-envs",
         least=1,
         most=4_096,
-        help="games played at once (default: up to 8 for each core; 1 with a window, a film or -n)",
+        help="games played at once (default: up to 8 for each core"
+        + (f"; 1 {one_by_one})" if one_by_one else ")"),
     )
     add_number(
         group,
@@ -128,8 +134,9 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
         least=-1,
         most=1_024,
         default=0,
-        help="threads that play, each with its share of the games (with a window, a film or -n: "
-        "threads of PyTorch); 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
+        help="threads that play, each with its share of the games"
+        + (f" ({one_by_one}: threads of PyTorch)" if one_by_one else "")
+        + "; 0, and RL-Zoo's -1: chosen from the cores (default: 0)",
     )
     group.add_argument(
         "--device",

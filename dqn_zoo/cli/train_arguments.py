@@ -27,8 +27,8 @@ DEFAULT_LOG_FOLDER = Path("logs")
 LATEST = ""  # --resume without a name
 
 _EPILOG = """\
-Defaults marked (recipe) are those of hyperparams/dqn.yml; other recipes have others, and
---print-config shows what a run would use and where each value comes from. Steps are decisions of
+Where a default is the recipe's, --print-config shows the value that a run would use, and where it
+comes from; without --algo the recipe is laptop, with a GPU gpu, with -c dqn. Steps are decisions of
 the agent (4 frames), summed over environments.
 """
 
@@ -87,12 +87,13 @@ def _add_what_to_train(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--algo",
         metavar="NAME",
-        help="recipe: a file in hyperparams/ (default: laptop, with a GPU gpu; with -c: dqn)",
+        help="recipe: a name that --list-algos shows, or hyperparams/NAME.yml in this folder "
+        "(default: laptop, with a GPU gpu; with -c: dqn)",
     )
     group.add_argument(
         "--list-algos",
         action="store_true",
-        help="print the recipes with a line each, and stop (default: off)",
+        help="print the recipes with a line each, and stop",
     )
     group.add_argument(
         "-i",
@@ -121,7 +122,7 @@ def _add_files_and_keys(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--print-config",
         action="store_true",
-        help="print the merged settings as a file for -c, and stop (default: off)",
+        help="print the merged settings as a file for -c, and stop",
     )
 
 
@@ -178,8 +179,8 @@ def _add_backup(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--hub-backup",
         metavar="USER/REPO",
-        help="back checkpoints up to this repository of the Hub, private where it is new; a "
-        "resume goes on with it, none ends it (default: none)",
+        help="back checkpoints up to this repository of the Hub, private where it is new; resumes "
+        "go on with it until one is told --hub-backup none (default: no backup)",
     )
     group.add_argument(
         "--hub-backup-every",
@@ -249,7 +250,7 @@ def _add_setting(group: argparse._ArgumentGroup, key: str, flag: "_SettingFlag")
     field = Config.model_fields[key]
     names = [*flag.short, flag_of(key)]
     meaning, _, without = (field.description or "").replace("%", "%%").partition("; null: ")
-    default = flag.default or without or f"recipe, {_in_words(field.default)}"
+    default = flag.default or without or "the recipe's"
     if get_origin(field.annotation) is Literal:
         help = f"{meaning} (default: {default})"
         choices = get_args(field.annotation)
@@ -265,10 +266,6 @@ def _add_setting(group: argparse._ArgumentGroup, key: str, flag: "_SettingFlag")
         metavar="N",
         help=f"{meaning}; {accepted} (default: {default})",
     )
-
-
-def _in_words(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 class _CountAction(argparse.Action):

@@ -133,7 +133,7 @@ def resume(
     config = complete(config, may_change=False)
     prepare_process(config)
     with lock(run), stop_requests(options.time_limit_s) as stop:
-        until_steps = _goal(run, options, from_step)
+        until_steps = _goal(run, config, options, from_step)
         with stopwatch.section("restoring"):
             checkpoint = (
                 _find_checkpoint(run) if from_step is None else older_checkpoint(run, from_step)
@@ -212,8 +212,17 @@ def _note_resume(
         changes.append("a GPU may add in another order")
     if changes:
         print("not bit-exact: " + "; ".join(changes))
-    if isinstance(config.learning_rate, str) and until_steps > config.n_timesteps:
-        print(f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on")
+    if _rate_falls_to_0(config) and until_steps > config.n_timesteps:
+        print(
+            f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on, where nothing "
+            "more is learned; a new run can start from these weights: "
+            + shell.command("dqn-train", "-i", run.path)
+        )
+
+
+def _rate_falls_to_0(config: Config) -> bool:
+    """Return whether the learning rate is 0 after the config's own steps."""
+    return isinstance(config.learning_rate, str)
 
 
 @contextlib.contextmanager
@@ -229,7 +238,7 @@ def _as_it_was(file: Path) -> Iterator[None]:
         raise
 
 
-def _goal(run: Run, options: TrainOptions, from_step: int | None) -> int:
+def _goal(run: Run, config: Config, options: TrainOptions, from_step: int | None) -> int:
     """Return the steps to train to: those of before, or more if the user asks for more.
 
     Raises:
@@ -250,6 +259,11 @@ def _goal(run: Run, options: TrainOptions, from_step: int | None) -> int:
         )
     goes_back = from_step is not None and from_step < goal
     if has_finished(manifest) and not goes_back and (asked is None or asked == goal):
+        if _rate_falls_to_0(config):
+            raise UserError(
+                f"{run.path} has finished its {goal:,} steps, and its learning rate is 0; a new "
+                "run can start from its weights: " + shell.command("dqn-train", "-i", run.path)
+            )
         raise UserError(
             f"{run.path} has finished its {goal:,} steps; to train on, give a larger -n: "
             + shell.command("dqn-train", "--resume", run.path, "-n", 2 * goal)

@@ -497,18 +497,28 @@ def test_a_bug_of_ours_keeps_its_traceback():
         buggy()
 
 
-def test_the_help_shows_every_default_as_the_recipe_has_it():
-    config = resolve().config
+def test_the_help_shows_every_default_as_it_is_or_that_it_is_the_recipes():
+    config, of_recipes = resolve().config, set()
     for action in build_parser()._actions:
         if action.help == "==SUPPRESS==" or action.dest == "help":
             continue
+        if action.help.endswith(", and stop"):
+            continue
         default = re.search(r"\(default: ([^)]*)\)", action.help)
         assert default, f"{action.option_strings} shows no default"
+        if default[1] == "the recipe's":
+            of_recipes.add(action.dest)
+            continue
         if action.dest not in Config.model_fields or getattr(config, action.dest) is None:
             continue
         value = getattr(config, action.dest)
         shown = f"{value:,}" if isinstance(value, int) else value
         assert shown in re.split(r",? |; ", default[1])
+    assert (
+        {"n_timesteps", "n_envs", "precision", "eval_freq"}
+        <= of_recipes
+        <= Config.model_fields.keys()
+    )
 
 
 def test_the_examples_in_the_docs_work():

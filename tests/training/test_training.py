@@ -380,6 +380,20 @@ def test_a_larger_n_is_remembered_and_a_smaller_one_refused(finished, monkeypatc
     assert again.steps > stopped.steps > 240
 
 
+def test_where_the_rate_has_fallen_to_0_a_new_run_from_the_weights_is_advised(
+    tmp_path, monkeypatch, capsys
+):
+    config = config_of(n_timesteps=120, learning_rate="lin_1e-4")
+    run = train(config, log_folder=tmp_path, options=QUIET).run
+    with pytest.raises(UserError, match=r"learning rate is 0; .* from its weights: dqn-train -i"):
+        resume(run, config, options=QUIET)
+    monkeypatch.setattr(Stop, "reason", lambda stop: "time_limit")
+    resume(run, config, options=replace(QUIET, until_steps=240))
+    [note] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert note.startswith("note: lin_1e-4 is 0 from step 120 on, where nothing more is learned; ")
+    assert note.endswith(f": dqn-train -i {run.path}")
+
+
 def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
     config = load_config(finished.config_file)
     trainer = Trainer(complete(config))
