@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PLAN_FLAGS = ("algos", "games", "seeds", "variant", "n_timesteps", "set", "episodes")
 
 _EPILOG = """\
-  dqn-bench --algos dqn,double-dqn --games pong,breakout --seeds 3 -n 2e6 -f sweeps/first
+  dqn-bench --algos laptop,laptop-qrdqn --games pong,boxing --seeds 2 -n 2e5 -f sweeps/first
   dqn-bench -f sweeps/first                 # continue with what is left, or show the table
   dqn-bench --reference rl-zoo              # your own runs in logs, beside RL-Zoo's scores
   dqn-bench --variant greedy=laptop,bootstrap=greedy --algos laptop --games pong --dry-run -f two
