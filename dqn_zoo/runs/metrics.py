@@ -59,7 +59,7 @@ PROGRESS = (
         tag="rollout/length_mean_steps",
     ),
     Metric(
-        "epsilon", "chance of a uniformly random action, at this step", "rollout/exploration_rate"
+        "epsilon", "chance that a random action begins, at this step", "rollout/exploration_rate"
     ),
     Metric("loss", "mean loss of the updates since the last row", tag="train/loss"),
     Metric(

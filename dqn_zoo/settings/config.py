@@ -95,7 +95,7 @@ class Config(BaseModel):
     # How long, and counted how
     n_timesteps: PositiveInt = Field(default=10_000_000, description="steps of the run")
     learning_starts: Count = Field(
-        default=100_000, description="steps of uniformly random play before the first update"
+        default=100_000, description="steps of random play before the first update"
     )
     train_freq: PositiveInt = Field(default=4, description="steps between rounds of updates")
     train_freq_later: PositiveInt | None = Field(

@@ -10,6 +10,7 @@ limit ends the run before its schedules.
 from collections.abc import Collection
 from typing import NamedTuple
 
+from dqn_zoo.algorithms.replay_plan import updates_owed, with_mean_train_freq
 from dqn_zoo.errors import UserError
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.short_runs import default_save_freq, of_length
@@ -83,12 +84,23 @@ def duration(config: Config, speed: Speed, later: LaterGames | None = None) -> D
     return Duration(
         start=speed.start,
         random_play=random_steps * speed.random_step,
-        learning=(steps - random_steps) * speed.learning_step,
+        learning=(steps - random_steps) * speed.learning_step * _updates_share(config),
         evaluations=speed.evaluation_start + evaluations * _evaluation_s(config, speed, later)
         if evaluations
         else 0.0,
         saving=saves * speed.save + steps * speed.save_step,
     )
+
+
+def _updates_share(config: Config) -> float:
+    """Return the updates of a run as a share of those at the mean rate, at which it is measured.
+
+    Random play is part of the first half alone, so that more of what learns is in the second.
+    """
+    if config.train_freq_later is None:
+        return 1.0
+    as_measured = updates_owed(with_mean_train_freq(config), config.n_timesteps)
+    return updates_owed(config, config.n_timesteps) / max(as_measured, 1)
 
 
 def fit(

@@ -99,6 +99,14 @@ def test_games_that_get_longer_from_some_step_on_cost_more_from_there():
     assert fit(PONG, SPEED, 700, spent_s=20, later=later) == fit(PONG, SPEED, 700, spent_s=20)
 
 
+def test_updates_that_get_more_frequent_cost_what_each_half_has_of_them():
+    # Of 300,000 steps 10,000 are random, 140,000 have an update every 8 and 150,000 every 2:
+    # 92,500 updates, where the mean rate of 5 in 16 steps would make 90,625.
+    changes = {"n_timesteps": 300_000, "train_freq": 8, "train_freq_later": 2}
+    takes = duration(PONG.model_copy(update=changes), SPEED)
+    assert takes.learning == pytest.approx(290_000 * 0.004 * 92_500 / 90_625)
+
+
 def test_a_longer_time_than_the_recipe_means_makes_a_longer_run():
     changes = fit(PONG, SPEED, 8 * 3_600, spent_s=20)
     steps = changes["n_timesteps"]
