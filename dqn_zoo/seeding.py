@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stream = Literal["network", "environments", "exploration", "replay", "evaluation", "learner"]
+RandomStream = Literal["network", "environments", "exploration", "replay", "evaluation", "learner"]
 # The place of a stream is part of its seed: new ones go to the end.
-STREAMS: tuple[Stream, ...] = (
+STREAMS: tuple[RandomStream, ...] = (
     "network",
     "environments",
     "exploration",
@@ -16,7 +16,7 @@ STREAMS: tuple[Stream, ...] = (
 )
 
 
-def stream_seed(seed: int, stream: Stream, *numbers: int) -> int:
+def stream_seed(seed: int, stream: RandomStream, *numbers: int) -> int:
     """Return a seed below 2**31 for one stream, or for one numbered part of it.
 
     The emulator takes Python integers below 2**31, hence the bound.
@@ -26,7 +26,7 @@ def stream_seed(seed: int, stream: Stream, *numbers: int) -> int:
     return int(sequence.generate_state(1, np.uint32)[0] >> 1)
 
 
-def stream_generator(seed: int, stream: Stream) -> np.random.Generator:
+def stream_generator(seed: int, stream: RandomStream) -> np.random.Generator:
     """Return the generator of one stream."""
     key = (STREAMS.index(stream),)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))

@@ -18,7 +18,7 @@ from dqn_zoo.envs.env_settings import ReseedPlan
 from dqn_zoo.errors import UserError
 from dqn_zoo.system.saved import Count, Saved, unpack
 
-MOST_ACTIONS = 2**28  # of one environment since its last seed: no game is so long
+LONGEST_LOG = 2**28  # actions of one environment since its last seed: no game is so long
 
 
 class _SavedLog(Saved):
@@ -217,6 +217,6 @@ def _pack(actions: npt.NDArray[np.uint8]) -> str:
 def _unpack(text: str, steps: int) -> npt.NDArray[np.uint8]:
     try:
         packed = base64.b64decode(text, validate=True)
-        return np.frombuffer(unpack(packed, min(steps, MOST_ACTIONS), "a log"), dtype=np.uint8)
+        return np.frombuffer(unpack(packed, min(steps, LONGEST_LOG), "a log"), dtype=np.uint8)
     except ValueError as error:
         raise ValueError(f"the actions are damaged: {error}") from error

@@ -45,7 +45,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Margins = Annotated[tuple[Count, Count, Count, Count], BeforeValidator(_list_as_tuple)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-LinearSchedule = Annotated[str, Field(pattern=r"^lin_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")]
+FallingRate = Annotated[str, Field(pattern=r"^lin_(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")]
 
 ProtocolName = Literal["zoo", "machado", "sb3"]
 
@@ -224,7 +224,7 @@ class Config(BaseModel):
         default=1.0, description="where the quantile loss turns linear; losses qrdqn and iqn"
     )
     optimizer: Literal["adam", "radam", "rmsprop"] = Field(default="adam", description="optimizer")
-    learning_rate: PositiveFloat | LinearSchedule = Field(
+    learning_rate: PositiveFloat | FallingRate = Field(
         default=1e-4, description="step size; 'lin_1e-4' falls linearly to 0 over n_timesteps"
     )
     optimizer_eps: PositiveFloat = Field(default=1e-8, description="epsilon in the optimizer")
