@@ -28,6 +28,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/installed-extras: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch,wandb,trackio,onnx,minari,docs]'
+	touch $@
+
 # Ctrl-C (130) and the time limit (75) are no errors: the run is saved, and says how it goes on.
 train: install
 	@trap : INT; $(BIN)/dqn-train --env SpaceInvaders $(ARGS); code=$$?; \
@@ -36,8 +40,7 @@ train: install
 test: install
 	$(BIN)/python -m pytest $(ARGS)
 
-extras: install
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) -c constraints.txt -e '.[dev,sb3,browser,notebook,rliable,tune,watch,wandb,trackio,onnx,minari]'
+extras: $(VENV)/installed-extras
 	$(BIN)/python -m pytest $$(grep -rlE --include='test_*.py' 'mark\.($(EXTRAS))' tests) -m '($(subst |, or ,$(EXTRAS))) and not slow' $(ARGS)
 
 cluster: install
