@@ -101,6 +101,7 @@ class Duel:
         self.num_screens = 0
         self._num_alike = 0
         self._has_parted = False
+        self._trouble: UserError | None = None
         # Nothing acts at random in a person's place.
         self._rules = replace(protocol_from_config(right.config), eval_epsilon=0.0)
         self._folder = folder_of(log_folder, right.config.env)
@@ -145,14 +146,20 @@ class Duel:
             Notices for the page.
 
         Raises:
-            UserError: a person's game cannot be kept.
+            UserError: a person's game cannot be kept, or an agent cannot go on; then neither does.
         """
         if self.is_by_hand and self._kept is None:
             self._begin_to_keep()
         was_by_hand, was_over = self.is_by_hand, self.is_over
         for side in self._sides:
             side.has_moved = False
-        moments = [side.step(by_hand) for side in self._going()]
+        if self._trouble is not None:  # or the side that can would go on alone
+            raise self._trouble
+        try:
+            moments = [side.step(by_hand) for side in self._going()]
+        except UserError as error:
+            self._trouble = error
+            raise
         self.num_screens = max(len(moment.screens) for moment in moments)
         notices = self._look_for_parting()
         if was_by_hand > self.is_by_hand or was_over < self.is_over:

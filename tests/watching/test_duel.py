@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.watched import Page, served, untrained_run, wait_until
 
 from dqn_zoo.cli.leaderboard import main as leaderboard
@@ -24,6 +25,7 @@ from dqn_zoo.play.by_hand import (
     write_game,
 )
 from dqn_zoo.play.evaluation import enjoy_seeds, evaluate
+from dqn_zoo.play.weights import load_weights, weights_bytes
 from dqn_zoo.settings.protocols import PROTOCOLS
 from dqn_zoo.watching.agents import Gallery, of_package, of_run
 from dqn_zoo.watching.duel import Duel
@@ -115,6 +117,20 @@ def test_an_agent_never_parts_from_itself_by_other_rules_either(duel):
     assert (told["protocol"], told["sticky"]) == ("machado with noop_max 3, max_frames 160", 0.25)
     [last] = play_out(watched)
     assert last["over"][0] == last["over"][1]
+
+
+def test_where_one_agent_cannot_go_on_the_other_does_not_go_on_alone(tmp_path):
+    whole, broken = (untrained_run(tmp_path, seed=seed) for seed in (1, 2))
+    weights = load_weights(broken.model_file)
+    huge = {name: torch.full_like(each, 1e38) for name, each in weights.items()}
+    broken.model_file.write_bytes(weights_bytes(huge, {}))
+    gallery = Gallery(None, [of_run(whole), of_run(broken)])
+    duel = Duel(gallery, OpenDuel(do="duel", left=ONE, right=OTHER), log_folder=tmp_path)
+    for _ in range(3):
+        with pytest.raises(UserError, match="values of this agent are not finite"):
+            duel.step(0)
+    assert [len(side.record.actions) for side in duel._sides] == [1, 0]
+    duel.close()
 
 
 def test_two_of_different_games_do_not_meet(duel):
