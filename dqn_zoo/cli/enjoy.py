@@ -12,6 +12,7 @@ from dqn_zoo.cli.follow import follow
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
+    MOST_EPISODES,
     add_machine,
     add_progress,
     add_rules,
@@ -92,6 +93,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     from dqn_zoo.play.agent import build_agent
     from dqn_zoo.play.results import headline
+    from dqn_zoo.play.session import check_unchanged
 
     if arguments.minari is not None:
         refuse_beside(arguments, "--minari", {"n_envs"}, because="plays one game at a time")
@@ -106,6 +108,7 @@ def main(arguments: argparse.Namespace) -> int:
         is_kept=arguments.minari is not None,
     )
     agent = build_agent(session.weights.file, session.config, device=session.device)
+    check_unchanged(session.weights)
     _check_writable(arguments.output or run.results_file)
     film, kept = _film(arguments, session), None
     games: list[Game] = []
@@ -140,7 +143,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _add_play(group: argparse._ArgumentGroup) -> None:
     add_number(
-        group, "--episodes", least=1, help=f"full games to play (default: {DEFAULT_EPISODES})"
+        group,
+        "--episodes",
+        least=1,
+        most=MOST_EPISODES,
+        help=f"full games to play (default: {DEFAULT_EPISODES})",
     )
     add_number(
         group,

@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     env_id, folder = file.stem, arguments.output
     work_is_kept()
     print(f"exported the {weights.name} of {run.path} to {file}")
-    print(f'next: model = stable_baselines3.DQN.load("{file}")')
+    print(f"next: model = stable_baselines3.DQN.load({str(file)!r})")
     enjoy = f"python -m rl_zoo3.enjoy --algo dqn --env {env_id} -f {shell.quoted(folder)}"
     print(f"  or: {enjoy} --no-render -n 5000")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dqn_zoo.settings.config import Config
 
 DEFAULT_EPISODES = 10
+MOST_EPISODES = 100_000  # that a results.json may be of
 
 
 def add_whom(group: argparse._ArgumentGroup) -> None:
@@ -92,7 +93,8 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--protocol",
         choices=("zoo", "machado", "sb3"),
-        help="rules of play (default: those of the run)",
+        help="rules of play; settings in which the run departs from its own protocol stay "
+        "(default: those of the run)",
     )
     epsilon = group.add_mutually_exclusive_group()
     epsilon.add_argument(

@@ -12,6 +12,7 @@ from dqn_zoo.cli.arguments import Parser, add_number, command, parsed_by
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import (
     DEFAULT_EPISODES,
+    MOST_EPISODES,
     add_machine,
     add_progress,
     add_rules,
@@ -57,6 +58,7 @@ def build_parser() -> Parser:
         games,
         "--episodes",
         least=2,
+        most=MOST_EPISODES,
         default=DEFAULT_EPISODES,
         help="full games to play, unless as many were played of these weights before "
         f"(default: {DEFAULT_EPISODES})",
@@ -93,9 +95,11 @@ def main(arguments: argparse.Namespace) -> int:
     repo_id, remote, stale = target(arguments, config, "", is_of_an_agent)
 
     from dqn_zoo.play.agent import build_agent
+    from dqn_zoo.play.session import check_unchanged
 
     session = make_session(arguments, run, config, num_games=arguments.episodes)
     agent = build_agent(session.weights.file, session.config, device=session.device)
+    check_unchanged(session.weights)
     staging = open_staging(run, repo_id)
     with staging.held():
         return _publish(arguments, session, staging, agent, config, remote=remote, stale=stale)

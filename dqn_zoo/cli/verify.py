@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dqn_zoo.cli.arguments import Parser, add_number, add_seed, command, parsed_by
 from dqn_zoo.cli.play_session import (
+    MOST_EPISODES,
     add_log_folder,
     add_machine,
     add_progress,
@@ -54,6 +55,7 @@ def build_parser() -> Parser:
         games,
         "--episodes",
         least=2,
+        most=MOST_EPISODES,
         help="full games to play (default: as many as the card, at least 10)",
     )
     add_seed(games, help="seed of the games, not the card's (default: drawn and printed)")

@@ -18,12 +18,12 @@ from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.envs.making import make_envs
 from dqn_zoo.errors import UserError
 from dqn_zoo.play.agent import Agent, build_agent
-from dqn_zoo.play.session import Weights
+from dqn_zoo.play.session import Weights, check_unchanged
 from dqn_zoo.schedules import epsilon_greedy
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP, protocol_from_config
 from dqn_zoo.system.extras import need
-from dqn_zoo.system.files import check_writable, digest, replace_file, writing
+from dqn_zoo.system.files import check_writable, replace_file, writing
 
 TOLERANCE = 1e-4
 """How far a value may be off, as a share of the largest value that was met, or of 1."""
@@ -70,8 +70,7 @@ def export_onnx(weights: Weights, config: Config, file: Path) -> Comparison:
     agent = build_agent(
         weights.file, config.model_copy(update={"precision": "float32"}), device="cpu"
     )
-    if digest(weights.file) != weights.sha256:
-        raise UserError(f"{weights.file} was replaced while it was read: run the command again")
+    check_unchanged(weights)
     observations, actions = play_observations(agent)
     model = _model(agent)
     metadata = {

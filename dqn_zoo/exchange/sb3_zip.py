@@ -52,6 +52,7 @@ _NAMES_OBJECTS = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}  # o
 _KEEPS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _TAKES_AGAIN = {"GET", "BINGET", "LONG_BINGET"}
 _MAKES_TUPLE = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+_NATURE_CNN = "<class 'stable_baselines3.common.torch_layers.NatureCNN'>"
 _ONLY_DQN = "only agents of SB3's DQN with CnnPolicy and its own network can be read"
 
 
@@ -221,8 +222,8 @@ def _check_policy(settings: Mapping[str, Any], where: str) -> None:
         return
     if arguments.get("normalize_images", True) not in (True, "True"):
         raise UserError(f"{where} does not divide pixels by 255 (normalize_images): {_ONLY_DQN}")
-    extractor = arguments.get("features_extractor_class", "NatureCNN")
-    if "NatureCNN" not in str(extractor):
+    extractor = arguments.get("features_extractor_class", _NATURE_CNN)
+    if str(extractor) != _NATURE_CNN:
         raise UserError(f"{where} has a network of its own, {str(extractor)[:60]!r}: {_ONLY_DQN}")
 
 

@@ -13,7 +13,7 @@ from dqn_zoo.experiments.summary import read_score
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import ENVS_PER_CORE, Game
 from dqn_zoo.play.results import results
-from dqn_zoo.play.session import Session, choose_weights, play_session
+from dqn_zoo.play.session import Session, check_unchanged, choose_weights, play_session
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.play.weights import ONLINE
 from dqn_zoo.runs.logfiles import EventLog
@@ -122,6 +122,7 @@ def _play(sweep: Sweep, job: Job, which: WhichWeights) -> None:
         device=device,
     )
     agent = build_agent(session.weights.file, config, device=device)
+    check_unchanged(session.weights)
     games: list[Game] = []
     print(f"playing {sweep.plan.episodes} games with the {session.weights.name}", flush=True)
     play_session(session, agent.q_values, on_game=games.append, on_progress=lambda _: None)

@@ -6,6 +6,7 @@ sprites that a game draws only in every other frame flicker as they did on a tel
 
 import contextlib
 import re
+import secrets
 import struct
 import subprocess
 import tempfile
@@ -60,7 +61,7 @@ class Film:
         self._recording = True
         self._complete = False
         self._encoder: _Encoder | None = None
-        self._unfinished = path.with_name(f"{path.name}{UNFINISHED}")
+        self._unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
         self._ffmpeg = _find_ffmpeg()
         self._cv2 = import_cv2()
         with writing(f"the film {path}", remedy):
@@ -136,7 +137,9 @@ class Film:
         self._recording = False
         reason = self._encoder.give_up() if self._encoder is not None else ""
         warnings.warn(
-            f"no film in {self.path}, the encoder failed: {reason or error}", stacklevel=3
+            f"no film in {self.path}, "
+            + (f"the encoder failed: {reason}" if reason else f"it cannot be written: {error}"),
+            stacklevel=3,
         )
 
 
@@ -197,7 +200,9 @@ class _Encoder:
         self._messages.close()
 
     def give_up(self) -> str:
-        """End the process and return its last message."""
+        """End the process and return its last message; nothing if it had finished."""
+        if self._messages.closed:
+            return ""
         self._process.kill()
         with contextlib.suppress(OSError):
             self._process.communicate()

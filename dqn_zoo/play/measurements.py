@@ -12,6 +12,7 @@ A file holds what `results.results` returns.
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from dqn_zoo.runs.run import Run
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import Protocol, protocol_from_config, rules_in_words
 from dqn_zoo.system.documents import DocumentError, checked
-from dqn_zoo.system.files import digest, replace_file
+from dqn_zoo.system.files import digest, move, replace_file
 
 FEWEST_GAMES = 10
 """That a mean is compared by; of fewer, a lucky one decides."""
@@ -80,7 +81,7 @@ def measured(run: Run, warn: Callable[[str], None] = lambda reason: None) -> lis
     Raises:
         UserError: the manifest is damaged.
     """
-    claim = (read_manifest(run).get("origin") or {}).get("results")
+    claim = _claim(run)
     found = []
     for file in _files(run):
         try:
@@ -142,7 +143,14 @@ def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
     )
     known = _read(run.results_file)
     beside = run.path / "results" / new.name
-    same = [each for each in (known, _read(beside)) if each and each.subject == new.subject]
+    if known is None and run.results_file.exists():
+        _put_aside(run)
+    claim = _claim(run)  # a publisher's games are none that were played here
+    same = [
+        each
+        for each in (known, _read(beside))
+        if each and each.subject == new.subject and each.content != claim
+    ]
     kept = max([new, *same], key=lambda sample: sample.num_games)  # of equal ones the new one
     if kept is known:
         return kept
@@ -160,6 +168,22 @@ def record(run: Run, config: Config, content: Mapping[str, Any]) -> Measured:
     if kept is new:
         _write(beside, new.content)
     return replace(kept, file=beside)
+
+
+def _claim(run: Run) -> Any:
+    """Return what the publisher of a run says of its games; None of a run from here."""
+    return (read_manifest(run).get("origin") or {}).get("results")
+
+
+def _put_aside(run: Run) -> None:
+    """Keep a results.json that cannot be read, which somebody may have edited."""
+    folder = run.path / "results"
+    folder.mkdir(exist_ok=True)
+    number = 1
+    while (aside := folder / f"damaged-{number}.txt").exists():
+        number += 1
+    move(run.results_file, aside)
+    warnings.warn(f"{run.results_file} could not be read and is {aside} now", stacklevel=3)
 
 
 def _files(run: Run) -> Iterator[Path]:

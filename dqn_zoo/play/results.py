@@ -117,7 +117,8 @@ def results(session: Session, games: Sequence[Game], summary: Summary) -> dict[s
         "frame_stack": config.frame_stack,
         "crop": config.crop,
         "seed": session.seed,
-        "n_timesteps": session.max_steps,
+        # Of as many games as were asked for, steps have left none out.
+        "n_timesteps": None if len(games) == session.num_games else session.max_steps,
         "n_envs": session.num_envs,
         "backend": session.settings.choose_backend(),
         "device": session.device,

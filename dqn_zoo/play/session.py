@@ -171,6 +171,16 @@ def read_weights(file: Path, name: str) -> Weights:
     return Weights(file, f"{kind} {name}" if kind else name, note.get("steps"), digest(file))
 
 
+def check_unchanged(weights: Weights) -> None:
+    """Make sure that a file still holds the weights that were chosen; call it once it was read.
+
+    Raises:
+        UserError: a training has written others meanwhile.
+    """
+    if digest(weights.file) != weights.sha256:
+        raise UserError(f"{weights.file} was replaced while it was read: run the command again")
+
+
 def play_session(
     session: Session,
     q_values: QValues,

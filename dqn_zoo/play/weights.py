@@ -23,7 +23,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import DamagedError, read_entries
 from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import may_be_training
-from dqn_zoo.runs.run import Run, checkpoint_folders
+from dqn_zoo.runs.run import Run, checkpoint_folders, checkpoint_name
 from dqn_zoo.system import shell
 from dqn_zoo.system.documents import (
     AS_WRITTEN,
@@ -217,10 +217,11 @@ def _restored(file: Path, damage: DamagedError) -> dict[str, Tensor]:
     run = Run(file.parent)
     copy = next(_copies(file, run), None)
     if copy is None:
-        checkpoints = run.checkpoint_steps()
+        steps_kept = run.checkpoint_steps()
+        newest = run.checkpoints / checkpoint_name(max(steps_kept)) if steps_kept else None
         raise UserError(
             f"{file} is damaged ({damage}): restore it from a backup, or pull or import it again"
-            + (", or take a checkpoint with --load-last-checkpoint" if checkpoints else "")
+            + (f", or take those of {newest}" if newest else "")
         ) from damage
     steps = weights_note(copy).get("steps")
     try:

@@ -9,6 +9,7 @@ invocations: one entry per start or resume; `changes` says what differed from th
 
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
 from dqn_zoo.system.files import replace_file
-from dqn_zoo.system.locks import may_be_held
+from dqn_zoo.system.locks import is_held_here, may_be_held
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -89,6 +90,8 @@ class Invocation(TypedDict):
 
 
 Tracker = Literal["wandb", "trackio"]
+
+FRESH_S = 3_600.0  # a training that is under way writes rows far more often
 
 
 @with_config(AS_WRITTEN)
@@ -277,10 +280,21 @@ def has_finished(manifest: Manifest) -> bool:
 def may_be_training(run: Run) -> bool:
     """Return whether a run goes on, as far as can be told without trying its lock.
 
+    Of another computer's run its rows tell: a container has a name of its own each time, and what
+    was killed there would seem to go on for ever.
+
     Raises:
         UserError: The file is missing or damaged.
     """
-    return read_manifest(run)["invocations"][-1].get("ended") is None and may_be_held(run.path)
+    if read_manifest(run)["invocations"][-1].get("ended") is not None or not may_be_held(run.path):
+        return False
+    return is_held_here(run.path) or _is_fresh(run)
+
+
+def _is_fresh(run: Run) -> bool:
+    """Return whether a run has written something lately, or has just begun."""
+    files = (run.progress_file, run.manifest_file)
+    return any(file.exists() and time.time() - file.stat().st_mtime < FRESH_S for file in files)
 
 
 def _invocation(

@@ -273,8 +273,10 @@ def _checkpoint_step(path: Path) -> int:
 
 
 def _next_number(parent: Path, game: str) -> int:
+    """Return the first number that no run of the game has, also where the disk ignores case."""
     names = (split_name(entry.name) for entry in parent.iterdir())
-    return 1 + max((name[1] for name in names if name and name[0] == game), default=0)
+    numbers = (name[1] for name in names if name and name[0].casefold() == game.casefold())
+    return 1 + max(numbers, default=0)
 
 
 def _has_rows(csv_file: Path) -> bool:

@@ -77,6 +77,14 @@ def may_be_held(folder: Path) -> bool:
         return False
 
 
+def is_held_here(folder: Path) -> bool:
+    """Return whether it was a process of this computer that was the last to hold a folder."""
+    try:
+        return _note(folder / LOCK_NAME)["host"] == socket.gethostname()
+    except (OSError, DocumentError):
+        return False
+
+
 def _try_lock(file: FileIO, path: Path) -> bool:
     from filelock import lock_descriptor
 

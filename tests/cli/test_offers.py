@@ -1,6 +1,7 @@
 """Every command that a message offers is understood; `support.offers` sees to the states."""
 
 import ast
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -155,6 +156,15 @@ def test_a_run_that_waits_is_offered_and_no_other(tmp_path, monkeypatch):
     assert not may_be_training(run)  # nor does the question make it seem so
     with lock(run):
         assert hints() == []
+        # A container that is gone has taken its name with it, and nobody waits for it for ever.
+        monkeypatch.setattr("socket.gethostname", lambda: "another")
+        assert hints() == []
+        for file in (run.progress_file, run.manifest_file):
+            if file.exists():
+                os.utime(file, (0, 0))
+        assert hints() == [line]
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
     assert "logs/dqn/Breakout_1 stopped at step 100; dqn-train --resume logs/dqn/Breakout_1" in line
     manifest = run.manifest_file.read_text()
     run.manifest_file.write_text(

@@ -378,6 +378,7 @@ def test_an_mlp_policy_is_named(good: Members, refused: Refused) -> None:
     [
         ({"normalize_images": False}, "does not divide pixels by 255"),
         ({"features_extractor_class": "<class 'mine.Net'>"}, "a network of its own, \"<class 'mi"),
+        ({"features_extractor_class": "<class 'mine.EluNatureCNN'>"}, "a network of its own"),
     ],
 )
 def test_a_network_that_computes_otherwise_is_refused(
@@ -756,7 +757,7 @@ def test_the_commands_go_there_and_back(
     for whom in ([], ["SpaceInvaders_1"], ["--run", "logs/dqn/SpaceInvaders_1", "-o", "sb3"]):
         assert export_command(whom) == 0
     file = f"sb3/dqn/{ENV_ID}_3/{ENV_ID}.zip"
-    assert f'DQN.load("{file}")' in capsys.readouterr().out
+    assert f"DQN.load({file!r})" in capsys.readouterr().out
     assert import_command([file, "-f", "again"]) == 0
     again = find_run("again").model_file.read_bytes()
     assert again == find_run("logs").model_file.read_bytes()

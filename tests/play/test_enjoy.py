@@ -28,6 +28,7 @@ from dqn_zoo.cli.refused_flags import REFUSED_ENJOY
 from dqn_zoo.envs.env_settings import EnvSettings
 from dqn_zoo.learning.losses import network_settings
 from dqn_zoo.networks.network import build_network
+from dqn_zoo.play.agent import Agent, build_agent
 from dqn_zoo.play.evaluation import enjoy_seeds, evaluate
 from dqn_zoo.play.results import results, summary_lines
 from dqn_zoo.play.session import Session, read_weights, watch
@@ -357,6 +358,19 @@ def test_an_encoder_that_fails_does_not_cost_the_evaluation(
     assert re.fullmatch(r"warning: no film in \S+, the encoder failed: .+\n", told.err)
     assert "film:" not in told.out
     assert results_of(run)["n_eval_episodes"] == 1
+
+
+def test_weights_that_a_training_replaces_meanwhile_play_under_no_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_late(file: Path, *arguments: Any, **more: Any) -> Agent:
+        file.write_bytes(run.model_file.read_bytes())
+        return build_agent(file, *arguments, **more)
+
+    monkeypatch.setattr("dqn_zoo.play.agent.build_agent", build_late)
+    assert play("--load-best", "--episodes", "1") == 2
+    assert "best_model.safetensors was replaced while it was read" in capsys.readouterr().err
+    assert not run.results_file.exists()
 
 
 @pytest.fixture

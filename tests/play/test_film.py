@@ -253,6 +253,27 @@ def test_a_real_game_is_filmed_frame_by_frame(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["film.mp4"]
 
 
+def test_a_film_that_cannot_take_its_name_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    film = Film(path)
+    play_into(film, [frame_of(RED)] * 3)
+    (path / "in the way").mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"no film in .*film\.mp4, it cannot be written"):
+        assert not film.close()
+    assert os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_two_films_of_one_name_are_each_whole(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    first, second = Film(path), Film(path)
+    for film, color in ((first, RED), (second, BLUE)):
+        play_into(film, [frame_of(color)] * 3)
+    for film in (first, second):
+        assert film.close()
+        check_film(path)
+    assert os.listdir(tmp_path) == ["film.mp4"]
+
+
 def test_what_a_killed_film_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
     old, fresh = (tmp_path / f"{name}.mp4.unfinished" for name in ("old", "fresh"))
     for file in (old, fresh):

@@ -8,9 +8,11 @@ import pytest
 from support.run_makers import make_run, weights_of
 
 from dqn_zoo.cli import push, verify
+from dqn_zoo.cli.play_session import MOST_EPISODES
 from dqn_zoo.play.evaluation import Game
 from dqn_zoo.play.measurements import largest, measured, record
 from dqn_zoo.play.results import results
+from dqn_zoo.play.results_file import MOST_GAMES
 from dqn_zoo.play.session import Session, choose_weights
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.manifest import write_origin_manifest
@@ -49,6 +51,8 @@ def keep(run: Run, num_games: int, score: float, *, seed=0, max_steps=None, **ch
     """Record games of one score as if they had been played."""
     session = session_of(run, num_games=num_games, **changes)
     session = replace(session, seed=seed, max_steps=max_steps)
+    if max_steps is not None:
+        session = replace(session, num_games=None)
     content = results(session, games_of(num_games, score), summarize([score] * num_games))
     return record(run, load_config(run.config_file), content)
 
@@ -127,6 +131,17 @@ def test_damaged_results_are_named_and_the_others_count(run):
     assert "results.json is damaged: it is nested too deeply" in reasons[0]
 
 
+def test_results_that_cannot_be_read_are_kept_beside_those_of_the_next_games(run):
+    keep(run, 1_000, 5.0)
+    edited = run.results_file.read_text().replace("{", "{,", 1)
+    for number in (1, 2):
+        run.results_file.write_text(edited)
+        with pytest.warns(UserWarning, match=rf"could not be read and is .*damaged-{number}\.txt"):
+            keep(run, 1, 4.0)
+        assert (run.path / "results" / f"damaged-{number}.txt").read_text() == edited
+    assert known(run) == (1, 4.0)
+
+
 def test_a_push_takes_the_most_games_that_were_played_of_its_weights_and_rules(run):
     keep(run, 30, 5.0, seed=4)
     keep(run, 100, 9.0, eval_epsilon=0.0)
@@ -180,6 +195,20 @@ def test_a_publishers_claim_is_not_what_was_measured_here(run):
     keep(run, 10, 4.0, eval_epsilon=0.5)
     assert known(run) == (100, 500.0)
     assert samples(run) == {(10, 4.0)}
+    assert keep(run, 50, 3.0).num_games == 50  # by the same rules, and fewer than are claimed
+    assert known(run) == (100, 500.0)
+    assert samples(run) == {(10, 4.0), (50, 3.0)}
+
+
+def test_steps_that_leave_no_game_out_make_no_sample_by_steps(run):
+    session = replace(session_of(run, num_games=10), max_steps=10_000)
+    for number, by_steps in ((10, None), (9, 10_000)):
+        content = results(session, games_of(number, 5.0), summarize([5.0] * number))
+        assert content["n_timesteps"] == by_steps
+
+
+def test_no_more_games_are_asked_for_than_results_may_have():
+    assert MOST_EPISODES == MOST_GAMES
 
 
 def test_a_leaderboard_ranks_the_largest_sample_and_none_of_two_games(run):

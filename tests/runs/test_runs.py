@@ -57,6 +57,11 @@ def test_the_first_run_is_number_one_and_later_ones_count_on_from_the_highest(
     assert claim_run(tmp_path, "dqn", "Pong").name == "Pong_42"
 
 
+def test_a_name_in_other_letters_is_taken_where_the_disk_ignores_case(tmp_path: Path) -> None:
+    (tmp_path / "dqn" / "pong_3").mkdir(parents=True)
+    assert claim_run(tmp_path, "dqn", "Pong").name == "Pong_4"
+
+
 def test_other_names_do_not_count(tmp_path: Path) -> None:
     for name in ("PongDuel_7", "Pong_8_old", "Pong_x", "notes_9.txt", "Pong", "Pong_010"):
         (tmp_path / "dqn" / name).mkdir(parents=True)
