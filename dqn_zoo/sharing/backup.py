@@ -262,7 +262,7 @@ class HubBackup:
 
     def _succeeded(self, step: int, outcome: Outcome, seconds: float) -> None:
         assert outcome.document is not None, "a failure has none"
-        self._failures = 0
+        self._failures, self._held_until = 0, 0.0
         self._last, self._last_commit = outcome.document, outcome.commit
         num_files = len(outcome.document.newest.stored())
         self._news.append(

@@ -246,7 +246,7 @@ def test_the_preview_says_what_will_happen_and_the_end_what_to_do_next(call):
     assert "beside evaluations" not in output  # there are none
     small = [flag for flag in SMALL if "eval_freq" not in flag]
     evaluated = ["--eval-freq=120", "--eval-episodes=1", "--set=max_frames=200"]
-    assert "beside evaluations" in call("--env", "pong", *small, *evaluated)[1]
+    assert "beside evaluations" in call("--env", "pong", "--n-envs=1", *small, *evaluated)[1]
 
 
 def profile_in(output: str) -> tuple[dict[str, float], float]:

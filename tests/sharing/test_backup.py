@@ -84,6 +84,7 @@ def hub(serving: HubStandin, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     quick = SimpleNamespace(sleep=lambda _: None)
     monkeypatch.setattr("huggingface_hub.utils._http.time", quick)
+    monkeypatch.setattr("huggingface_hub.file_download.time", quick)
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     for kept in (serving.repositories, serving.lfs):

@@ -261,6 +261,7 @@ def call(tmp_path, monkeypatch, capfd):
 def test_a_run_for_some_seconds_is_the_run_of_its_config(call, monkeypatch):
     monkeypatch.setattr(time_budget, "MARGIN", 0.9)  # a short run, and no time limit in sight
     monkeypatch.setattr(time_budget, "MARGIN_S", 0.0)
+    monkeypatch.setattr(time_budget, "MOST_STEPS", 600)  # whatever the machine would do in 6 s
     monkeypatch.setattr(time_budget, "LEAST_STEPS_SHARE", 0.0)
     monkeypatch.setattr(time_budget, "MOST_EVALUATION", 0.01)
     monkeypatch.setattr(measuring, "LEARNING_SHARE", 0.005)

@@ -500,7 +500,7 @@ train.main(sys.argv[1:])
 def test_nothing_fades_in_any_thread_however_a_run_begins(begins, threads, master, tmp_path):
     """PyTorch's threads keep to what held when the first parallel work started them."""
     flags = {
-        "new": ["-n", 400],
+        "new": ["-n", 400, "--n-envs", 1],
         "from-weights": ["-n", 400, "-i", master.path],
         "for-a-time": ["--for", "30s", "--algo", "laptop"],
     }[begins]
