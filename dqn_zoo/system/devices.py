@@ -49,9 +49,8 @@ def channels_last(observation: Tensor) -> Tensor:
         return observation.contiguous(memory_format=torch.channels_last)
     batch, stack, height, width = observation.shape
     planes = observation.flatten(2).numpy()
-    pixels = import_cv2().merge(
-        [planes[:, frame] for frame in range(stack)]
-    )  # [batch, pixels, stack]
+    # [batch, pixels, stack]
+    pixels = import_cv2().merge([planes[:, frame] for frame in range(stack)])
     return torch.from_numpy(pixels).view(batch, height, width, stack).permute(0, 3, 1, 2)
 
 
