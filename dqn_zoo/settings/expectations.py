@@ -14,7 +14,7 @@ class Expectation(NamedTuple):
         steps: fewer are likely too few.
         reached: the score at the end.
         reached_after: steps of the whole run.
-        game_steps: mean length of a hundred games of that agent, in decisions; None: not measured.
+        game_steps: mean length of that agent's games, in decisions; None: not measured.
     """
 
     event: str
@@ -40,6 +40,18 @@ EXPECTATIONS = {
     ),
     ("laptop", "Breakout"): Expectation(
         "Breakout passes 30", 350_000, "52.6 in 100 games", 900_000, 1_086
+    ),
+    ("laptop", "Freeway"): Expectation(
+        "Freeway crosses 20 times", 115_000, "30.1 and 28.8 in 30 games", 300_000, 2_045
+    ),
+    ("laptop", "Qbert"): Expectation(
+        "Qbert passes 1,000", 120_000, "3,614.2 and 2,906.7 in 30 games", 300_000, 799
+    ),
+    ("laptop", "MsPacman"): Expectation(
+        "MsPacman passes 900", 46_000, "1,413.0 and 1,168.0 in 30 games", 300_000, 779
+    ),
+    ("laptop", "Seaquest"): Expectation(
+        "Seaquest passes 300", 94_000, "897.3 and 694.7 in 30 games", 300_000, 1_657
     ),
     ("pqn-laptop", "Pong"): Expectation(
         "Pong takes off", 500_000, "9.6 in 100 games", 1_221_344, None

@@ -946,31 +946,44 @@ def test_the_settings_of_a_run_are_in_our_keys_alone():
     assert "config.yml, line 3: unknown key 'double_q'" in error_of(load_config, file)
 
 
-@pytest.mark.parametrize("algo", ["laptop", "laptop-qrdqn"])
-def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo):
-    pieces = {"loss": "qrdqn", "num_quantiles": 51, "bootstrap": "double", "network": "small"}
-    resolved = resolve(algo=algo)
+@pytest.mark.parametrize(("algo", "bootstrap"), [("laptop", "greedy"), ("laptop-qrdqn", "double")])
+def test_the_recipes_for_laptops_are_made_of_these_pieces_without_warnings(algo, bootstrap):
+    pieces = {"loss": "qrdqn", "num_quantiles": 51, "bootstrap": bootstrap, "network": "small"}
+    resolved = resolve(algo=algo, env="Qbert")
     assert resolved.warnings == ()
     assert pieces.items() <= resolved.config.model_dump().items()
-    for game in ("SpaceInvaders", "Pong", "Boxing", "Breakout"):  # with values of their own
+    for game in ("SpaceInvaders", "Pong", "Boxing", "Breakout", "Freeway", "Qbert"):
         config = resolve(algo=algo, env=game).config
         assert config.exploration_fraction * config.n_timesteps == pytest.approx(60_000, rel=0.01)
 
 
-def test_laptop_has_values_of_its_own_for_four_games():
-    pong, other = (resolve(algo="laptop", env=game).config for game in ("Pong", "Qbert"))
-    changed = {key for key, value in pong if value != getattr(other, key)}
-    schedule = {"n_timesteps", "learning_rate", "exploration_fraction"}
-    assert changed == {"env", "gamma", "layer_norm", *schedule}
-    assert (pong.gamma, pong.learning_rate, pong.layer_norm) == (0.98, "lin_2e-4", True)
-    boxing = resolve(algo="laptop", env="Boxing").config
-    own = {"n_timesteps": 1_000_000, "learning_rate": "lin_2e-4", "exploration_fraction": 0.06}
-    assert boxing == other.model_copy(update={"env": "Boxing", **own})
-    breakout = resolve(algo="laptop", env="Breakout").config
-    own = {"env": "Breakout", "n_timesteps": 900_000, "exploration_fraction": 0.067}
-    assert breakout == boxing.model_copy(update=own)
-    invaders = resolve(algo="laptop", env="SpaceInvaders").config
-    own = {"n_timesteps": 1_000_000, "learning_rate": "lin_5e-4", "exploration_fraction": 0.06}
-    own |= {"train_freq": 8, "batch_size": 16, "target_update_interval": 4_000}
-    own |= {"env": "SpaceInvaders", "buffer_size": 500_000, "eval_freq": 100_000}
-    assert invaders == other.model_copy(update=own)
+def test_laptop_has_values_of_its_own_for_five_games():
+    other = resolve(algo="laptop", env="Qbert").config
+    assert (other.layer_norm, other.bootstrap, other.averaged_weights) == (True, "greedy", 0.9995)
+    assert (other.exploration_zeta, other.learning_rate) == (0, "lin_4e-4")
+
+    def own(game: str) -> dict[str, object]:
+        config = resolve(algo="laptop", env=game).config
+        return {
+            key: value for key, value in config if value != getattr(other, key) and key != "env"
+        }
+
+    assert own("MsPacman") == {}
+    assert own("Freeway") == {"exploration_zeta": 2.0, "exploration_zeta_share": 0.25}
+    half = {"learning_rate": "lin_2e-4", "bootstrap": "double", "averaged_weights": 0}
+    pong = {"n_timesteps": 840_000, "exploration_fraction": 0.071, "gamma": 0.98}
+    assert own("Pong") == half | pong
+    boxing = {"n_timesteps": 1_000_000, "exploration_fraction": 0.06, "layer_norm": False}
+    assert own("Boxing") == half | boxing
+    assert own("Breakout") == own("Boxing") | {
+        "n_timesteps": 900_000,
+        "exploration_fraction": 0.067,
+    }
+    assert own("SpaceInvaders") == own("Boxing") | {
+        "learning_rate": "lin_5e-4",
+        "train_freq": 8,
+        "batch_size": 16,
+        "target_update_interval": 4_000,
+        "buffer_size": 500_000,
+        "eval_freq": 100_000,
+    }

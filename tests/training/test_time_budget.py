@@ -175,7 +175,7 @@ def test_what_to_expect_is_what_was_measured_and_the_docs_have_its_numbers():
     pages = [docs / "results.md", *(docs / "notebook").glob("*.md")]
     measured = "".join(page.read_text() for page in pages)
     for (algo, game), expected in EXPECTATIONS.items():
-        numbers = re.findall(r"[\d.]+", expected.reached.partition(" in ")[0])
+        numbers = re.findall(r"[\d.,]*\d", expected.reached.partition(" in ")[0])
         for number in [*numbers, f"{expected.steps:,}", f"{expected.reached_after:,}"]:
             whole = rf"(?<![\d.,]){re.escape(number)}(?![\d,]|\.\d)"
             assert re.search(whole, measured), (algo, game, number)
