@@ -23,7 +23,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.runs.run import RUN_FORMAT, Run
 from dqn_zoo.system.documents import AS_WRITTEN, Count, DocumentError, Word, checked, read_document
 from dqn_zoo.system.files import replace_file
-from dqn_zoo.system.locks import is_held_here, may_be_held
+from dqn_zoo.system.locks import last_holder
 from dqn_zoo.system.machine import describe_machine
 
 
@@ -286,9 +286,10 @@ def may_be_training(run: Run) -> bool:
     Raises:
         UserError: The file is missing or damaged.
     """
-    if read_manifest(run)["invocations"][-1].get("ended") is not None or not may_be_held(run.path):
+    if read_manifest(run)["invocations"][-1].get("ended") is not None:
         return False
-    return is_held_here(run.path) or _is_fresh(run)
+    where = last_holder(run.path)
+    return where == "here" or (where == "elsewhere" and _is_fresh(run))
 
 
 def _is_fresh(run: Run) -> bool:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from pydantic import with_config
 from typing_extensions import TypedDict
@@ -62,8 +63,8 @@ def hold(folder: Path, *, what: str, otherwise: str) -> Iterator[None]:
         yield
 
 
-def may_be_held(folder: Path) -> bool:
-    """Return whether the process that was the last to hold a folder may still run.
+def last_holder(folder: Path) -> Literal["here", "elsewhere"] | None:
+    """Return where the process that was the last to hold a folder may still run; None: nowhere.
 
     The lock is not tried, which could be in the way of somebody who is about to take it. Of another
     computer's processes nothing is known.
@@ -72,17 +73,11 @@ def may_be_held(folder: Path) -> bool:
 
     try:
         note = _note(folder / LOCK_NAME)
-        return note["host"] != socket.gethostname() or bool(psutil.pid_exists(note["pid"]))
+        if note["host"] != socket.gethostname():
+            return "elsewhere"
+        return "here" if psutil.pid_exists(note["pid"]) else None
     except (OSError, DocumentError, OverflowError):
-        return False
-
-
-def is_held_here(folder: Path) -> bool:
-    """Return whether it was a process of this computer that was the last to hold a folder."""
-    try:
-        return _note(folder / LOCK_NAME)["host"] == socket.gethostname()
-    except (OSError, DocumentError):
-        return False
+        return None
 
 
 def _try_lock(file: FileIO, path: Path) -> bool:
