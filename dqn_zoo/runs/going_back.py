@@ -13,7 +13,7 @@ from pathlib import Path
 from dqn_zoo.errors import UserError
 from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError, verify
 from dqn_zoo.runs.run import CHECKPOINT_PREFIX, Run
-from dqn_zoo.system.files import move, replace_file
+from dqn_zoo.system.files import move
 
 
 def split_checkpoint(asked: str) -> tuple[str, int | None]:
@@ -45,10 +45,11 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
     """Put aside what a run has after a checkpoint; None: nothing, it is the newest.
 
     Logs and models are copied before a checkpoint is moved, the newest first: whenever it is
-    interrupted, the run goes on from a checkpoint that it has, and nothing is missing.
+    interrupted, the run goes on from a checkpoint that it has, and nothing is missing. Logs and
+    models themselves stay as they are; a resume puts them back to where its checkpoint was.
 
     Raises:
-        OSError: the disk is full or refuses; every checkpoint is where it was.
+        OSError: the disk is full or refuses; while it copies, every checkpoint is where it was.
     """
     newer = [run.checkpoint(step) for step in run.checkpoint_steps() if step > checkpoint.step]
     if not newer:
@@ -67,7 +68,4 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
         raise
     for path in reversed(newer):
         move(path, folder / path.name)
-    for file in (run.model_file, run.online_model_file):
-        if (checkpoint.path / file.name).exists():
-            replace_file(file, checkpoint.read(file.name))
     return folder

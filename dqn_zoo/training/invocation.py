@@ -210,7 +210,7 @@ def _restore(
     *,
     goes_back: bool,
 ) -> dict[str, int]:
-    """Load a checkpoint, put the best model back to where it was then, return the logs' offsets.
+    """Load a checkpoint, put the models back to where they were then, return the logs' offsets.
 
     Raises:
         Ended: by a signal before the run went on; the checkpoint is as it was.
@@ -239,6 +239,7 @@ def _restore(
             f"goes back to step {checkpoint.step:,}: checkpoints after it, logs and models as they "
             f"were are put aside in {aside}"
         )
+    trainer.write_weights(run)
     if trainer.best.score is None:
         run.best_model_file.unlink(missing_ok=True)
     else:

@@ -35,8 +35,7 @@ class Trial(NamedTuple):
     def note(self) -> str | None:
         """One line on the others, if there were any."""
         others = [
-            f"{number} make{'s' if number == 1 else ''} it "
-            f"{self.seconds[self.num_threads] / seconds:.2f} times as fast"
+            f"{number} would take {seconds / self.seconds[self.num_threads]:.2f} times as long"
             for number, seconds in self.seconds.items()
             if number != self.num_threads
         ]

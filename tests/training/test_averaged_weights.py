@@ -239,10 +239,15 @@ def test_a_downloaded_agent_says_which_weights_it_holds(run, tmp_path):
         choose_weights(pulled, "default", "online")
 
 
-def test_a_run_that_goes_back_has_both_kinds_of_then(run):
+@pytest.mark.parametrize("was_killed", [False, True])
+def test_a_run_that_goes_back_has_both_kinds_of_then(run, was_killed):
     newest = run.online_model_file.read_bytes()
-    folder = set_aside(run, older_checkpoint(run, 80))
-    assert (folder / f"old_{ONLINE_FILE}").read_bytes() == newest
+    if was_killed:  # once what came later was put aside
+        set_aside(run, older_checkpoint(run, 80))
+    soon = TrainOptions(progress=False, time_limit_s=0.01)
+    resume(run, load_config(run.config_file), from_step=80, options=soon)
+    assert (run.path / "set_aside" / "1" / f"old_{ONLINE_FILE}").read_bytes() == newest
+    assert run.checkpoint_steps() == [80]
     for file in (run.model_file, run.online_model_file):
         assert file.read_bytes() == (run.checkpoint(80) / file.name).read_bytes()
 

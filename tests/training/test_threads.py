@@ -49,11 +49,11 @@ def test_beside_a_busy_program_one_thread_learns_and_alone_two_do(two_cores, mon
     work_that_takes(monkeypatch, {1: 10.0, 2: 30.0})
     trial = try_threads(config_that_asks_for_no_number())
     assert trial == (1, {1: 10.0, 2: 30.0})
-    assert trial.note == "1 thread, as tried just now: 2 make it 0.33 times as fast"
+    assert trial.note == "1 thread, as tried just now: 2 would take 3.00 times as long"
     work_that_takes(monkeypatch, {1: 10.0, 2: 7.0})
     trial = try_threads(config_that_asks_for_no_number())
     assert trial.num_threads == 2
-    assert trial.note == "2 threads, as tried just now: 1 makes it 0.70 times as fast"
+    assert trial.note == "2 threads, as tried just now: 1 would take 1.43 times as long"
     assert torch.get_num_threads() == 1  # as before
 
 
@@ -63,7 +63,7 @@ def test_the_command_takes_what_was_tried_and_says_so(two_cores, monkeypatch, tm
     small = ["--set=buffer_size=100", "--set=n_envs=1", "--eval-freq=0"]
     assert main([*flags, *small]) == 0
     said = capsys.readouterr().out
-    assert "note         1 thread, as tried just now: 2 make it 0.33 times as fast" in said
+    assert "note         1 thread, as tried just now: 2 would take 3.00 times as long" in said
     assert "machine      cpu, 1 thread," in said
     assert "num_threads: 1" in (tmp_path / "laptop" / "Pong_1" / "config.yml").read_text()
 
