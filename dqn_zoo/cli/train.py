@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dqn_zoo.cli.arguments import command
+from dqn_zoo.cli.arguments import command, flag_of
 from dqn_zoo.cli.output import work_is_kept
 from dqn_zoo.cli.play_session import print_warning
 from dqn_zoo.cli.preview import hint_on_unfinished, preview
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = None if start is None else start()
     if outcome is None:
         return 0
-    return _report(outcome, profile_lines(stopwatch.seconds()) if flags.profile else ())
+    profile = profile_lines(stopwatch.seconds()) if flags.profile else ()
+    return _report(outcome, profile, _resume_flags(flags))
 
 
 # PyTorch takes a second to import, so it comes after everything that can be refused without it.
@@ -212,6 +213,7 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     from dqn_zoo.settings.config import build_config
     from dqn_zoo.settings.games import parse_game
     from dqn_zoo.settings.recipes import load_config
+    from dqn_zoo.settings.short_runs import default_save_freq
     from dqn_zoo.system.machine import choose_device, flush_denormals
 
     asked, from_step = split_checkpoint(arguments.resume)
@@ -234,7 +236,10 @@ def _run_to_resume(arguments: argparse.Namespace) -> "tuple[Run, Config, int | N
     changes, flags = overrides_from(arguments)
     changes.pop("n_timesteps", None)  # where this part of the run ends, see _options
     if "device" in changes and choose_device(str(changes["device"])) != config.device:
-        changes.setdefault("num_threads", 0)  # chosen anew: the other device asks for others
+        # Chosen anew where the device chose: another one asks for others.
+        changes.setdefault("num_threads", 0)
+        if config.save_freq == default_save_freq(config.n_timesteps, config.device):
+            changes["save_freq"] = None
     return run, build_config(config.model_dump() | changes, flags), from_step
 
 
@@ -254,11 +259,21 @@ def _options(
         tensorboard_folder=arguments.tensorboard_log,
         command=(Path(sys.argv[0]).name, *sys.argv[1:]),
         backup=backup or NoBackup(),
+        resume_flags=_resume_flags(arguments),
     )
 
 
-def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
+def _resume_flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what a resume set for itself: the run's settings do not hold it."""
+    if arguments.resume is None:
+        return {}
+    given = [dest for dest in ("device", "num_threads", "cuda_graph") if dest in arguments.given]
+    return {flag_of(dest): str(getattr(arguments, dest)) for dest in given}
+
+
+def _report(outcome: "Outcome", profile: Iterable[str], resume_flags: Mapping[str, str]) -> int:
     """Say where the time went, where the run stands and what to do next; return the exit code."""
+    from dqn_zoo.runs.run import resume_with
     from dqn_zoo.system.signals import leave_closed_terminal
     from dqn_zoo.training.invocation import EXIT_CODES
 
@@ -274,7 +289,7 @@ def _report(outcome: "Outcome", profile: Iterable[str]) -> int:
         else:
             saved = "saved" if outcome.run.checkpoint_steps() else "with nothing to save yet"
             print(f"stopped {path} at step {outcome.steps:,} ({outcome.reason}), {saved}")
-            print("resume it: " + shell.command("dqn-train", "--resume", path))
+            print("resume it: " + resume_with(path, resume_flags))
             if outcome.run.model_file.exists():
                 print("watch it: " + shell.command("dqn-enjoy", "--run", path))
     return EXIT_CODES[outcome.reason]

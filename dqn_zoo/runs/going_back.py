@@ -46,7 +46,7 @@ def set_aside(run: Run, checkpoint: Checkpoint) -> Path | None:
 
     Logs and models are copied before a checkpoint is moved, the newest first: whenever it is
     interrupted, the run goes on from a checkpoint that it has, and nothing is missing. Logs and
-    models themselves stay as they are; a resume puts them back to where its checkpoint was.
+    models themselves stay as they are: whoever goes back puts them back as well.
 
     Raises:
         OSError: the disk is full or refuses; while it copies, every checkpoint is where it was.

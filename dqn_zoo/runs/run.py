@@ -12,11 +12,12 @@ logs/dqn/SpaceInvaders_1/
 """
 
 import contextlib
+import itertools
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,7 +198,13 @@ def claim_run(log_folder: str | Path, algo: str, game: str, *, exp_id: int | Non
 
 def resume_command(run: Run) -> str | None:
     """Return the command that resumes a run; None: there is nothing to resume yet."""
-    return shell.command("dqn-train", "--resume", run.path) if is_complete(run) else None
+    return resume_with(run.path, {}) if is_complete(run) else None
+
+
+def resume_with(path: Path, flags: Mapping[str, str]) -> str:
+    """Return the command that resumes a run or a checkpoint of it with flags and their values."""
+    words = itertools.chain.from_iterable(flags.items())
+    return shell.command("dqn-train", "--resume", path, *words)
 
 
 def place_run(log_folder: str | Path, algo: str, game: str, fill: Callable[[Run], None]) -> Run:

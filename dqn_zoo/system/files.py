@@ -41,6 +41,12 @@ def replace_file(path: Path, content: bytes) -> None:
     flush_directory(path.parent)
 
 
+def update_file(path: Path, content: bytes) -> None:
+    """Replace a file unless it holds the content already: that needs no room on a full disk."""
+    if not path.exists() or path.read_bytes() != content:
+        replace_file(path, content)
+
+
 def _beside(path: Path) -> Path:
     """Return a name beside a file that nobody else uses, also on another computer.
 

@@ -7,6 +7,7 @@ So a run that was stopped in the middle of its duties does the rest of them when
 import math
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from dqn_zoo.errors import UserError
@@ -15,9 +16,9 @@ from dqn_zoo.play.session import film_beginning
 from dqn_zoo.play.statistics import summarize
 from dqn_zoo.runs.checkpoint import Checkpoint, write_checkpoint
 from dqn_zoo.runs.metrics import FinishedEpisode, RunLog
-from dqn_zoo.runs.run import Run
+from dqn_zoo.runs.run import Run, resume_with
 from dqn_zoo.settings.protocols import FRAMES_PER_STEP
-from dqn_zoo.system import machine, shell
+from dqn_zoo.system import machine
 from dqn_zoo.system.files import replace_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.training.backup import Backup
@@ -39,7 +40,10 @@ class _StoppedInEvaluationError(Exception):
 
 
 class Duties:
-    """Does what is due between vector steps; `previous` is the checkpoint it was resumed from."""
+    """Does what is due between vector steps.
+
+    `previous` is the checkpoint it was resumed from, `resume_flags` as in `TrainOptions`.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Duties:
         *,
         previous: Checkpoint | None,
         backup: Backup,
+        resume_flags: Mapping[str, str],
     ) -> None:
         self._trainer = trainer
         self._backup = backup
@@ -59,6 +64,7 @@ class Duties:
         self._display = display
         self._stop = stop
         self._previous = previous
+        self._resume_flags = resume_flags
         self._saved_at = self._tried_at = previous.step if previous is not None else 0
         self._last_row = (trainer.elapsed_s, trainer.algorithm.steps)
         self._updates_at_row = trainer.algorithm.updates
@@ -116,7 +122,7 @@ class Duties:
         factor = self._slowdown.add(time.monotonic(), trainer.algorithm.updates, update_s)
         if factor is not None:
             self._told_slow = True
-            again = shell.command("dqn-train", "--resume", self._run.path, "--num-threads", "1")
+            again = resume_with(self._run.path, {**self._resume_flags, "--num-threads": "1"})
             self._display.message(
                 f"updates take {factor:.1f} times as long as before; if other programs are busy, "
                 f"one thread loses least to them: Ctrl-C, then {again} (not bit-exact)"
@@ -144,7 +150,7 @@ class Duties:
             self._backup.take(self._previous)
         self._show()
         if self._saved_at != steps:
-            again = shell.command("dqn-train", "--resume", self._run.path)
+            again = resume_with(self._run.path, self._resume_flags)
             then = (
                 f"{again} goes on from the one before"
                 if self._run.checkpoint_steps()

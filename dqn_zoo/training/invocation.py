@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,12 +14,11 @@ from dqn_zoo.runs.checkpoint import Checkpoint, DamagedError
 from dqn_zoo.runs.going_back import set_aside
 from dqn_zoo.runs.manifest import Manifest, Setup, end_invocation, read_manifest
 from dqn_zoo.runs.metrics import RunLog
-from dqn_zoo.runs.run import Run, resume_command
+from dqn_zoo.runs.run import Run, resume_command, resume_with
 from dqn_zoo.runs.trackers import TrackedLog, TrackTo, settings_shown
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config, published_scores
-from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import update_file
 from dqn_zoo.system.machine import flush_denormals, keep_freed_memory
 from dqn_zoo.system.signals import EXIT_CODES as STOPPED_CODES
 from dqn_zoo.system.signals import Ended, Stop, StopReason, ends_at_once
@@ -50,6 +49,7 @@ class TrainOptions:
         track: where a new run is tracked, too.
         command: command line, for the manifest.
         backup: where the checkpoints go while it trains.
+        resume_flags: what this invocation set for itself and a resume sets again, by flag.
     """
 
     until_steps: int | None = None
@@ -59,6 +59,7 @@ class TrainOptions:
     track: TrackTo | None = None
     command: tuple[str, ...] = ()
     backup: Backup = field(default_factory=NoBackup)
+    resume_flags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,14 @@ def set_up(
                     offsets = _restore(trainer, checkpoint, run, display, stop, goes_back=goes_back)
                 log.rollback(offsets, trainer.algorithm.steps)
             duties = Duties(
-                trainer, run, log, display, stop, previous=checkpoint, backup=options.backup
+                trainer,
+                run,
+                log,
+                display,
+                stop,
+                previous=checkpoint,
+                backup=options.backup,
+                resume_flags=options.resume_flags,
             )
             invocation = Invocation(duties)
             with trainer.stopwatch.section("everything else"):
@@ -169,7 +177,7 @@ def prepare_process(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def writing_run(run: Run, from_step: int | None = None) -> Iterator[None]:
+def writing_run(run: Run, options: TrainOptions, from_step: int | None = None) -> Iterator[None]:
     """Turn a disk that refuses into an error that says what to do.
 
     `from_step` is that of an older checkpoint which the run was to go back to.
@@ -181,7 +189,7 @@ def writing_run(run: Run, from_step: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         asked = run if from_step is None else Run(run.checkpoint(from_step))
-        resume = resume_command(run) and shell.command("dqn-train", "--resume", asked.path)
+        resume = resume_command(run) and resume_with(asked.path, options.resume_flags)
         raise UserError(
             f"{error.filename or run.path} cannot be written ({error.strerror}); make room or make "
             f"it writable, then {f'{resume} goes on' if resume else 'start the run again'}"
@@ -210,7 +218,7 @@ def _restore(
     *,
     goes_back: bool,
 ) -> dict[str, int]:
-    """Load a checkpoint, put the models back to where they were then, return the logs' offsets.
+    """Load a checkpoint, put models back to where they were then, return the logs' offsets.
 
     Raises:
         Ended: by a signal before the run went on; the checkpoint is as it was.
@@ -239,11 +247,12 @@ def _restore(
             f"goes back to step {checkpoint.step:,}: checkpoints after it, logs and models as they "
             f"were are put aside in {aside}"
         )
-    trainer.write_weights(run)
+    if goes_back:  # also where an earlier attempt put all aside and was ended
+        trainer.write_weights(run)
     if trainer.best.score is None:
         run.best_model_file.unlink(missing_ok=True)
     else:
-        replace_file(run.best_model_file, trainer.best_bytes())
+        update_file(run.best_model_file, trainer.best_bytes())
     display.message(f"resumed {run.path} at step {trainer.algorithm.steps:,}")
     return offsets
 

@@ -20,6 +20,7 @@ from dqn_zoo.errors import UserError
 from dqn_zoo.play.evaluation import evaluation_seeds, play
 from dqn_zoo.runs.metrics import FinishedEpisode
 from dqn_zoo.settings.config import Config
+from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.system.files import write_file
 from dqn_zoo.system.signals import Stop
 from dqn_zoo.system.stopwatch import Stopwatch
@@ -100,10 +101,18 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
         learning_step=step_s,
         evaluation_start=evaluation_start_s,
         evaluation_step=evaluation_step_s,
-        game_steps=LATER_GAMES * (evaluated if math.isnan(trained) else max(trained, evaluated)),
+        game_steps=_later_game_steps(
+            evaluated if math.isnan(trained) else max(trained, evaluated), config
+        ),
         save=save_s,
         save_step=frames_s / trainer.algorithm.steps,
     )
+
+
+def _later_game_steps(game_steps: float, config: Config) -> float:
+    """Return how long games of so many steps will get; the protocol ends those that are longer."""
+    protocol = protocol_from_config(config)
+    return min(LATER_GAMES * game_steps, protocol.max_frames / protocol.frame_skip)
 
 
 class _NoDuties:

@@ -35,6 +35,8 @@ EMULATOR_BYTES = 2_000_000
 BUSY = 1.5
 """From this factor on a machine counts as busy; clocks and caches alone make less of it."""
 
+IN_FILE = "set precision: float32 in config.yml"  # of a run that is resumed
+
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
 
@@ -49,10 +51,9 @@ def complete(config: Config, *, may_change: bool = True) -> Config:
     device = machine.choose_device(config.device)
     precision = config.precision
     if device == "mps" and precision == "bfloat16":
-        in_file = "set precision: float32 in config.yml"
         raise UserError(
             "precision bfloat16 is not for Apple's GPU, where it was never tried: "
-            f"{'give --precision float32' if may_change else in_file}, or give --device cpu"
+            f"{'give --precision float32' if may_change else IN_FILE}, or give --device cpu"
         )
     if precision == "auto":
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
@@ -67,10 +68,12 @@ def complete(config: Config, *, may_change: bool = True) -> Config:
     return config.model_copy(update=settled | {"seed": seed, "num_threads": threads})
 
 
-def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:
+def remarks(
+    asked: Config, settled: Config, *, may_change: bool = True
+) -> Iterator[tuple[str, str]]:
     """Yield what the machine has a say in, as `note`, `memory` or `warning` and a line.
 
-    `settled` is what `complete` made of what was asked.
+    `settled` is what `complete` made of what was asked; `may_change` as there.
     """
     if settled.device == "mps":
         yield "warning", "mps: speed and learning on Apple's GPU were not measured; --device cpu is"
@@ -86,7 +89,8 @@ def remarks(asked: Config, settled: Config) -> Iterator[tuple[str, str]]:
     if asked.precision == "auto":
         yield "note", f"float32: {lack}"
     if settled.precision == "bfloat16":
-        yield "warning", f"precision bfloat16: {lack}, so float32 is faster"
+        remedy = "" if may_change else f": {IN_FILE}"
+        yield "warning", f"precision bfloat16: {lack}, so float32 is faster{remedy}"
 
 
 def memory_bytes(config: Config) -> int:

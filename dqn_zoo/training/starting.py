@@ -22,7 +22,7 @@ from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.protocols import protocol_from_config
 from dqn_zoo.settings.recipes import dump_config
 from dqn_zoo.system import shell
-from dqn_zoo.system.files import replace_file
+from dqn_zoo.system.files import replace_file, update_file
 from dqn_zoo.system.signals import stop_requests
 from dqn_zoo.system.stopwatch import Stopwatch
 from dqn_zoo.training.invocation import (
@@ -37,7 +37,7 @@ from dqn_zoo.training.invocation import (
 )
 from dqn_zoo.training.kept_settings import changed_settings
 from dqn_zoo.training.loop import training_loop
-from dqn_zoo.training.preparation import check_memory, complete
+from dqn_zoo.training.preparation import check_memory, complete, remarks
 from dqn_zoo.training.snapshot import saved_settings
 from dqn_zoo.training.trainer import Trainer
 
@@ -92,7 +92,7 @@ def train(
             trainer.take_weights(*given)
         run = claim_run(log_folder, config.algo, config.env, exp_id=exp_id)
         try:
-            with lock(run), writing_run(run):
+            with lock(run), writing_run(run, options):
                 if given is not None:  # a resume must not depend on a file elsewhere
                     replace_file(run.initial_model_file, trainer.weights_bytes())
                 _describe(run, config, options, tracking=tracking, begins_with=parent)
@@ -145,7 +145,7 @@ def resume(
             with _as_it_was(run.manifest_file):
                 _note_resume(run, config, options, checkpoint, until_steps, changed)
                 trainer = ending.enter_context(contextlib.closing(Trainer(config, stopwatch)))
-                ending.enter_context(writing_run(run, from_step))
+                ending.enter_context(writing_run(run, options, from_step))
                 if checkpoint is None:
                     if run.initial_model_file.exists():
                         given = find_given(run.initial_model_file, run.path)
@@ -199,7 +199,7 @@ def _note_resume(
     until_steps: int,
     changed: list[str],
 ) -> None:
-    """Write into the manifest that the run goes on, and say whether its bits may differ."""
+    """Write into the manifest that the run goes on; say if its bits may differ, or it is slow."""
     changes = append_invocation(
         run,
         setup_of(config),
@@ -212,6 +212,9 @@ def _note_resume(
         changes.append("a GPU may add in another order")
     if changes:
         print("not bit-exact: " + "; ".join(changes))
+    for kind, line in remarks(config, config, may_change=False):
+        if kind == "warning":
+            print(f"warning: {line}")
     if _rate_falls_to_0(config) and until_steps > config.n_timesteps:
         print(
             f"note: {config.learning_rate} is 0 from step {config.n_timesteps:,} on, where nothing "
@@ -233,8 +236,7 @@ def _as_it_was(file: Path) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError):  # on a full disk it is as it was
-            if file.read_bytes() != content:
-                replace_file(file, content)
+            update_file(file, content)
         raise
 
 

@@ -111,8 +111,11 @@ def _has_content(file: Path) -> bool:
 
 
 def _errors(log_folder: Path, pid: int | None) -> Path:
-    """Return the file in which a page says what failed; an empty one is removed at the end."""
-    return log_folder / f"page-{pid}.log"
+    """Return the file in which a page says what failed; an empty one is removed at the end.
+
+    Hidden, so that a folder in which no run was made still counts as empty.
+    """
+    return log_folder / f".page-{pid}.log"
 
 
 def _serve(listening: socket.socket, token: str, log_folder: Path, tether: Connection) -> None:

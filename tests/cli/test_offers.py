@@ -21,6 +21,7 @@ from dqn_zoo.runs.manifest import may_be_training
 from dqn_zoo.runs.run import Run, lock
 from dqn_zoo.settings.config import Config
 from dqn_zoo.settings.recipes import resolve
+from dqn_zoo.training.preparation import complete
 
 PACKAGE = ROOT / "dqn_zoo"
 ANY = "1"
@@ -85,6 +86,18 @@ def test_a_number_that_two_runs_have_is_resumed_as_the_message_says(tmp_path, ca
             parsed = train.build_parser().parse_args(flags)
             train.check_flags(parsed)
             assert train._run_to_resume(parsed)[0] == run
+
+
+@pytest.mark.parametrize(("before", "after"), [(100_000, 500_000), (250_000, 250_000), (0, 0)])
+def test_another_device_saves_as_often_as_suits_it_unless_somebody_chose(
+    before, after, tmp_path, monkeypatch
+):
+    run = make_run(tmp_path, device="cpu", save_freq=before, n_timesteps=5_000_000)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    parsed = train.build_parser().parse_args(["--resume", str(run.path), "--device", "cuda"])
+    config = train._run_to_resume(parsed)[1]
+    assert config.save_freq == (after if after != 500_000 else None)
+    assert complete(config).save_freq == after
 
 
 def test_the_device_of_before_in_other_words_changes_nothing(tmp_path, monkeypatch):

@@ -328,17 +328,17 @@ def test_a_busy_machine_is_told_with_what_helps(num_threads, monkeypatch):
 
 def test_a_stop_says_what_was_saved_and_how_to_watch_it(tmp_path, capsys):
     run = make_run(tmp_path, network="small")
-    assert _report(Outcome(run, 0, "SIGINT"), ()) == 130
+    assert _report(Outcome(run, 0, "SIGINT"), (), {}) == 130
     assert capsys.readouterr().out.splitlines() == [
         f"stopped {run.path} at step 0 (SIGINT), with nothing to save yet",
         f"resume it: dqn-train --resume {run.path}",
     ]
     run.checkpoint(50).mkdir(parents=True)
     run.model_file.write_bytes(b"weights")
-    _report(Outcome(run, 50, "SIGINT"), ())
+    _report(Outcome(run, 50, "SIGINT"), (), {"--device": "cpu", "--num-threads": "1"})
     assert capsys.readouterr().out.splitlines() == [
         f"stopped {run.path} at step 50 (SIGINT), saved",
-        f"resume it: dqn-train --resume {run.path}",
+        f"resume it: dqn-train --resume {run.path} --device cpu --num-threads 1",
         f"watch it: dqn-enjoy --run {run.path}",
     ]
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from support.children import run_python
 
-from dqn_zoo.system.files import check_writable, flush_directory, replace_file
+from dqn_zoo.system.files import check_writable, flush_directory, replace_file, update_file
 
 
 def test_a_file_that_is_replaced_may_be_a_link_or_a_pipe(tmp_path):
@@ -69,6 +69,17 @@ def test_a_replaced_file_is_whole_and_leaves_nothing_beside_it(tmp_path):
     replace_file(path, b"new content")
     assert path.read_bytes() == b"new content"
     assert os.listdir(tmp_path) == ["model.bin"]
+
+
+def test_a_file_that_holds_the_content_already_is_not_written_again(tmp_path):
+    path = tmp_path / "model.bin"
+    update_file(path, b"first")
+    written = path.stat().st_ino
+    update_file(path, b"first")
+    assert path.stat().st_ino == written
+    update_file(path, b"other")
+    assert path.read_bytes() == b"other"
+    assert path.stat().st_ino != written
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])

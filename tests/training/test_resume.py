@@ -350,7 +350,9 @@ def test_going_back_to_an_older_checkpoint_equals_undisturbed_and_loses_nothing(
     ]
     before = {name: (run / name).read_bytes() for name in names}
     manifest = (newer / MANIFEST).read_bytes()
-    output = finish(["--resume", str(older), "--time-limit", "0.01", "--no-progress"], expect=75)
+    soon = ["--time-limit", "0.01", "--no-progress"]
+    output = finish(["--resume", str(older), "--num-threads", "1", *soon], expect=75)
+    assert f"\nresume it: dqn-train --resume {run} --num-threads 1\n" in output
     aside = run / "set_aside" / "1"
     assert f"goes back to step {STEPS // 2}: checkpoints after it, logs and models" in output
     assert f"put aside in {aside}" in output

@@ -394,6 +394,21 @@ def test_where_the_rate_has_fallen_to_0_a_new_run_from_the_weights_is_advised(
     assert note.endswith(f": dqn-train -i {run.path}")
 
 
+def test_a_resume_in_bfloat16_on_a_cpu_without_it_says_what_helps(tmp_path, monkeypatch, capsys):
+    config = config_of(n_timesteps=120, precision="bfloat16", learning_starts=100)
+    run = train(config, log_folder=tmp_path, options=QUIET).run
+    monkeypatch.setattr(Stop, "reason", lambda stop: "time_limit")
+    for has_it in (True, False):
+        monkeypatch.setattr(preparation.machine, "supports_bfloat16", lambda _, has=has_it: has)
+        capsys.readouterr()
+        resume(run, load_config(run.config_file), options=replace(QUIET, until_steps=240))
+        warning = (
+            "warning: precision bfloat16: this CPU has no bfloat16 instructions, so float32 is "
+            "faster: set precision: float32 in config.yml\n"
+        )
+        assert (warning in capsys.readouterr().out) is not has_it
+
+
 def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
     config = load_config(finished.config_file)
     trainer = Trainer(complete(config))
@@ -402,7 +417,14 @@ def test_checkpoints_that_were_removed_during_a_run_are_written_anew(finished):
     log = RunLog(finished, tensorboard_folder=None, warn=print)
     display = make_display(False, Heading(name="run", n_timesteps=240))
     keeper = Duties(
-        trainer, finished, log, display, Stop(None), previous=checkpoint, backup=NoBackup()
+        trainer,
+        finished,
+        log,
+        display,
+        Stop(None),
+        previous=checkpoint,
+        backup=NoBackup(),
+        resume_flags={},
     )
     shutil.rmtree(finished.checkpoints)
     trainer.algorithm.steps += 1
