@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from dqn_zoo.exchange.sb3_export import export_sb3
 
-    file = export_sb3(weights.file, config, folder=arguments.output, steps=weights.steps)
+    file = export_sb3(weights, config, folder=arguments.output)
     env_id, folder = file.stem, arguments.output
     work_is_kept()
     print(f"exported the {weights.name} of {run.path} to {file}")

@@ -29,6 +29,7 @@ from torch import Tensor
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_zip import LAYERS, ONLINE, TARGET
 from dqn_zoo.play.agent import build_agent
+from dqn_zoo.play.session import Weights, check_unchanged
 from dqn_zoo.runs.run import claim_run
 from dqn_zoo.settings.config import Config, initial_learning_rate
 from dqn_zoo.settings.protocols import protocol_from_config
@@ -59,24 +60,23 @@ COUNTERPARTS: dict[str, tuple[object, ...]] = {
 """Settings for which SB3's DQN has a counterpart, and the values that have one."""
 
 
-def export_sb3(
-    weights_file: Path, config: Config, *, folder: Path, steps: int | None = None
-) -> Path:
+def export_sb3(weights: Weights, config: Config, *, folder: Path) -> Path:
     """Write an agent in the layout of RL-Zoo, under the next free number; print what differs there.
 
-    `folder` is what RL-Zoo's `-f` will name; `steps` are those of the training.
+    `folder` is what RL-Zoo's `-f` will name.
 
     Returns:
         The zip.
 
     Raises:
-        UserError: SB3's DQN has no such agent, or the folder cannot be written; then nothing is
-            left.
+        UserError: SB3's DQN has no such agent, the weights were replaced meanwhile, or the folder
+            cannot be written; then nothing is left.
     """
     check_exportable(config)
     env_id = _env_id(config.env)
-    agent = build_agent(weights_file, config, device="cpu")
-    content = _zip_bytes(agent.network.state_dict(), config, agent.num_actions, steps or 0)
+    agent = build_agent(weights.file, config, device="cpu")
+    check_unchanged(weights)
+    content = _zip_bytes(agent.network.state_dict(), config, agent.num_actions, weights.steps or 0)
     for note in _notes(config):
         print(f"note: {note}")
     target = claim_run(folder, "dqn", env_id).path

@@ -39,6 +39,7 @@ from dqn_zoo.networks.network import build_network
 from dqn_zoo.play.agent import build_agent
 from dqn_zoo.play.evaluation import evaluate
 from dqn_zoo.play.given import NETWORK_KEYS
+from dqn_zoo.play.session import Weights, read_weights
 from dqn_zoo.play.weights import load_weights, weights_bytes, weights_note
 from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
@@ -80,7 +81,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    return export_sb3(weights, Config(seed=5), folder=folder, steps=777)
+    return export_sb3(read_weights(weights, "model"), Config(seed=5), folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -655,7 +656,8 @@ def test_weights_survive_the_way_there_and_back(
 
 def test_an_export_is_laid_out_as_rl_zoo_finds_it(weights: Path, tmp_path: Path) -> None:
     config = Config(learning_rate="lin_3e-4", optimizer_eps=1e-3, max_grad_norm=None, seed=8)
-    files = [export_sb3(weights, config, folder=tmp_path / "out") for _ in range(2)]
+    chosen = read_weights(weights, "model")
+    files = [export_sb3(chosen, config, folder=tmp_path / "out") for _ in range(2)]
     assert files == [tmp_path / f"out/dqn/{ENV_ID}_{n}/{ENV_ID}.zip" for n in (1, 2)]
     assert files[0].read_bytes() == files[1].read_bytes()
     names = sorted(str(path.relative_to(files[0].parent)) for path in files[0].parent.rglob("*"))
@@ -669,11 +671,23 @@ def test_an_export_is_laid_out_as_rl_zoo_finds_it(weights: Path, tmp_path: Path)
     assert arguments == {"algo": "dqn", "env": ENV_ID, "seed": 8, "env_kwargs": None}
 
 
+def test_weights_that_a_training_replaces_meanwhile_are_not_exported(
+    weights: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(weights.read_bytes())
+    chosen = read_weights(file, "model")
+    file.write_bytes(weights_bytes(load_weights(weights), {"steps": 778}))
+    with pytest.raises(UserError, match="was replaced while it was read"):
+        export_sb3(chosen, Config(), folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_rules_that_are_not_the_default_ones_reach_rl_zoo(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = Config(protocol="machado", clip_reward=False, max_frames=5_000)
-    file = export_sb3(weights, config, folder=tmp_path)
+    file = export_sb3(read_weights(weights, "model"), config, folder=tmp_path)
     settings = yaml.safe_load((file.with_suffix("") / "config.yml").read_text())
     assert settings["env_wrapper"] == [
         {
@@ -707,7 +721,7 @@ def test_what_is_not_the_same_in_sb3_is_said(
     lines: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    export_sb3(weights, Config(**changes), folder=tmp_path)
+    export_sb3(read_weights(weights, "model"), Config(**changes), folder=tmp_path)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len(lines)
     assert all(text in line for text, line in zip(lines, said, strict=True))
@@ -731,10 +745,11 @@ def test_what_is_not_the_same_in_sb3_is_said(
 def test_agents_that_sb3_has_no_counterpart_for_are_refused(
     tmp_path: Path, key: str, value: object
 ) -> None:
+    none = Weights(tmp_path / "none", "model", steps=None, sha256="")
     with pytest.raises(UserError, match=f"{key} .* has no counterpart in SB3's DQN"):
-        export_sb3(tmp_path / "none", Config(**{key: value}), folder=tmp_path / "out")
+        export_sb3(none, Config(**{key: value}), folder=tmp_path / "out")
     with pytest.raises(UserError, match="ale-py has no environment TetrisNoFrameskip-v4"):
-        export_sb3(tmp_path / "none", Config(env="Tetris"), folder=tmp_path / "out")
+        export_sb3(none, Config(env="Tetris"), folder=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

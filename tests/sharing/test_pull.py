@@ -21,6 +21,7 @@ from support.run_makers import make_run, weights_of
 from dqn_zoo import load_agent
 from dqn_zoo.errors import UserError
 from dqn_zoo.exchange.sb3_export import export_sb3
+from dqn_zoo.play.session import read_weights
 from dqn_zoo.runs.finding import find_run
 from dqn_zoo.runs.manifest import read_manifest
 from dqn_zoo.runs.run import Run
@@ -350,7 +351,7 @@ def sb3_files(tmp_path_factory) -> Files:
     run = make_run(folder / "logs", protocol="sb3", max_frames=500)
     run.model_file.write_bytes(weights_of(1, 3_000))
     config = load_config(run.config_file)
-    file = export_sb3(run.model_file, config, folder=folder)
+    file = export_sb3(read_weights(run.model_file, "last model"), config, folder=folder)
     results = {"mean_reward": 50.0, "std_reward": 1.0, "n_eval_episodes": 10}
     return {
         "README.md": b"---\ntags:\n- BreakoutNoFrameskip-v4\n---\n",
