@@ -32,7 +32,7 @@ HEADS = (
 )  # fmt: skip
 BEST_HEADS, NUM_BEST = (*HEADS[:1], *HEADS[2:4], *HEADS[5:8]), 5
 ZOO = find_reference("rl-zoo")
-DOPAMINE = [find_reference(f"dopamine-{steps}") for steps in ("750k", "1m", "1500k")]
+DOPAMINE = [find_reference(f"dopamine-{steps}") for steps in ("750k", "1m", "1250k", "1500k")]
 WINDOW = 250_000
 """Steps whose training games Dopamine's figures are means of."""
 

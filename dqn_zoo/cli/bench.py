@@ -57,7 +57,7 @@ def build_parser() -> Parser:
         default=(),
         metavar="NAME",
         help="published scores to show alongside: rl-zoo, dopamine, dopamine-impala, or "
-        "Dopamine's after fewer steps, dopamine-750k, dopamine-1m and dopamine-1500k",
+        "Dopamine's after fewer steps, dopamine-750k, -1m, -1250k and -1500k",
     )
     return parser
 
