@@ -101,16 +101,18 @@ def _measure(trainer: Trainer, build_s: float, seconds: float) -> Speed:
         learning_step=step_s,
         evaluation_start=evaluation_start_s,
         evaluation_step=evaluation_step_s,
-        game_steps=_later_game_steps(
-            evaluated if math.isnan(trained) else max(trained, evaluated), config
-        ),
+        game_steps=_later_game_steps(config, trained, evaluated),
         save=save_s,
         save_step=frames_s / trainer.algorithm.steps,
     )
 
 
-def _later_game_steps(game_steps: float, config: Config) -> float:
-    """Return how long games of so many steps will get; the protocol ends those that are longer."""
+def _later_game_steps(config: Config, trained: float, evaluated: float) -> float:
+    """Return how long games will get; the protocol ends those that are longer.
+
+    `trained` and `evaluated` are the mean steps of games so far; NaN: none has ended.
+    """
+    game_steps = evaluated if math.isnan(trained) else max(trained, evaluated)
     protocol = protocol_from_config(config)
     return min(LATER_GAMES * game_steps, protocol.max_frames / protocol.frame_skip)
 

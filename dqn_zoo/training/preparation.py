@@ -35,7 +35,7 @@ EMULATOR_BYTES = 2_000_000
 BUSY = 1.5
 """From this factor on a machine counts as busy; clocks and caches alone make less of it."""
 
-IN_FILE = "set precision: float32 in config.yml"  # of a run that is resumed
+SET_FLOAT32 = "set precision: float32 in config.yml"
 
 MANY = 1_000  # more of what decides the memory, to see what each takes
 
@@ -53,7 +53,7 @@ def complete(config: Config, *, may_change: bool = True) -> Config:
     if device == "mps" and precision == "bfloat16":
         raise UserError(
             "precision bfloat16 is not for Apple's GPU, where it was never tried: "
-            f"{'give --precision float32' if may_change else IN_FILE}, or give --device cpu"
+            f"{'give --precision float32' if may_change else SET_FLOAT32}, or give --device cpu"
         )
     if precision == "auto":
         precision = "bfloat16" if machine.supports_bfloat16(device) else "float32"
@@ -89,7 +89,7 @@ def remarks(
     if asked.precision == "auto":
         yield "note", f"float32: {lack}"
     if settled.precision == "bfloat16":
-        remedy = "" if may_change else f": {IN_FILE}"
+        remedy = "" if may_change else f": {SET_FLOAT32}"
         yield "warning", f"precision bfloat16: {lack}, so float32 is faster{remedy}"
 
 

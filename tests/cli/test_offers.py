@@ -95,9 +95,7 @@ def test_another_device_saves_as_often_as_suits_it_unless_somebody_chose(
     run = make_run(tmp_path, device="cpu", save_freq=before, n_timesteps=5_000_000)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     parsed = train.build_parser().parse_args(["--resume", str(run.path), "--device", "cuda"])
-    config = train._run_to_resume(parsed)[1]
-    assert config.save_freq == (after if after != 500_000 else None)
-    assert complete(config).save_freq == after
+    assert complete(train._run_to_resume(parsed)[1]).save_freq == after
 
 
 def test_the_device_of_before_in_other_words_changes_nothing(tmp_path, monkeypatch):

@@ -239,9 +239,19 @@ def test_games_that_outlast_the_evaluation_that_is_watched_are_seen_whole(seen, 
         monkeypatch.setattr(measuring, "ONE_GAME", 0.0)
     else:
         monkeypatch.setattr(measuring, "ONE_GAME", 1_000.0)
+    monkeypatch.setattr(measuring, "LATER_GAMES", 1.0)
     # Freeway lasts 2,048 steps, whoever plays, and is cut off after 500.
     speed = measure(complete(resolve(env="Freeway", overrides=changes).config), 200.0)
-    assert speed.game_steps == 500  # and no later game is longer
+    assert 490 <= speed.game_steps <= 500
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluated", "later"),
+    [(math.nan, 200.0, 300.0), (240.0, 200.0, 360.0), (100.0, 200.0, 300.0), (350.0, 1.0, 500.0)],
+)
+def test_later_games_get_as_long_as_the_protocol_lets_them(trained, evaluated, later):
+    config = resolve(env="Freeway", overrides={"max_frames": 2_000}).config
+    assert measuring._later_game_steps(config, trained, evaluated) == later
 
 
 @pytest.fixture
